@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# One thread: the machine may be busy, and results are then the same to the last bit.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("KERAS_BACKEND", "torch")  # also for tests that import keras first
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory, monkeypatch):
+    """No test sees what the user has fetched, or leaves anything there."""
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
