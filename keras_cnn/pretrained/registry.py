@@ -1,0 +1,189 @@
+"""What can be fetched: names, addresses, sizes, hashes, and where it all lies afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_cnn.errors import UserError, nearest
+from keras_cnn.home import home
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file on the web, and what becomes of it on this machine.
+
+    Attributes:
+        name: What `fetch` calls it; for weights, the model's name.
+        title: What people call it.
+        addresses: Where it can be had, tried in order.
+        size_bytes: Its exact size.
+        algorithm: The hash its publisher states: `md5` or `sha256`.
+        digest: That hash, in hexadecimal.
+        file_name: Its name on this machine.
+        kind: An `archive` is unpacked into a folder named like the download; a `weights` file is
+            kept as it is.
+        contents: What an unpacked archive holds at least, relative to its folder.
+    """
+
+    name: str
+    title: str
+    addresses: tuple[str, ...]
+    size_bytes: int
+    algorithm: Literal["md5", "sha256"]
+    digest: str
+    file_name: str
+    kind: Literal["archive", "weights"]
+    contents: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> Path:
+        """The folder it is unpacked into, or the weights file."""
+        return home() / self.name if self.kind == "archive" else home() / "weights" / self.file_name
+
+    @property
+    def by_hand(self) -> Path:
+        """Where `fetch` looks for a file downloaded by hand."""
+        return home() / "downloads" / self.file_name
+
+    def is_here(self) -> bool:
+        """Whether it is in its place; looks at names and sizes, `fetch` has checked the rest."""
+        if self.kind == "weights":
+            return self.target.is_file() and self.target.stat().st_size == self.size_bytes
+        return self.target.is_dir() and all((self.target / name).exists() for name in self.contents)
+
+
+DOWNLOADS = {
+    download.name: download
+    for download in (
+        Download(
+            name="cinic10",
+            title="CINIC-10",
+            addresses=(
+                "https://datashare.ed.ac.uk/server/api/core/bitstreams/"
+                "e8e186cc-2688-48f1-aa5a-3fda1a43f8b6/content",
+                "https://datashare.is.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
+            ),
+            size_bytes=687_544_992,
+            algorithm="md5",
+            digest="6ee4d0c996905fe93221de577967a372",
+            file_name="CINIC-10.tar.gz",
+            kind="archive",
+            contents=("train", "valid", "test"),
+        ),
+        Download(
+            name="cifar10",
+            title="CIFAR-10",
+            addresses=("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+            size_bytes=170_498_071,
+            algorithm="sha256",
+            digest="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            file_name="cifar-10-python.tar.gz",
+            kind="archive",
+            contents=("cifar-10-batches-py",),
+        ),
+        Download(
+            name="convnext_tiny",
+            title="ConvNeXt-Tiny weights (ImageNet-12k, then ImageNet-1k)",
+            addresses=(
+                "https://huggingface.co/timm/convnext_tiny.in12k_ft_in1k/resolve/"
+                "aa096f03029c7f0ec052013f64c819b34f8ad790/model.safetensors",
+            ),
+            size_bytes=114_374_272,
+            algorithm="sha256",
+            digest="a1aefa409b513cf209b085424eb3efffe4e4a9f511491bc2c12ea35209e6bb95",
+            file_name="convnext_tiny.in12k_ft_in1k.safetensors",
+            kind="weights",
+        ),
+        Download(
+            name="resnet18",
+            title="ResNet-18 weights (ImageNet-1k)",
+            addresses=("https://download.pytorch.org/models/resnet18-f37072fd.pth",),
+            size_bytes=46_830_571,
+            algorithm="sha256",
+            digest="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+            file_name="resnet18-f37072fd.pth",
+            kind="weights",
+        ),
+    )
+}
+
+# Smallest first: when the largest fails, the others are there.
+BUNDLES = {"deck": ("resnet18", "convnext_tiny", "cinic10")}
+
+
+def find(name: str) -> list[Download]:
+    """What a name stands for: one download, or those of a bundle.
+
+    Raises:
+        UserError: There is no such name.
+    """
+    if name in BUNDLES:
+        return [DOWNLOADS[member] for member in BUNDLES[name]]
+    if name not in DOWNLOADS:
+        raise UserError(f"cannot fetch {name!r}: {nearest(name, [*DOWNLOADS, *BUNDLES])}")
+    return [DOWNLOADS[name]]
+
+
+def is_fetched(name: str) -> bool:
+    """Whether all that a name stands for is on this machine; looks only at names and sizes.
+
+    Raises:
+        UserError: There is no such name.
+    """
+    return all(download.is_here() for download in find(name))
+
+
+def weights_file(model: str, weights: str) -> Path | None:
+    """The file a model's weights are read from.
+
+    Args:
+        model: The backbone's name.
+        weights: `random`, `pretrained` (as fetched), or the path of a local file.
+
+    Returns:
+        The file, or None for `random`.
+
+    Raises:
+        UserError: There are no such weights, or they are not on this machine.
+    """
+    if weights == "random":
+        return None
+    if weights == "pretrained":
+        return _pretrained_file(model)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"weights {weights!r}: no such file; give the path of one, 'pretrained' or 'random'"
+        )
+    return path
+
+
+def _pretrained_file(model: str) -> Path:
+    pretrained = sorted(name for name, item in DOWNLOADS.items() if item.kind == "weights")
+    if model not in pretrained:
+        raise UserError(
+            f"there are no pretrained weights for {model}, only for {', '.join(pretrained)}; "
+            "use --weights=random or --weights=FILE"
+        )
+    if not DOWNLOADS[model].is_here():
+        raise UserError(
+            f"the pretrained weights of {model} are not on this machine: run "
+            f"`python -m keras_cnn fetch {model}`, or use --weights=FILE"
+        )
+    return DOWNLOADS[model].target
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a weights file, in hexadecimal."""
+    return file_hash(path, "sha256")
+
+
+def file_hash(path: Path, algorithm: str) -> str:
+    """A file's hash in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        # Told that it guards nothing secret, a FIPS machine allows MD5 too.
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    return digest.hexdigest()
