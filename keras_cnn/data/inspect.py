@@ -1,0 +1,358 @@
+"""What a source of images holds, what is wrong with it, and a picture of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from keras_cnn.data import cache, sources
+from keras_cnn.data.cache import Decoded
+from keras_cnn.data.listing import Listing
+from keras_cnn.data.sources import Dataset
+from keras_cnn.errors import UserError
+
+SMALL_CLASS = 1 / 3  # of the split's median class
+SMALL_IMAGE = 1 / 2  # of the image size asked for, along the shorter side
+BLOCK = 512  # images looked at together
+NAMED = 5  # examples given of each fault
+TABLE_CLASSES = 40  # above this the counts of single classes are not listed
+
+GRID_SEED = 0
+GRID_ROWS, GRID_COLUMNS = 20, 10
+GRID_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a source.
+
+    Attributes:
+        split: Its split.
+        name: Its file, relative to the source's folder; `train 17` where there are no files.
+        class_name: Its class.
+    """
+
+    split: str
+    name: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class SplitDescription:
+    """One split; pixels are those at the size asked for.
+
+    Attributes:
+        counts: Images of each class, in the order of the labels.
+        mean: Of red, green and blue over all pixels, in [0, 1].
+        standard_deviation: Likewise (of the population).
+        heights: Least and greatest height in pixels before scaling.
+        widths: Least and greatest width.
+        unreadable: Path and reason of each file that cannot be decoded; not counted above.
+        small_classes: Classes of fewer than a third of the median class's images.
+        small_images: Names of images whose shorter side is less than half the size asked for.
+    """
+
+    counts: tuple[int, ...]
+    mean: tuple[float, float, float]
+    standard_deviation: tuple[float, float, float]
+    heights: tuple[int, int]
+    widths: tuple[int, int]
+    unreadable: tuple[tuple[str, str], ...]
+    small_classes: tuple[str, ...]
+    small_images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A source.
+
+    Attributes:
+        name: As it was asked for.
+        image_size: Height and width in pixels.
+        class_names: In the order of the labels.
+        note: How its splits came about; may be empty.
+        splits: By name, all the source has.
+        strays: What lies among the images, or where none are looked for, and is not read.
+        duplicates: Groups of images with the same pixels, in any splits and classes.
+    """
+
+    name: str
+    image_size: int
+    class_names: tuple[str, ...]
+    note: str
+    splits: dict[str, SplitDescription]
+    strays: tuple[str, ...]
+    duplicates: tuple[tuple[Picture, ...], ...]
+
+    def repeated_within(self, split: str) -> list[tuple[Picture, ...]]:
+        """For each image that a split holds more than once, its copies there."""
+        inside = (tuple(p for p in group if p.split == split) for group in self.duplicates)
+        return [group for group in inside if len(group) > 1]
+
+    def shared(self, first: str, second: str) -> list[tuple[Picture, ...]]:
+        """For each image that two splits share, its copies in both."""
+        both = (tuple(p for p in group if p.split in (first, second)) for group in self.duplicates)
+        return [group for group in both if len({p.split for p in group}) == 2]
+
+    def conflicting(self) -> list[tuple[Picture, ...]]:
+        """Groups of the same pixels in different classes."""
+        return [g for g in self.duplicates if len({p.class_name for p in g}) > 1]
+
+
+def describe(name: str, image_size: int) -> Description:
+    """Looks at all splits of a source, decoding them the first time.
+
+    Args:
+        name: As for `keras_cnn.data.load`.
+        image_size: Height and width in pixels the images are scaled to.
+
+    Raises:
+        UserError: As `keras_cnn.data.load` does.
+    """
+    source = sources.find(name)
+    splits: dict[str, SplitDescription] = {}
+    strays: dict[str, None] = {}
+    pictures: list[tuple[str, str, int]] = []  # split, name and label of each image
+    digests: list[np.ndarray] = []
+    for split, listed in source.splits.items():
+        listing = listed()
+        title = f"{sources.title(name)}-{split}"
+        decoded = cache.decoded(listing, source.class_names, image_size, title)
+        names = _names(split, listing, decoded)
+        splits[split] = _describe_split(decoded, names, source.class_names, image_size)
+        strays |= dict.fromkeys(listing.strays)
+        pictures += zip([split] * len(names), names, decoded.labels.tolist(), strict=True)
+        digests.append(_digests(decoded.images))
+    groups = [
+        tuple(
+            Picture(split, image_name, source.class_names[label])
+            for split, image_name, label in map(pictures.__getitem__, group)
+        )
+        for group in _alike(np.concatenate(digests))
+    ]
+    return Description(
+        name=name,
+        image_size=image_size,
+        class_names=source.class_names,
+        note=source.note,
+        splits=splits,
+        strays=tuple(strays),
+        duplicates=tuple(groups),
+    )
+
+
+def render(description: Description) -> str:
+    """A description as text for people.
+
+    Args:
+        description: What `describe` gave.
+    """
+    size = description.image_size
+    lines = [f"{description.name}: {len(description.class_names)} classes, at {size}x{size} pixels"]
+    if description.note:
+        lines.append(description.note)
+    faults = _faults(description)
+    if not faults:
+        faults = ["no faults: every file is an image, none occurs twice, no class is far smaller"]
+    return "\n".join([*lines, "", *_table(description), "", *faults, ""])
+
+
+def picture_grid(dataset: Dataset, path: Path) -> None:
+    """Draws samples of each class, those of the training images where there are any.
+
+    Twenty classes share a panel, one a row. Of many classes fewer samples are drawn, and at most
+    the first 200 classes are.
+
+    Args:
+        dataset: What `keras_cnn.data.load` gave.
+        path: Where the picture (PNG) goes.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    from matplotlib.figure import Figure
+
+    split_name = "train" if "train" in dataset.splits else next(iter(dataset.splits))
+    shown = dataset.class_names[:GRID_IMAGES]
+    panels = [shown[at : at + GRID_ROWS] for at in range(0, len(shown), GRID_ROWS)]
+    columns = max(1, GRID_COLUMNS // len(panels))
+    inches = 0.55  # the side of a sample
+    width = len(panels) * (columns * inches + 1.3)
+    height = len(panels[0]) * inches + 0.6
+    figure = Figure(figsize=(max(width, 5.0), height), layout="constrained")
+    some = f"{len(shown)} of " if len(shown) < len(dataset.class_names) else ""
+    figure.suptitle(
+        f"{sources.title(dataset.name)}, {split_name}: samples of {some}"
+        f"{len(dataset.class_names)} classes at {dataset.image_size}x{dataset.image_size}",
+        fontsize=10,
+    )
+    for number, (panel, names) in enumerate(
+        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
+    ):
+        panel.imshow(
+            _mosaic(dataset, split_name, number * GRID_ROWS, len(names), columns),
+            extent=(0, columns, len(names), 0),  # one unit a sample
+            interpolation="auto",
+        )
+        panel.set_yticks(np.arange(len(names)) + 0.5, names)
+        panel.set_xticks([])
+        panel.tick_params(length=0)
+        for side in panel.spines.values():
+            side.set_visible(False)
+    try:
+        figure.savefig(path, dpi=120, format="png", bbox_inches="tight")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _names(split: str, listing: Listing, decoded: Decoded) -> list[str]:
+    """A name for each decoded image."""
+    items, _ = listing.content()
+    if isinstance(items, np.ndarray):
+        return [f"{split} {index}" for index in range(len(items))]
+    left_out = {path for path, _ in decoded.unreadable}
+    names = (path.removeprefix(listing.folder + os.sep) for path in items)
+    return [name for name in names if name not in left_out]
+
+
+def _describe_split(
+    decoded: Decoded, names: Sequence[str], class_names: Sequence[str], image_size: int
+) -> SplitDescription:
+    counts = np.bincount(decoded.labels, minlength=len(class_names))
+    mean, standard_deviation = _moments(decoded.images)
+    heights, widths = decoded.sizes.T
+    small = np.flatnonzero(decoded.sizes.min(axis=1) < SMALL_IMAGE * image_size)
+    return SplitDescription(
+        counts=tuple(counts.tolist()),
+        mean=tuple(mean.tolist()),
+        standard_deviation=tuple(standard_deviation.tolist()),
+        heights=(int(heights.min()), int(heights.max())),
+        widths=(int(widths.min()), int(widths.max())),
+        unreadable=tuple(decoded.unreadable),
+        small_classes=tuple(
+            class_names[label] for label in np.flatnonzero(counts < SMALL_CLASS * np.median(counts))
+        ),
+        small_images=tuple(names[index] for index in small),
+    )
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel in [0, 1], from exact whole-number sums."""
+    histogram = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), BLOCK):
+        pixels = images[start : start + BLOCK].reshape(-1, 3)  # (k, h, w, 3) to (k * h * w, 3)
+        for channel in range(3):
+            histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
+    values = np.arange(256) / 255
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)  # (3, 256) to (3,)
+    return mean, np.sqrt(variance)
+
+
+def _digests(images: np.ndarray) -> np.ndarray:
+    """uint64 (n,); two of a million different images share one once in 10**7 times."""
+    raw = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in images)
+    return np.frombuffer(raw, np.uint64)
+
+
+def _alike(digests: np.ndarray) -> list[list[int]]:
+    """Groups of indices that share a digest, in the order of their first members."""
+    order = np.argsort(digests, kind="stable")
+    starts = np.flatnonzero(np.diff(digests[order])) + 1
+    return sorted(group.tolist() for group in np.split(order, starts) if len(group) > 1)
+
+
+def _table(description: Description) -> list[str]:
+    splits = description.splits
+    rows: list[list[str]] = [["", *splits]]
+    if len(description.class_names) <= TABLE_CLASSES:
+        for label, name in enumerate(description.class_names):
+            rows.append([name, *(f"{split.counts[label]:,}" for split in splits.values())])
+    else:
+        rows.append(["images a class", *(_span(s.counts) for s in splits.values())])
+    rows.append(["images", *(f"{sum(split.counts):,}" for split in splits.values())])
+    rows.append(["mean, R G B", *(_three(split.mean) for split in splits.values())])
+    rows.append(["standard deviation", *(_three(s.standard_deviation) for s in splits.values())])
+    rows.append(["original height", *(_span(split.heights) for split in splits.values())])
+    rows.append(["original width", *(_span(split.widths) for split in splits.values())])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _faults(description: Description) -> list[str]:
+    faults: list[str] = []
+    for name, split in description.splits.items():
+        named = [f"{path}: {reason}" for path, reason in split.unreadable]
+        faults += _fault(f"{name}: files that cannot be decoded and are left out", named)
+    faults += _fault("not images, or not where images are looked for", description.strays)
+    groups = [_pictures(group) for group in description.conflicting()]
+    faults += _fault("same pixels in different classes", groups)
+    for first, second in combinations(description.splits, 2):
+        groups = [_pictures(group) for group in description.shared(first, second)]
+        faults += _fault(f"same pixels in {first} and {second}", groups)
+    for name in description.splits:
+        groups = [_pictures(group) for group in description.repeated_within(name)]
+        faults += _fault(f"same pixels more than once in {name}", groups)
+    for name, split in description.splits.items():
+        counts = dict(zip(description.class_names, split.counts, strict=True))
+        named = [f"{class_name}: {counts[class_name]:,}" for class_name in split.small_classes]
+        median = f"{np.median(split.counts):,.0f}"
+        faults += _fault(f"{name}: classes much smaller than the median of {median}", named)
+        size = f"{description.image_size}x{description.image_size}"
+        faults += _fault(f"{name}: images much smaller than {size}", split.small_images)
+    return faults
+
+
+def _fault(what: str, cases: Sequence[str]) -> list[str]:
+    """Lines that name a fault, how often it occurs, and the first cases; none where it does not."""
+    if not cases:
+        return []
+    more = [f"    and {len(cases) - NAMED:,} more"] if len(cases) > NAMED else []
+    return [f"{what} ({len(cases):,})", *(f"    {case}" for case in cases[:NAMED]), *more]
+
+
+def _pictures(group: Sequence[Picture]) -> str:
+    """`train 17 (cat) = test 3 (dog)`."""
+    named = " = ".join(f"{p.name} ({p.class_name})" for p in group[:NAMED])
+    return named + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "")
+
+
+def _span(values: Sequence[int]) -> str:
+    least, greatest = min(values), max(values)
+    return f"{least:,}" if least == greatest else f"{least:,} to {greatest:,}"
+
+
+def _three(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _mosaic(
+    dataset: Dataset, split_name: str, first_label: int, rows: int, columns: int
+) -> np.ndarray:
+    """Samples of `rows` classes side by side, white where a class has no more.
+
+    Returns:
+        uint8 (rows * s, columns * s, 3).
+    """
+    split, side = dataset.splits[split_name], dataset.image_size
+    mosaic = np.full((rows, columns, side, side, 3), 255, np.uint8)
+    for row in range(rows):
+        label = first_label + row
+        members = np.flatnonzero(split.labels == label)
+        drawn = np.random.default_rng([GRID_SEED, label]).permutation(members)[:columns]
+        mosaic[row, : len(drawn)] = split.images[drawn]
+    # (rows, columns, h, w, 3) to (rows * h, columns * w, 3)
+    return mosaic.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)

@@ -1,0 +1,178 @@
+"""Named sources and folders of images, loaded as uint8 arrays with labels and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_cnn.data import folders
+from keras_cnn.data.listing import Source
+from keras_cnn.errors import UserError, nearest
+from keras_cnn.home import home
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their classes.
+
+    Attributes:
+        images: uint8 (n, h, w, 3), RGB. Mapped from the cache file: pages are read when used, and
+            writing changes this process's copy alone.
+        labels: int64 (n,), indices into the dataset's `class_names`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source's images at one size.
+
+    Attributes:
+        name: The source's name, or the folder's path, as it was asked for.
+        class_names: In the order of the labels.
+        splits: By name: `train`, `valid`, `test`.
+        fingerprint: Hexadecimal; made of the pixels, labels and class names of `splits`.
+        image_size: Height and width in pixels.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    fingerprint: str
+    image_size: int
+
+
+def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> Dataset:
+    """Loads images, decoding them the first time.
+
+    A folder of images holds either `train|valid|test/<class>/*` (without a test folder, valid
+    serves as test) or one `<class>/*`, of which 20 % of each class become the test split. Files
+    that cannot be decoded are left out, with one line on stderr when that is found.
+
+    Args:
+        name: `cinic10`, `cifar10` (both fetched before), `digits`, `synthetic`, `synthetic:N` (N
+            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
+        image_size: Pixels. The centre square of each image is scaled to this height and width; a
+            square image of that size keeps its pixels.
+        splits: Which splits to load.
+
+    Raises:
+        UserError: There is no such source, folder or split, or the folder's layout is not one of
+            the two.
+    """
+    from keras_cnn.data import cache
+
+    source = find(name)
+    decoded = {}
+    for split in splits:
+        if split not in source.splits:
+            raise UserError(f"{name} has no split {split!r}: {nearest(split, source.splits)}")
+        listing = source.splits[split]()
+        decoded[split] = cache.decoded(
+            listing, source.class_names, image_size, title=f"{title(name)}-{split}"
+        )
+    identities = sorted((split, content.fingerprint) for split, content in decoded.items())
+    return Dataset(
+        name=name,
+        class_names=source.class_names,
+        splits={split: Split(c.images, c.labels) for split, c in decoded.items()},
+        fingerprint=hashlib.sha256(json.dumps(identities).encode()).hexdigest(),
+        image_size=image_size,
+    )
+
+
+def fingerprint(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> str:
+    """The fingerprint that `load` gives; quick once the images are decoded.
+
+    It says what was decoded, not where it lies: a copied or touched folder keeps it.
+
+    Args:
+        name: As for `load`.
+        image_size: As for `load`.
+        splits: As for `load`.
+
+    Raises:
+        UserError: As `load` does.
+    """
+    return load(name, image_size, splits).fingerprint  # maps the pixels, reads none
+
+
+def find(name: str) -> Source:
+    """What a name stands for; a source's name goes before a folder of the same name.
+
+    Raises:
+        UserError: It is neither a source nor a folder, or has to be fetched first.
+    """
+    kind, _, size = name.partition(":")
+    if kind == "synthetic" and size:
+        from keras_cnn.data import generated
+
+        return generated.synthetic(_count(name, size))
+    if name in SOURCES:
+        return SOURCES[name]()
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():  # an empty name would be the current folder
+        return folders.source(folder)
+    if name and folder.exists():
+        raise UserError(f"{name} is a file: give the folder that holds the images")
+    raise UserError(
+        f"no data {name!r}: {nearest(name, SOURCES)}, or give the path of a folder of images"
+    )
+
+
+def title(name: str) -> str:
+    """A short name for people: a folder's own name without the path."""
+    return name if name in SOURCES else Path(name).expanduser().resolve().name
+
+
+def _count(name: str, size: str) -> int:
+    if not size.isascii() or not size.isdigit() or int(size) < 10:
+        raise UserError(f"{name!r}: synthetic:N needs a whole number of at least 10 images a split")
+    return int(size)
+
+
+def _cinic10() -> Source:
+    return folders.source(_fetched("cinic10", home() / "cinic10"))
+
+
+def _cifar10() -> Source:
+    from keras_cnn.data import cifar10
+
+    return cifar10.source(_fetched("cifar10", home() / "cifar10" / "cifar-10-batches-py"))
+
+
+def _fetched(name: str, folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(
+            f"{name} is not on this machine ({folder}): run `python -m keras_cnn fetch {name}`"
+        )
+    return folder
+
+
+def _digits() -> Source:
+    from keras_cnn.data import generated
+
+    return generated.digits()
+
+
+def _synthetic() -> Source:
+    from keras_cnn.data import generated
+
+    return generated.synthetic(1000)
+
+
+SOURCES: dict[str, Callable[[], Source]] = {
+    "cinic10": _cinic10,
+    "cifar10": _cifar10,
+    "digits": _digits,
+    "synthetic": _synthetic,
+}

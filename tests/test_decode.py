@@ -1,0 +1,398 @@
+"""Image files to pixels, held against NumPy; in processes of their own and in this one."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_cnn.data import decode
+from keras_cnn.errors import UserError
+
+RNG = np.random.default_rng(0)
+SIZE = 16
+PIXELS = RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+ALPHA = RNG.integers(0, 256, (SIZE, SIZE, 1), np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def decoded(raw: bytes, size: int = SIZE) -> np.ndarray:
+    pixels, _ = decode.decode_image(raw, size)
+    assert pixels.shape == (size, size, 3)
+    assert pixels.dtype == np.uint8
+    return pixels
+
+
+def on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """What is seen of pixels (h, w, 3) with opacity (h, w, 1) on white; floats."""
+    share = alpha / 255
+    return pixels * share + 255 * (1 - share)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 * y / height, 255 * x / width, 128 + 0 * x], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})]
+)
+def test_lossless_formats_keep_every_pixel(kind, options):
+    np.testing.assert_array_equal(decoded(encoded(PIXELS, kind, **options)), PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_are_near(kind):
+    image = smooth(SIZE, SIZE)
+    error = decoded(encoded(image, kind, quality=95)).astype(int) - image
+    assert np.abs(error).max() < 16
+
+
+def test_other_formats_are_refused():
+    with pytest.raises(Image.UnidentifiedImageError):
+        decode.decode_image(encoded(PIXELS, "TIFF"), SIZE)
+
+
+def test_grey():
+    grey = PIXELS[..., 0]
+    np.testing.assert_array_equal(decoded(encoded(grey)), np.stack([grey] * 3, axis=2))
+
+
+def test_grey_jpeg():
+    grey = smooth(SIZE, SIZE)[..., 0]
+    pixels = decoded(encoded(grey, "JPEG", quality=95))
+    assert (pixels == pixels[..., :1]).all()
+    assert np.abs(pixels[..., 0].astype(int) - grey).max() < 12
+
+
+def test_black_and_white():
+    bits = PIXELS[..., 0] > 127
+    expected = np.where(bits, 255, 0)
+    np.testing.assert_array_equal(
+        decoded(encoded(Image.fromarray(bits))), np.stack([expected] * 3, axis=2)
+    )
+
+
+def palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """An image of 4 colours, its indices (h, w), and the colours (4, 3)."""
+    colours = RNG.integers(0, 256, (4, 3), np.uint8)
+    indices = RNG.integers(0, 4, (SIZE, SIZE), np.uint8)
+    image = Image.frombytes("P", (SIZE, SIZE), indices.tobytes())
+    image.putpalette(colours.tobytes())
+    return image, indices, colours
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_palette(kind):
+    image, indices, colours = palette_image()
+    np.testing.assert_array_equal(decoded(encoded(image, kind)), colours[indices])
+
+
+def test_palette_with_a_transparent_colour():
+    image, indices, colours = palette_image()
+    expected = colours[indices]
+    expected[indices == 2] = 255
+    np.testing.assert_array_equal(decoded(encoded(image, transparency=2)), expected)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_transparency_becomes_white(kind, options):
+    raw = encoded(np.concatenate([PIXELS, ALPHA], axis=2), kind, exact=True, **options)
+    assert np.abs(decoded(raw) - on_white(PIXELS, ALPHA)).max() <= 1
+
+
+def test_grey_with_transparency():
+    both = np.concatenate([PIXELS[..., :1], ALPHA], axis=2)
+    raw = encoded(Image.fromarray(both, "LA"))
+    expected = on_white(PIXELS[..., :1], ALPHA)
+    assert np.abs(decoded(raw) - expected).max() <= 1
+
+
+def test_rgb_with_one_transparent_colour():
+    image = PIXELS.copy()
+    image[3, 5] = image[8, 1] = (1, 2, 3)
+    expected = image.copy()
+    expected[3, 5] = expected[8, 1] = 255
+    raw = encoded(Image.fromarray(image), transparency=(1, 2, 3))
+    np.testing.assert_array_equal(decoded(raw), expected)
+
+
+def png(pixels: np.ndarray, colour_type: int) -> bytes:
+    """A 16-bit PNG, (h, w, channels), which Pillow cannot write in every colour type."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    height, width = pixels.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    signature = b"\x89PNG\r\n\x1a\n"
+    body = chunk(b"IDAT", zlib.compress(rows))
+    return signature + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (3, 2)])
+def test_of_16_bits_the_upper_8_are_kept(channels, colour_type):
+    pixels = RNG.integers(0, 65536, (SIZE, SIZE, channels), np.uint16)
+    expected = np.broadcast_to(pixels >> 8, (SIZE, SIZE, 3))
+    np.testing.assert_array_equal(decoded(png(pixels, colour_type)), expected)
+
+
+def test_16_bits_with_transparency():
+    pixels = RNG.integers(0, 65536, (SIZE, SIZE, 4), np.uint16)
+    expected = on_white(pixels[..., :3] >> 8, pixels[..., 3:] >> 8)
+    assert np.abs(decoded(png(pixels, 6)) - expected).max() <= 1
+
+
+def test_cmyk_jpeg():
+    image = Image.fromarray(smooth(SIZE, SIZE))
+    raw = encoded(image.convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decoded(raw).astype(int) - np.asarray(image)).max() < 16
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF 2.3, tag 274: stored to shown
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_exif_orientation(orientation, kind, options):
+    exif = Image.Exif()
+    exif[274] = orientation
+    raw = encoded(PIXELS, kind, exif=exif, **options)
+    np.testing.assert_array_equal(decoded(raw), UPRIGHT[orientation](PIXELS))
+
+
+def test_exif_orientation_of_a_jpeg():
+    image = smooth(SIZE, SIZE)
+    exif = Image.Exif()
+    exif[274] = 6
+    error = decoded(encoded(image, "JPEG", quality=95, exif=exif)).astype(int) - np.rot90(image, -1)
+    assert np.abs(error).max() < 16
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    raw = encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decoded(raw), PIXELS)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 31), (40, 16), (16, 16)])
+def test_the_centre_square_is_kept(height, width):
+    image = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    top, left = (height - 16) // 2, (width - 16) // 2
+    expected = image[top : top + 16, left : left + 16]
+    np.testing.assert_array_equal(decoded(encoded(image)), expected)
+    pixels, size = decode.decode_image(image, 16)
+    np.testing.assert_array_equal(pixels, expected)
+    assert size == (height, width)
+
+
+def test_size_before_scaling():
+    assert decode.decode_image(encoded(smooth(50, 70)), 8)[1] == (50, 70)
+    assert decode.decode_image(encoded(smooth(500, 700), "JPEG"), 8)[1] == (500, 700)
+
+
+def test_scaling_down_averages():
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    pixels = decoded(encoded(board.astype(np.uint8)), 16)
+    assert np.abs(pixels.astype(int) - 127.5).max() < 8  # picking pixels would give 0 or 255
+
+
+@pytest.mark.parametrize("size", [10, 64])
+def test_scaling_keeps_a_slope(size):
+    pixels = decoded(encoded(smooth(32, 32)), size)
+    middle = (np.arange(size) + 0.5) * 32 / size - 0.5  # of each new pixel, among the old
+    inside = slice(size // 8, -size // 8)
+    expected = (255 * middle / 32)[inside]
+    assert np.abs(pixels[inside, size // 2, 0] - expected).max() < 2
+
+
+def test_large_jpegs_are_read_at_a_fraction_and_look_the_same():
+    image = smooth(640, 640)
+    image[200:400, 300:500] = (200, 30, 90)
+    raw = encoded(image, "JPEG", quality=95)
+    whole = Image.open(io.BytesIO(raw)).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+    error = np.abs(decoded(raw, 32).astype(int) - np.asarray(whole))
+    assert error.mean() < 1.5
+    assert error.max() < 40  # at the rectangle's edge
+
+
+PNG = encoded(PIXELS)
+JPEG = encoded(PIXELS, "JPEG")
+DAMAGED = {
+    "empty.png": (b"", "empty file"),
+    "text.png": (b"not an image", "not a PNG, JPEG, WebP or BMP image"),
+    "gif.png": (encoded(PIXELS, "GIF"), "not a PNG, JPEG, WebP or BMP image"),
+    "cut.png": (PNG[: len(PNG) // 2], ""),
+    "cut.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
+    "end.jpg": (JPEG[:-40], "truncated"),
+    "flipped.png": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], ""),
+    "cut.webp": (encoded(PIXELS, "WEBP")[:-40], ""),
+    "cut.bmp": (encoded(PIXELS, "BMP")[:-40], "truncated"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_left_out_and_named(tmp_path, name):
+    content, reason = DAMAGED[name]
+    for path, raw in (("a.png", PNG), (name, content), ("z.jpg", JPEG)):
+        (tmp_path / path).write_bytes(raw)
+    batch = decode.decode_batch([str(tmp_path / n) for n in ("a.png", name, "z.jpg")], SIZE)
+    assert batch.kept.tolist() == [0, 2]
+    assert batch.images.shape == (2, SIZE, SIZE, 3)
+    assert batch.sizes.tolist() == [[SIZE, SIZE]] * 2
+    ((path, said),) = batch.unreadable
+    assert path == str(tmp_path / name)
+    assert said and reason.lower() in said.lower()
+
+
+def test_a_batch_of_damaged_files_alone(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    batch = decode.decode_batch([str(tmp_path / "x.png")], SIZE)
+    assert (batch.images.shape, batch.kept.shape, batch.sizes.shape) == (
+        (0, SIZE, SIZE, 3),
+        (0,),
+        (0, 2),
+    )
+
+
+def test_a_missing_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(UserError, match=r"x\.png cannot be read"):
+        decode.decode_batch([str(tmp_path / "x.png")], SIZE)
+
+
+def many_files(folder: Path, count: int = 600) -> list[str]:
+    """Images of two sizes, each 37th file damaged."""
+    paths = []
+    for number in range(count):
+        shape = (9, 12, 3) if number % 2 else (8, 8, 3)
+        raw = encoded(RNG.integers(0, 256, shape, np.uint8))
+        paths.append(str(folder / f"{number:04}.png"))
+        Path(paths[-1]).write_bytes(b"no image" if number % 37 == 5 else raw)
+    return paths
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """The processes that `batches` starts, two at a time; decoding in this process fails."""
+    started = []
+    enter = decode._worker.__wrapped__  # the generator function under @contextmanager
+
+    def recorded():
+        for worker in enter():
+            started.append(worker)
+            yield worker
+
+    def refuse(*_):
+        raise AssertionError("decoded in this process")
+
+    monkeypatch.setattr(decode, "_worker", contextmanager(recorded))
+    monkeypatch.setattr(decode, "cores", lambda: 2)
+    monkeypatch.setattr(decode, "decode_batch", refuse)
+    return started
+
+
+def gathered(batches: list[decode.Batch]) -> tuple:
+    parts = (np.concatenate([getattr(b, part) for b in batches]).tolist() for part in PARTS)
+    return (*parts, [entry for batch in batches for entry in batch.unreadable])
+
+
+PARTS = ("images", "kept", "sizes")
+
+
+def test_workers_give_what_this_process_gives(tmp_path, workers):
+    paths = many_files(tmp_path)
+    found = gathered(list(decode.batches(paths, 8)))
+    assert len(workers) == 2
+    assert all(worker.poll() is not None for worker in workers)
+
+    expected = [], [], [], []
+    for index, path in enumerate(paths):
+        if index % 37 == 5:
+            expected[3].append((path, "not a PNG, JPEG, WebP or BMP image"))
+            continue
+        pixels, size = decode.decode_image(Path(path).read_bytes(), 8)
+        expected[0].append(pixels.tolist())
+        expected[1].append(index)
+        expected[2].append(list(size))
+    assert found == expected
+
+
+def test_one_core_decodes_in_this_process(tmp_path, monkeypatch):
+    paths = many_files(tmp_path, 510)
+    monkeypatch.setattr(decode, "cores", lambda: 1)
+    monkeypatch.setattr(decode, "_worker", None)
+    batches = list(decode.batches(paths, 8))
+    assert sum(len(batch.kept) for batch in batches) == 510 - len(range(5, 510, 37))
+
+
+def test_arrays_are_decoded_in_this_process_with_their_own_numbers(monkeypatch):
+    images = RNG.integers(0, 256, (600, 8, 8, 3), np.uint8)
+    monkeypatch.setattr(decode, "_worker", None)
+    images_back, kept, sizes, unreadable = gathered(list(decode.batches(images, 8)))
+    np.testing.assert_array_equal(images_back, images)
+    assert kept == list(range(600))
+    assert sizes == [[8, 8]] * 600
+    assert unreadable == []
+
+
+def test_workers_end_when_the_reader_stops(tmp_path, workers):
+    batches = decode.batches(many_files(tmp_path), 8)
+    next(batches)
+    batches.close()
+    assert len(workers) == 2
+    assert all(worker.poll() is not None for worker in workers)
+
+
+def test_a_missing_file_is_reported_through_a_worker(tmp_path, workers):
+    paths = many_files(tmp_path)
+    Path(paths[300]).unlink()
+    with pytest.raises(UserError, match=r"0300\.png cannot be read"):
+        list(decode.batches(paths, 8))
+    assert all(worker.poll() is not None for worker in workers)
+
+
+def test_a_killed_worker_is_one_clear_line(tmp_path, workers, monkeypatch):
+    start = decode._worker
+
+    @contextmanager
+    def killed():
+        with start() as worker:
+            worker.kill()
+            yield worker
+
+    monkeypatch.setattr(decode, "_worker", killed)
+    with pytest.raises(UserError, match="was ended"):
+        list(decode.batches(many_files(tmp_path), 8))
+
+
+def test_workers_find_the_package_from_any_folder(tmp_path, workers, monkeypatch):
+    """Files in the user's folder must not stand in for the standard library's modules."""
+    paths = many_files(tmp_path)
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
+    monkeypatch.chdir(tmp_path)
+    assert sum(len(batch.kept) for batch in decode.batches(paths, 8)) > 500
