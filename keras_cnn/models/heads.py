@@ -1,0 +1,100 @@
+"""What turns features into logits."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers, ops
+
+from keras_cnn.models.initializers import torch_initializers
+from keras_cnn.models.seeds import layer_seed
+
+LOGITS = "head_logits"
+
+
+class CosineLogits(layers.Layer):
+    """Cosine similarity of the features to one learned weight a class (Gidaris and Komodakis 2018).
+
+    arXiv:1804.09458, without the learned scale: logits lie in [-1, 1]. Features (n, channels) to
+    logits (n, class_count).
+
+    Args:
+        class_count: Outputs.
+        kernel_initializer: Of the weights (channels, class_count).
+        name: The layer's.
+    """
+
+    def __init__(
+        self, class_count: int, kernel_initializer: keras.initializers.Initializer, name: str
+    ) -> None:
+        super().__init__(name=name)
+        self.class_count = class_count
+        self.kernel_initializer = kernel_initializer
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the weights."""
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.class_count),
+            initializer=self.kernel_initializer,
+        )
+
+    def call(self, features: object) -> object:
+        """Features (n, channels) to cosines (n, class_count)."""
+        return ops.matmul(ops.normalize(features, axis=-1), ops.normalize(self.kernel, axis=0))
+
+
+def logits(
+    features: keras.KerasTensor,
+    class_count: int,
+    kind: str,
+    dropout: float,
+    dropout_position: str,
+    seed: int,
+) -> keras.KerasTensor:
+    """Puts a head on features; its weights begin as torch's Linear does.
+
+    Args:
+        features: (n, channels).
+        class_count: Outputs.
+        kind: `dense`, or `cosine` for `CosineLogits`.
+        dropout: Its rate; 0 leaves it out.
+        dropout_position: `before_dense`, or `after_logits`: of the logits themselves.
+        seed: Of the weights and of dropout.
+
+    Returns:
+        (n, class_count).
+    """
+    drop = layers.Dropout(dropout, seed=layer_seed(seed, "head_dropout"), name="head_dropout")
+    if dropout and dropout_position == "before_dense":
+        features = drop(features)
+    start = torch_initializers(features.shape[-1], seed, LOGITS)
+    if kind == "cosine":
+        head = CosineLogits(class_count, start["kernel_initializer"], LOGITS)
+    else:
+        head = layers.Dense(class_count, name=LOGITS, **start)
+    found = head(features)
+    if dropout and dropout_position == "after_logits":
+        found = drop(found)
+    return found
+
+
+def plain_head(model: keras.Model) -> keras.Model:
+    """The same function of built-in layers only, so that Keras alone can load it.
+
+    Args:
+        model: Any of our flat functional models.
+
+    Returns:
+        A functional model that shares the layers, a cosine head excepted: that becomes a
+        normalisation and a dense layer with normalised weights.
+    """
+    cosine = model.get_layer(LOGITS)
+    if not isinstance(cosine, CosineLogits):
+        return keras.Model(model.input, model.output)
+    unit = layers.UnitNormalization(axis=-1, name="head_norm")(cosine.input)
+    dense = layers.Dense(cosine.class_count, use_bias=False, name=LOGITS)
+    found = dense(unit)
+    dense.kernel.assign(ops.normalize(cosine.kernel, axis=0))
+    for layer in model.layers[model.layers.index(cosine) + 1 :]:  # dropout of the logits
+        found = layer(found)
+    return keras.Model(model.input, found)

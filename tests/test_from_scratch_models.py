@@ -1,0 +1,260 @@
+"""Baseline and enhanced against the deck's parameter counts and plain torch networks."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from keras_cnn.models.baseline import baseline
+from keras_cnn.models.enhanced import enhanced
+from keras_cnn.models.initializers import torch_initializers, torch_uniform
+
+BASELINE_PARAMETERS = {
+    10: 9_420,
+    15: 16_150,
+    20: 24_230,
+    30: 44_440,
+    32: 49_130,
+    40: 70_050,
+    50: 101_060,
+    60: 137_470,
+    70: 179_280,
+    80: 226_490,
+}
+ENHANCED_PARAMETERS = {
+    10: 29_000,
+    20: 113_790,
+    30: 254_380,
+    40: 450_770,
+    50: 702_960,
+    60: 1_010_950,
+    64: 1_149_770,
+    70: 1_374_740,
+    80: 1_794_330,
+    90: 2_269_720,
+    100: 2_800_910,
+    128: 4_585_098,
+}
+SIZE = 16
+BUILDERS = {"baseline": baseline, "enhanced": enhanced}
+
+
+def trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize(("hidden_units", "parameters"), BASELINE_PARAMETERS.items())
+def test_baseline_has_the_decks_parameters(hidden_units, parameters):
+    model = baseline(10, 32, hidden_units)
+    assert trainable(model) == model.count_params() == parameters
+
+
+@pytest.mark.parametrize(("hidden_units", "parameters"), ENHANCED_PARAMETERS.items())
+def test_enhanced_has_the_decks_parameters(hidden_units, parameters):
+    model = enhanced(10, 32, hidden_units)
+    assert trainable(model) == parameters
+    assert model.count_params() == parameters + 2 * 2 * 7 * hidden_units  # running statistics
+
+
+def torch_baseline(hidden):
+    def stage(channels):
+        return [
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+
+    head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(hidden * (SIZE // 4) ** 2, 10)]
+    return nn.Sequential(*stage(3), *stage(hidden), *head)
+
+
+def torch_enhanced(hidden):
+    def stage(channels, width):
+        return [
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(width),
+            nn.MaxPool2d(2),
+        ]
+
+    stages = [*stage(3, hidden), *stage(hidden, 2 * hidden), *stage(2 * hidden, 4 * hidden)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4 * hidden, 10)]
+    return nn.Sequential(*stages, *head)
+
+
+def with_torchs_weights(model, reference):
+    """Copies a torch network's weights and returns the Keras model."""
+    sources = [module for module in reference if list(module.parameters())]
+    targets = [layer for layer in model.layers if layer.weights]
+    assert len(sources) == len(targets)
+    for source, target in zip(sources, targets, strict=True):
+        # copies: jax would share the memory, and torch's training step writes to it
+        values = {key: value.numpy().copy() for key, value in source.state_dict().items()}
+        weight = values["weight"]
+        if isinstance(source, nn.Conv2d):
+            target.set_weights([weight.transpose(2, 3, 1, 0), values["bias"]])
+        elif isinstance(source, nn.BatchNorm2d):
+            statistics = [values["running_mean"], values["running_var"]]
+            target.set_weights([weight, values["bias"], *statistics])
+        else:
+            if isinstance(model.get_layer(index=-3), keras.layers.Flatten):
+                # (classes, c * h * w) -> (classes, h * w * c): Keras flattens channels last
+                side = SIZE // 4
+                weight = weight.reshape(10, -1, side, side).transpose(0, 2, 3, 1).reshape(10, -1)
+            target.set_weights([weight.T, values["bias"]])
+    return model
+
+
+def references():
+    torch.manual_seed(0)
+    pairs = []
+    for make, build, hidden in ((torch_baseline, baseline, 6), (torch_enhanced, enhanced, 4)):
+        reference = make(hidden)
+        for module in reference:
+            if isinstance(module, nn.BatchNorm2d):
+                with torch.no_grad():
+                    module.weight.uniform_(0.5, 2)
+                    module.bias.normal_()
+                    module.running_mean.uniform_(0, 0.5)
+                    module.running_var.uniform_(0.3, 1)
+        pairs.append((reference, with_torchs_weights(build(10, SIZE, hidden, 0.5), reference)))
+    return pairs
+
+
+def images(count=8):
+    return np.random.default_rng(1).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.every_backend
+def test_raw_images_give_the_logits_of_the_torch_network():
+    for reference, model in references():
+        found = model(keras.ops.convert_to_tensor(images()), training=False)
+        found = keras.ops.convert_to_numpy(found)
+        with torch.no_grad():
+            scaled = torch.tensor(images().transpose(0, 3, 1, 2) / 255).float()
+            expected = reference.eval()(scaled).numpy()
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.every_backend
+def test_a_training_step_moves_batchnorm_means_as_torchs_does():
+    (_, _), (reference, model) = references()
+    scaled = torch.tensor(images().transpose(0, 3, 1, 2) / 255).float()
+    reference.train()(scaled)
+    model(keras.ops.convert_to_tensor(images()), training=True)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    expected = [module for module in reference if isinstance(module, nn.BatchNorm2d)]
+    for norm, module in zip(norms, expected, strict=True):
+        found = keras.ops.convert_to_numpy(norm.moving_mean)
+        np.testing.assert_allclose(found, module.running_mean.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_layers_begin_as_torchs(name):
+    model = BUILDERS[name](10, 32, 24)
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            continue
+        kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in layer.weights)
+        *around, inputs, outputs = kernel.shape
+        if around:
+            reference = nn.Conv2d(inputs, outputs, tuple(around))
+        else:
+            reference = nn.Linear(inputs, outputs)
+        for ours, theirs in ((kernel, reference.weight), (bias, reference.bias)):
+            assert same_uniform(ours, theirs.detach().numpy()), layer.name
+
+
+def same_uniform(ours, theirs):
+    """Whether two samples fill the same symmetric range evenly, as far as their sizes can tell."""
+    few = 1 / np.sqrt(ours.size)
+    ends = np.abs(ours).max() / np.abs(theirs).max()
+    spread = ours.std() / theirs.std()
+    return (
+        ours.size == theirs.size
+        and abs(ends - 1) < max(0.005, 3 * few)
+        and abs(spread - 1) < 3 * few
+        and abs(ours.mean()) < 4 * few * theirs.std()
+    )
+
+
+def test_bounds_and_variance_of_torchs_layers():
+    torch.manual_seed(0)
+    cases = [
+        (27, (3, 3, 3, 4000), nn.Conv2d(3, 4000, 3)),
+        (512, (512, 300), nn.Linear(512, 300)),
+        # torch counts one channel for a depthwise kernel
+        (49, (7, 7, 3000, 1), nn.Conv2d(3000, 3000, 7, groups=3000)),
+    ]
+    for fan_in, shape, reference in cases:
+        kernel = keras.ops.convert_to_numpy(torch_uniform(fan_in, 1)(shape))
+        bias = keras.ops.convert_to_numpy(torch_uniform(fan_in, 2)((shape[-1] * 10_000,)))
+        theirs = reference.weight.detach().numpy()
+        for ours in (kernel, bias):
+            assert np.abs(ours).max() <= fan_in**-0.5
+            assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=1e-3)
+            assert ours.var() == pytest.approx(theirs.var(), rel=0.02)
+        assert np.abs(reference.bias.detach().numpy()).max() <= fan_in**-0.5
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_seed_decides_the_weights(name):
+    first, again, other = (
+        [keras.ops.convert_to_numpy(w) for w in BUILDERS[name](10, 32, 8, seed=seed).weights]
+        for seed in (1, 1, 2)
+    )
+    drawn = [index for index, weight in enumerate(first) if weight.std() > 0]  # not BatchNorm's
+    assert len(drawn) == {"baseline": 10, "enhanced": 14}[name]
+    for index in drawn:
+        np.testing.assert_array_equal(first[index], again[index])
+        assert np.abs(first[index] - other[index]).max() > 0.01
+
+
+def test_no_two_tensors_repeat_one_anothers_numbers():
+    drawn = [
+        keras.ops.convert_to_numpy(initializer((100,)))
+        for name in ("stage1_conv1", "stage1_conv2")
+        for initializer in torch_initializers(9, 0, name).values()
+    ]
+    for one in range(4):
+        for other in range(one):
+            assert abs(np.corrcoef(drawn[one], drawn[other])[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_dropout_acts_in_training_alone(name):
+    images_ = keras.ops.convert_to_tensor(images())
+    for rate, acts in ((0.5, True), (0.0, False)):
+        model = BUILDERS[name](10, SIZE, 8, dropout=rate)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False  # it would differ in training by itself
+        still, training = (
+            keras.ops.convert_to_numpy(model(images_, training=flag)) for flag in (False, True)
+        )
+        assert (np.abs(still - training).max() > 1e-3) == acts
+
+
+def test_layers_are_named_by_stage():
+    stages = {"baseline": 2, "enhanced": 3}
+    for name, build in BUILDERS.items():
+        names = [layer.name for layer in build(10, SIZE, 4).layers[1:]]
+        found = list(dict.fromkeys(each.split("_")[0] for each in names))
+        expected = [f"stage{number}" for number in range(1, stages[name] + 1)]
+        assert found == ["stem", *expected, "features", "head"]
+        assert names[-2:] == ["head_dropout", "head_logits"]
+
+
+def test_a_saved_model_needs_keras_alone():
+    for build in BUILDERS.values():
+        assert "keras_cnn" not in build(10, SIZE, 4).to_json()
