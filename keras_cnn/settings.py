@@ -46,7 +46,8 @@ class Model(Group):
     """Which network a run trains, and which part of it.
 
     Attributes:
-        model: The backbone's name.
+        model: The network's name.
+        hidden_units: Width of `baseline` and `enhanced`; None takes the deck's 32 and 64.
         weights: `pretrained` (as fetched), `random`, or the path of a torch or safetensors file.
         unfrozen_stages: The last n stages train, with the head; None trains everything.
         head: `dense`, or `cosine` similarity to one learned weight a class.
@@ -56,6 +57,7 @@ class Model(Group):
     """
 
     model: str = "convnext_tiny"
+    hidden_units: PositiveInt | None = None
     weights: str = "pretrained"
     unfrozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
     head: Literal["dense", "cosine"] = "dense"

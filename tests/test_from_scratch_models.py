@@ -8,9 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from keras_cnn.models.baseline import baseline
-from keras_cnn.models.enhanced import enhanced
+from keras_cnn import models
 from keras_cnn.models.initializers import torch_initializers, torch_uniform
+
+
+def baseline(class_count, image_size, hidden_units, dropout=0.0, seed=0):
+    return models.classifier(
+        "baseline", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
+    )
+
+
+def enhanced(class_count, image_size, hidden_units, dropout=0.5, seed=0):
+    return models.classifier(
+        "enhanced", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
+    )
+
 
 BASELINE_PARAMETERS = {
     10: 9_420,
@@ -248,7 +260,7 @@ def test_dropout_acts_in_training_alone(name):
 def test_layers_are_named_by_stage():
     stages = {"baseline": 2, "enhanced": 3}
     for name, build in BUILDERS.items():
-        names = [layer.name for layer in build(10, SIZE, 4).layers[1:]]
+        names = [layer.name for layer in build(10, SIZE, 4, 0.5).layers[1:]]
         found = list(dict.fromkeys(each.split("_")[0] for each in names))
         expected = [f"stage{number}" for number in range(1, stages[name] + 1)]
         assert found == ["stem", *expected, "features", "head"]

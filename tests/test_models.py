@@ -169,7 +169,7 @@ def test_a_wrong_name_or_size_says_what_would_be_right():
         models.backbone("resnet81", 32)
     with pytest.raises(UserError, match="at least 32 pixels"):
         models.backbone("convnext_atto", 16)
-    with pytest.raises(UserError, match="no stochastic depth"):
+    with pytest.raises(UserError, match="resnet18 has no stochastic_depth"):
         models.backbone("resnet18", 32, stochastic_depth=0.1)
 
 

@@ -10,9 +10,20 @@ from keras import layers
 
 from keras_cnn import models
 from keras_cnn.errors import UserError
-from keras_cnn.models.baseline import baseline
-from keras_cnn.models.enhanced import enhanced
 from keras_cnn.models.summary import render, summarise
+
+
+def baseline(class_count, image_size, hidden_units, dropout=0.0, seed=0):
+    return models.classifier(
+        "baseline", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
+    )
+
+
+def enhanced(class_count, image_size, hidden_units, dropout=0.5, seed=0):
+    return models.classifier(
+        "enhanced", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
+    )
+
 
 # torchinfo 1.8.0 on torch 2.13.0, torchvision's ResNet-18 and timm's ConvNeXt-Tiny written in
 # plain torch, 1,000 classes, batch 64: total_params, total_mult_adds, total_output_bytes,

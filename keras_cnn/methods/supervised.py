@@ -53,8 +53,9 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         head=run.model.head,
         dropout=run.model.dropout,
         dropout_position=run.model.dropout_position,
-        stochastic_depth=run.model.stochastic_depth,
         seed=run.training_seed,
+        hidden_units=run.model.hidden_units,
+        stochastic_depth=run.model.stochastic_depth,
     )
     weights = registry.weights_file(run.model.model, run.model.weights)
     if weights is not None:

@@ -19,15 +19,15 @@ EPSILON = 1e-6
 LAYER_SCALE_START = 1e-6
 
 
-def features(name: str, image_size: int, stochastic_depth: float, seed: int) -> keras.Model:
+def features(name: str, image_size: int, seed: int, stochastic_depth: float = 0.0) -> keras.Model:
     """A ConvNeXt without its classifier; pooled first, then normalised.
 
     Args:
         name: One of `LAYOUTS`.
         image_size: Height and width of its input, at least 32 pixels.
+        seed: Of the weights and of what is dropped.
         stochastic_depth: Rate of the last block's dropped branches; it grows linearly from 0 at
             the first (Huang et al. 2016, arXiv:1603.09382).
-        seed: Of the weights and of what is dropped.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, channels of the last stage).

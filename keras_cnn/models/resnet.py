@@ -32,7 +32,7 @@ BLOCK_NAMES = {
 }
 
 
-def features(name: str, image_size: int, stochastic_depth: float, seed: int) -> keras.Model:
+def features(name: str, image_size: int, seed: int) -> keras.Model:
     """ResNet-18 without its classifier.
 
     Importing keras-cv imports TensorFlow, on every backend, and takes some seconds.
@@ -40,19 +40,11 @@ def features(name: str, image_size: int, stochastic_depth: float, seed: int) -> 
     Args:
         name: `resnet18`.
         image_size: Height and width of its input, at least 32 pixels.
-        stochastic_depth: Must be 0: ResNet-18 has none.
         seed: Of the weights.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, 512).
-
-    Raises:
-        UserError: Stochastic depth was asked for.
     """
-    from keras_cnn.errors import UserError
-
-    if stochastic_depth:
-        raise UserError(f"{name} has no stochastic depth: set stochastic_depth to 0")
     import keras_cv
 
     original = keras_cv.models.ResNetBackbone(
