@@ -27,6 +27,25 @@ NETWORKS = {
 SMALLEST_IMAGE_SIZE = {"baseline": 4, "enhanced": 8, "resnet": 32, "convnext": 32}
 
 
+def check(name: str, image_size: int) -> None:
+    """Refuses a name that is no network's, or images too small for it.
+
+    Args:
+        name: Of a network.
+        image_size: Height and width of its input, in pixels.
+
+    Raises:
+        UserError: It is not one of `NETWORKS`, or takes larger images only.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"no model {name!r}: {nearest(name, NETWORKS)}")
+    smallest = SMALLEST_IMAGE_SIZE[NETWORKS[name]]
+    if image_size < smallest:
+        raise UserError(
+            f"{name} needs images of at least {smallest} pixels, image_size is {image_size}"
+        )
+
+
 def backbone(
     name: str,
     image_size: int,
@@ -51,13 +70,7 @@ def backbone(
         UserError: There is no such network, it has no such option, or it cannot take images of
             this size.
     """
-    if name not in NETWORKS:
-        raise UserError(f"no model {name!r}: {nearest(name, NETWORKS)}")
-    smallest = SMALLEST_IMAGE_SIZE[NETWORKS[name]]
-    if image_size < smallest:
-        raise UserError(
-            f"{name} needs images of at least {smallest} pixels, image_size is {image_size}"
-        )
+    check(name, image_size)
     build: Callable[..., keras.Model] = import_module(f"keras_cnn.models.{NETWORKS[name]}").features
     options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
     given = {option: value for option, value in options.items() if value is not None}
