@@ -1,0 +1,213 @@
+"""One run to one result folder; `python -m keras_cnn.run` does it in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from keras_cnn import data, store
+from keras_cnn.data import Split
+from keras_cnn.data.sampling import draw_shots
+from keras_cnn.errors import UserError
+from keras_cnn.recipe import Run
+
+EXIT_FAILED = 1
+EXIT_ORPHANED = 3
+EXIT_BUSY = 75
+
+
+def run_one(
+    run: Run,
+    folder: Path,
+    report: Callable[[dict], None],
+    fresh: bool = False,
+    wait: bool = False,
+) -> None:
+    """Makes a run's result folder, unless it is there.
+
+    Args:
+        run: What to do.
+        folder: `store.run_folder(run, out)`.
+        report: Called with one record an epoch.
+        fresh: Make it anew and replace the older result.
+        wait: Wait while another process is making it.
+
+    Raises:
+        store.Busy: Another process is making it.
+        UserError: The data or the weights cannot be used.
+    """
+    with store.held(folder, wait):
+        if folder.exists() and not fresh:
+            return
+        if store.identity(run) != folder.name:
+            raise UserError("the data or the weights changed after the command began: start again")
+        train, test, class_names = sample(run)
+        began = time.perf_counter()
+        from keras_cnn import environment, methods, saved  # keras from here on
+
+        environment.seed_everything(run.training_seed)
+        outcome = methods.find(run.training.method)(run, train, test, class_names, report)
+        metrics = _metrics(outcome, train, test, time.perf_counter() - began)
+        with store.new_folder(folder) as partial:
+            store.write_json(partial / "run.json", run.model_dump())
+            store.write_json(partial / "environment.json", environment.describe())
+            store.write_csv(
+                partial / "history.csv",
+                store.HISTORY_COLUMNS,
+                [[record[key] for key in store.HISTORY_COLUMNS] for record in outcome.history],
+            )
+            store.write_csv(
+                partial / "confusion.csv",
+                ["true class", *class_names],
+                [
+                    [name, *counts]
+                    for name, counts in zip(
+                        class_names,
+                        confusion(test.labels, outcome.probabilities).tolist(),
+                        strict=True,
+                    )
+                ],
+            )
+            store.write_json(partial / "metrics.json", metrics)
+            saved.save(outcome.model, partial / "model.keras", _card(run, class_names, metrics))
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Draws the images and fits the weights files of every run once: faults show before any run.
+
+    Raises:
+        UserError: The data or the weights cannot be used, or a class has too few images.
+    """
+    for run in {(run.data, run.shots_seed): run for run in runs}.values():
+        sample(run)
+    named = ("random", "pretrained")  # the latter were checked when they were fetched
+    files = {(run.model.model, run.model.weights) for run in runs if run.model.weights not in named}
+    if files:
+        # In a process of its own: this one goes on without a framework.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            for model, weights in sorted(files):
+                pool.submit(_fit_weights, model, weights).result()
+
+
+def _fit_weights(model: str, weights: str) -> None:
+    from keras_cnn import models
+    from keras_cnn.pretrained import convert, registry
+
+    graph = models.backbone(model, image_size=32)  # weights fit images of any size
+    convert.load_torch_weights(graph, registry.weights_file(model, weights))
+
+
+def sample(run: Run) -> tuple[Split, Split, list[str]]:
+    """The images a run trains on and is tested on.
+
+    Returns:
+        Training and test images, and the class names in the order of the labels.
+    """
+    dataset = data.load(run.data.data, run.data.image_size)
+    train, test = (
+        _drawn(dataset.splits[split], shots, run.shots_seed, dataset.class_names)
+        for split, shots in (("train", run.data.shots), ("test", run.data.test_shots))
+    )
+    return train, test, list(dataset.class_names)
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Counts, true class by row, predicted class by column.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, classes).
+
+    Returns:
+        (classes, classes) int64; sums to n.
+    """
+    classes = probabilities.shape[1]
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def _drawn(split: Split, shots: int | None, seed: int, class_names: tuple[str, ...]) -> Split:
+    if shots is None:
+        return split
+    indices = draw_shots(split.labels, shots, seed, class_names)
+    return Split(np.asarray(split.images[indices]), split.labels[indices])
+
+
+def _metrics(outcome: object, train: Split, test: Split, seconds: float) -> dict[str, float]:
+    last = outcome.history[-1]
+    hits = outcome.probabilities.argmax(axis=1) == test.labels
+    return {
+        **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
+        "test_accuracy_over_images": float(hits.mean()),
+        "train_images": len(train.labels),
+        "test_images": len(test.labels),
+        "seconds": seconds,
+    }
+
+
+def _card(run: Run, class_names: list[str], metrics: dict[str, float]) -> dict[str, object]:
+    from keras_cnn import __version__
+
+    return {
+        "class_names": class_names,
+        "image_size": run.data.image_size,
+        "input": "RGB images (n, height, width, 3), values 0 to 255",
+        "output": "probabilities (n, classes)",
+        "test_accuracy": metrics["test_accuracy_over_images"],
+        "run": run.model_dump(),
+        "keras_cnn": __version__,
+    }
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the parent is gone: its end of standard input closes then."""
+    sys.stdin.buffer.read()
+    os._exit(EXIT_ORPHANED)
+
+
+def main() -> int:
+    """Makes the run named by one line of JSON on standard input; reports by lines of JSON.
+
+    Standard output carries the reports alone: what libraries print goes to standard error.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+
+    def report(record: dict) -> None:
+        print(json.dumps(record), file=reports)
+
+    job = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        run = Run.model_validate(job["run"])
+        run_one(run, Path(job["folder"]), report, job["fresh"], job["wait"])
+    except store.Busy:
+        return EXIT_BUSY
+    except UserError as error:
+        report({"error": str(error)})
+        return EXIT_FAILED
+    except Exception as error:  # whatever it was, the other runs go on
+        traceback.print_exc()
+        text = str(error).strip().splitlines()
+        report({"error": f"{type(error).__name__}: {text[0] if text else 'no message'}"})
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # frameworks' threads are not waited for

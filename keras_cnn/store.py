@@ -1,0 +1,270 @@
+"""Run folders: identity, lock, atomic write, read. Never imports keras.
+
+A run's folder appears whole, by one rename, or not at all:
+
+    artifacts/<recipe>/<row>-<variant>-<repeat>-<hash>/
+        run.json          the resolved run
+        environment.json  backend, device, versions
+        history.csv       one line an epoch
+        metrics.json      the final figures
+        confusion.csv     counts, true class by row, predicted class by column
+        model.keras       raw 0-255 RGB images to probabilities
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from keras_cnn import data
+from keras_cnn.errors import UserError
+from keras_cnn.pretrained import registry
+from keras_cnn.recipe import Run
+from keras_cnn.settings import CODE_VERSIONS
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "seconds",
+)
+FINAL_FIGURES = ("train_accuracy", "test_accuracy", "train_images", "test_images", "seconds")
+
+
+class Busy(Exception):
+    """Another process holds the run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, as read from its folder.
+
+    Attributes:
+        folder: Where it lies.
+        run: The resolved run, as plain data.
+        environment: Backend, device and versions.
+        history: One dict an epoch, keys as in `HISTORY_COLUMNS`.
+        metrics: The final figures; accuracies in [0, 1].
+        class_names: In the order of the labels.
+        confusion: Counts, true class by row, predicted class by column.
+    """
+
+    folder: Path
+    run: dict
+    environment: dict
+    history: list[dict[str, float]]
+    metrics: dict[str, float]
+    class_names: list[str]
+    confusion: list[list[int]]
+
+
+def identity(run: Run) -> str:
+    """The name of a run's folder, hashed from everything that decides its result.
+
+    That is: the resolved settings, the content of the data and of the weights (not where they
+    lie), the version of the method's code, the repeat and the backend.
+
+    Args:
+        run: The run.
+
+    Raises:
+        UserError: The data or the weights are not on this machine.
+    """
+    decisive = run.model_dump(exclude={"profile", "comparable"})
+    decisive["data"]["data"] = data_fingerprint(run.data.data, run.data.image_size)
+    decisive["model"]["weights"] = weights_fingerprint(run.model.model, run.model.weights)
+    decisive["code"] = CODE_VERSIONS[run.training.method]
+    text = json.dumps(decisive, sort_keys=True)
+    return f"{run.row}-{run.variant}-{run.repeat}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+@lru_cache
+def data_fingerprint(name: str, image_size: int) -> str:
+    """The fingerprint of a data source's decoded content."""
+    return data.fingerprint(name, image_size)
+
+
+@lru_cache
+def weights_fingerprint(model: str, weights: str) -> str:
+    """The fingerprint of the weights a run starts from; `random` has itself."""
+    path = registry.weights_file(model, weights)
+    return "random" if path is None else registry.fingerprint(path)
+
+
+def run_folder(run: Run, out: Path) -> Path:
+    """Where a run's result lies, or will."""
+    return out / run.recipe / identity(run)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder where there is none, and a file in it for a moment.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: results cannot be written there ({error.strerror})") from None
+
+
+@contextmanager
+def held(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Holds a run's lock; the operating system frees it however the process ends.
+
+    Args:
+        folder: The run's folder.
+        wait: Wait until no other process holds it.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    locks = folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{folder.name}.lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(folder.name) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a run into; on leaving without an error it becomes `folder`, whole.
+
+    Call it while holding the run's lock: what an earlier, killed process left is removed.
+
+    Args:
+        folder: The run's folder; an older result there is replaced.
+
+    Yields:
+        An empty folder beside it.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in [*partial.iterdir(), partial]:
+            _sync(path)
+        if folder.exists():
+            os.rename(folder, replaced)
+        os.rename(partial, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write; on leaving without an error it becomes `path`, old or new for any reader.
+
+    Yields:
+        A path beside it that no other process writes to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file as a whole."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Writes one JSON object, readable by a person."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Writes a table; floats in full, so that reading gives back the same bits."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read(folder: Path) -> Result:
+    """Reads a finished run.
+
+    Raises:
+        UserError: The folder is damaged.
+    """
+    try:
+        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            history = [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+        with (folder / "confusion.csv").open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        confusion = [[int(count) for count in row[1:]] for row in rows]
+        _require(history, "history.csv has no epochs")
+        _require(all({*HISTORY_COLUMNS} <= {*row} for row in history), "history.csv lacks a column")
+        sides = {len(confusion), *map(len, confusion)}
+        _require(sides == {len(header) - 1}, "confusion.csv is not square")
+        return Result(
+            folder=folder,
+            run=_read_object(folder / "run.json", Run.model_fields),
+            environment=_read_object(folder / "environment.json", ("backend", "versions")),
+            history=history,
+            metrics=_read_object(folder / "metrics.json", FINAL_FIGURES),
+            class_names=header[1:],
+            confusion=confusion,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder}: damaged ({error}); delete the folder and run the recipe again"
+        ) from None
+
+
+def _read_object(path: Path, keys: Iterable[str]) -> dict:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    _require(isinstance(content, dict), f"{path.name} is not an object")
+    for key in keys:
+        _require(key in content, f"{path.name} lacks {key!r}")
+    return content
+
+
+def _require(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _sync(path: Path) -> None:
+    """Brings a file or a folder's entries to the disk (folders cannot be synced on Windows)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_cnn import engine, recipe, run, store
+
+# Stands in for `python -m keras_cnn.run`, speaks its protocol, imports nothing of the package:
+# what it does is told by the row's name. It notes when it began and ended beside the folder.
+FAKE = """
+import json, os, pathlib, signal, sys, time
+job = json.loads(sys.stdin.readline())
+folder = pathlib.Path(job["folder"])
+name = job["run"]["row"].split("-")[0]
+note = folder.parent / f"{folder.name}.{time.time_ns()}"
+note.write_text(f"{os.getpid()} {time.monotonic()}")
+def epoch(number):
+    print(json.dumps({"epoch": number, "train_accuracy": 0.5, "test_accuracy": 0.5}), flush=True)
+if name == "busy" and not job["wait"]:
+    sys.exit(75)
+epoch(1)
+if name == "noise":
+    print("a library says hello", flush=True)
+    print('{"epoch": 2, "train_ac', flush=True)
+    print("[1]", "null", '"text"', '{"level": "info"}', sep="\\n", flush=True)
+    sys.stdout.buffer.write(b"\\xff\\xfe\\n")
+    epoch(2)
+if name == "sleep":
+    time.sleep(60)
+if name == "fail":
+    print("what went wrong, at length", file=sys.stderr)
+    print(json.dumps({"error": "it cannot be done"}), flush=True)
+    sys.exit(1)
+if name == "exit":
+    sys.exit("no more memory")
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(0.2)
+folder.mkdir()
+note.write_text(note.read_text() + f" {time.monotonic()}")
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-I", "-S", str(script)))
+
+
+def a_job(folder, row):
+    spec = recipe.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+    return engine.Job(spec.model_copy(update={"row": row}), folder / row)
+
+
+def executed(folder, rows, parallel=2, notify=None):
+    """All events, and the failed ones, of jobs named by what they do."""
+    events = []
+
+    def note(event):
+        events.append(event)
+        if notify:
+            notify(event)
+
+    failed = engine.execute([a_job(folder, row) for row in rows], parallel, 1, note)
+    return events, failed
+
+
+def spans(folder):
+    """Process id, beginning and end of each fake job that ended well."""
+    words = [path.read_text().split() for path in folder.glob("*.[0-9]*")]
+    return [(int(one[0]), float(one[1]), float(one[2])) for one in words if len(one) == 3]
+
+
+def kinds(events, row):
+    return [event.kind for event in events if event.job.run.row == row]
+
+
+def is_alive(pid):
+    """Whether a process runs; a dead one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(true, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_so_many_run_at_a_time_and_no_more(fake, tmp_path, parallel):
+    rows = [f"ok-{n}" for n in range(6)]
+    events, failed = executed(tmp_path, rows, parallel)
+    assert not failed
+    for row in rows:
+        assert kinds(events, row) == ["started", "epoch", "done"]
+    ran = spans(tmp_path)
+    assert len({pid for pid, *_ in ran}) == 6, "each has a process of its own"
+    most = max(sum(a <= moment < b for _, a, b in ran) for _, moment, _ in ran)
+    assert most == parallel
+
+
+def test_failure_death_and_exit_are_told_apart_and_leave_the_others(fake, tmp_path):
+    events, failed = executed(tmp_path, ["fail", "killed", "exit", "ok-1", "ok-2"])
+    errors = {event.job.run.row: event for event in failed}
+    assert set(errors) == {"fail", "killed", "exit"}
+    assert errors["fail"].error == "it cannot be done"
+    assert "at length" in errors["fail"].log
+    assert errors["killed"].error.startswith("killed by signal 9")
+    assert errors["exit"].error == "exit code 1: no more memory"
+    for row in ("ok-1", "ok-2"):
+        assert kinds(events, row)[-1] == "done" and (tmp_path / row).is_dir()
+
+
+def test_a_job_that_another_process_holds_goes_to_the_end_of_the_line(fake, tmp_path):
+    events, failed = executed(tmp_path, ["busy", "ok-1"], parallel=1)
+    assert not failed
+    assert kinds(events, "busy") == ["started", "busy", "started", "epoch", "done"]
+    order = [(event.job.run.row, event.kind) for event in events]
+    assert order.index(("ok-1", "done")) < order.index(("busy", "done")), "others go before"
+
+
+def test_noise_on_standard_output_does_not_break_the_protocol(fake, tmp_path):
+    events, failed = executed(tmp_path, ["noise"])
+    assert not failed
+    assert [event.record["epoch"] for event in events if event.kind == "epoch"] == [1, 2]
+    assert events[-1].kind == "done"
+
+
+def test_an_interrupt_ends_the_processes(fake, tmp_path):
+    seen = []
+
+    def interrupt(event):
+        seen.append(event.kind)
+        if seen.count("epoch") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        executed(tmp_path, ["sleep-1", "sleep-2", "ok"], notify=interrupt)
+    pids = [int(path.read_text().split()[0]) for path in tmp_path.glob("sleep*.[0-9]*")]
+    assert len(pids) == 2 and not any(is_alive(pid) for pid in pids)
+    assert not list(tmp_path.glob("ok*")), "none was begun after it"
+
+
+# The real child process, with its work replaced: what `main` promises is looked at.
+REAL = """
+import os, pathlib, sys, time
+from keras_cnn import run
+def work(spec, folder, report, fresh, wait):
+    (folder.parent / "pid").write_text(str(os.getpid()))
+    print("a greeting from Python", flush=True)
+    os.write(1, b"a greeting from C\\n")
+    report({"epoch": 1})
+    if spec.row == "sleep":
+        time.sleep(60)
+    if spec.row == "interrupted":
+        os.kill(os.getpid(), 2)
+        time.sleep(0.1)
+    if spec.row == "fail":
+        raise RuntimeError("first line\\nsecond line")
+run.run_one = work
+os._exit(run.main())
+"""
+
+
+def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", REAL))
+    events, failed = executed(tmp_path, ["fail", "interrupted"])
+    assert kinds(events, "interrupted") == ["started", "epoch", "done"]  # the parent decides
+    assert [event.error for event in failed] == ["RuntimeError: first line"]
+    for words in ("greeting from Python", "greeting from C", "Traceback", "second line"):
+        assert words in failed[0].log
+
+
+def test_the_real_process_refuses_a_folder_that_is_not_the_runs_own(tmp_path):
+    job = a_job(tmp_path, "4")
+    failed = engine.execute([job], 1, 1, lambda event: None)
+    assert "start again" in failed[0].error and not job.folder.exists()
+
+
+def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_path):
+    job = a_job(tmp_path, "4")
+    job.folder.mkdir()  # done by the time it is free
+    holding = store.held(job.folder)
+    holding.__enter__()
+    released = []
+
+    def release():
+        released.append(time.monotonic())
+        holding.__exit__(None, None, None)
+
+    seen = []
+
+    def note(event):
+        seen.append((event.kind, time.monotonic()))
+        if event.kind == "busy":
+            threading.Timer(2.0, release).start()
+
+    assert engine.execute([job], 1, 1, note) == []
+    assert [kind for kind, _ in seen] == ["started", "busy", "started", "done"]
+    assert seen[-1][1] > released[0]
+
+
+def test_children_end_when_their_parent_is_killed(tmp_path):
+    parent = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from keras_cnn import engine, recipe
+        engine.CHILD = (sys.executable, "-c", {REAL!r})
+        spec = recipe.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+        spec = spec.model_copy(update={{"row": "sleep"}})
+        engine.execute([engine.Job(spec, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+        child = int((tmp_path / "pid").read_text())
+        assert is_alive(child)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: not is_alive(child), seconds=5.0)
+
+
+def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_path, monkeypatch):
+    code = (
+        "import json, os, sys; sys.stdin.readline(); names = ('KERAS_BACKEND', 'OMP_NUM_THREADS');"
+        "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
+    )
+    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
+    job = a_job(tmp_path, "4")
+    job = engine.Job(job.run.model_copy(update={"backend": "jax"}), job.folder)
+    assert engine.execute([job], 1, 3, lambda event: None)[0].error == "jax 3"
+
+
+def test_confusion_counts_true_by_row():
+    labels, predicted = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
+    probabilities = [[float(label == column) for column in range(3)] for label in predicted]
+    counts = run.confusion(np.array(labels), np.array(probabilities))
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]

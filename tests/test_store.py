@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_cnn import recipe, store
+from keras_cnn.errors import UserError
+from keras_cnn.settings import Data, Model, Supervised
+
+# Another value for each setting that decides a result; data and weights have tests of their own.
+OTHER = {
+    "image_size": 64,
+    "shots": 7,
+    "test_shots": 7,
+    "redraw_shots": False,
+    "seed": 214,
+    "model": "convnext_femto",
+    "hidden_units": 16,
+    "unfrozen_stages": 3,
+    "head": "cosine",
+    "dropout": 0.5,
+    "dropout_position": "after_logits",
+    "stochastic_depth": 0.1,
+    "optimizer": "sgd",
+    "learning_rate": 0.5,
+    "momentum": 0.5,
+    "l2": 0.5,
+    "schedule": "cosine",
+    "schedule_epochs": 9,
+    "schedule_factor": 0.9,
+    "epochs": 9,
+    "batch_size": 9,
+    "eval_mode_sticks": True,
+    "frozen_statistics_move": True,
+    "average_over": "batches",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_memory():
+    """Fingerprints are kept for the length of a command; here files change between two looks."""
+    store.data_fingerprint.cache_clear()
+    store.weights_fingerprint.cache_clear()
+
+
+def a_run(backend="torch", repeat=0, **overrides):
+    plan = recipe.read("fewshot_convnext")
+    settings = {"data": "synthetic:20", **overrides}
+    runs = recipe.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings, backend)
+    return runs[repeat]
+
+
+def test_every_setting_is_in_the_identity():
+    fields = {*Data.model_fields, *Model.model_fields, *Supervised.model_fields}
+    assert fields == {*OTHER, "data", "weights", "method"}, "a new setting needs a value here"
+    names = [store.identity(a_run()), *(store.identity(a_run(**{k: v})) for k, v in OTHER.items())]
+    assert len(set(names)) == len(OTHER) + 1
+
+
+def test_backend_repeat_variant_row_and_code_version_are_in_the_identity(monkeypatch):
+    plan = recipe.read("fewshot_convnext")
+    others = [
+        a_run("jax"),
+        a_run(repeat=1),
+        a_run().model_copy(update={"variant": "other"}),
+        a_run().model_copy(update={"row": "5"}),
+    ]
+    names = {store.identity(run) for run in [a_run(), *others]}
+    monkeypatch.setitem(store.CODE_VERSIONS, "supervised", 1_000_000)
+    names.add(store.identity(a_run()))
+    assert len(names) == 6
+    assert plan.name == a_run().recipe  # the recipe's name is the folder above
+
+
+def test_profile_and_comparability_are_not_in_the_identity():
+    changed = a_run().model_copy(update={"profile": "deck", "comparable": True})
+    assert store.identity(changed) == store.identity(a_run())
+
+
+def test_the_identity_follows_the_images_not_their_place(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        for split in ("train", "test"):
+            (tmp_path / "a" / split / label).mkdir(parents=True)
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "a" / split / label / "1.png")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    first = store.identity(a_run(data=str(tmp_path / "a")))
+    assert store.identity(a_run(data=str(tmp_path / "b"))) == first
+    Image.fromarray(255 - pixels).save(tmp_path / "b" / "test" / "dog" / "1.png")
+    store.data_fingerprint.cache_clear()
+    assert store.identity(a_run(data=str(tmp_path / "b"))) != first
+
+
+def test_the_identity_follows_the_weights_not_their_place(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
+    first = store.identity(a_run(weights=str(tmp_path / "a.pth")))
+    assert first != store.identity(a_run(weights="random"))
+    assert store.identity(a_run(weights=str(tmp_path / "b.pth"))) == first
+    (tmp_path / "b.pth").write_bytes(b"other weights")
+    store.weights_fingerprint.cache_clear()
+    assert store.identity(a_run(weights=str(tmp_path / "b.pth"))) != first
+
+
+def written(folder, accuracies=(0.25, 0.5)):
+    """A small whole result, as `run_one` writes it."""
+    with store.new_folder(folder) as partial:
+        store.write_json(partial / "run.json", a_run().model_dump())
+        store.write_json(partial / "environment.json", {"backend": "torch", "versions": {}})
+        rows = [[n, 0.1, 1.5, accuracy, 2.5, 0.5, 3.0] for n, accuracy in enumerate(accuracies, 1)]
+        store.write_csv(partial / "history.csv", store.HISTORY_COLUMNS, rows)
+        confusion = [["cat", 3, 1], ["dog", 0, 4]]
+        store.write_csv(partial / "confusion.csv", ["true class", "cat", "dog"], confusion)
+        store.write_json(partial / "metrics.json", dict.fromkeys(store.FINAL_FIGURES, 0.5))
+    return folder
+
+
+def test_a_result_reads_back(tmp_path):
+    result = store.read(written(tmp_path / "run"))
+    assert result.run == a_run().model_dump()
+    assert [record["train_accuracy"] for record in result.history] == [0.25, 0.5]
+    assert result.class_names == ["cat", "dog"] and result.confusion == [[3, 1], [0, 4]]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing else is left
+
+
+def test_floats_read_back_to_the_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers = [float(x) for x in rng.normal(size=200) * 10.0 ** rng.integers(-300, 300, 200)]
+    numbers += [0.1 + 0.2, np.nextafter(1.0, 2.0), 5e-324, -0.0, float(np.float32(0.1))]
+    history = store.read(written(tmp_path / "run", numbers)).history
+    read = np.array([record["train_accuracy"] for record in history])
+    assert read.tobytes() == np.array(numbers).tobytes()
+
+
+def test_an_error_while_writing_leaves_the_older_result_and_nothing_else(tmp_path):
+    for before in (False, True):
+        folder = tmp_path / str(before) / "run"
+        if before:
+            written(folder)
+        with pytest.raises(RuntimeError), store.new_folder(folder) as partial:
+            (partial / "run.json").write_text("half")
+            raise RuntimeError
+        assert list(folder.parent.iterdir()) == ([folder] if before else [])
+        if before:
+            store.read(folder)
+
+
+def test_a_kill_while_writing_leaves_no_run_and_its_remains_go_next_time(tmp_path):
+    folder = tmp_path / "run"
+    code = (
+        "import os, pathlib, signal, sys; from keras_cnn import store\n"
+        "with store.new_folder(pathlib.Path(sys.argv[1])) as partial:\n"
+        "    (partial / 'run.json').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(folder)])
+    assert killed.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["."]  # hidden remains
+    with store.new_folder(folder) as partial:
+        assert list(partial.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_run_is_held_by_one_process_and_freed_by_its_death(tmp_path):
+    folder = tmp_path / "run"
+    code = (
+        "import pathlib, sys, time; from keras_cnn import store\n"
+        "with store.held(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(store.Busy), store.held(folder):
+            pass
+        with store.held(tmp_path / "another"):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with store.held(folder):
+        pass
+    with store.held(folder):  # released on leaving
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, None) for name in ("run.json", "history.csv", "metrics.json", "confusion.csv")),
+        *((name, "") for name in ("environment.json", "history.csv", "confusion.csv")),
+        *((name, "{}") for name in ("run.json", "environment.json", "metrics.json")),
+        ("metrics.json", '{"train_accuracy": 0.5, "test_acc'),
+        ("metrics.json", "[1, 2]"),
+        ("history.csv", ",".join(store.HISTORY_COLUMNS) + "\n"),
+        ("history.csv", ",".join(store.HISTORY_COLUMNS) + "\n1,0.1,\n"),
+        ("history.csv", "epoch,seconds\n1,2\n"),
+        ("confusion.csv", "true class,cat,dog\ncat,3,1\n"),
+        ("confusion.csv", "true class,cat,dog\ncat,3,1\ndog,0\n"),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_line(tmp_path, name, content):
+    folder = written(tmp_path / "run")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(UserError) as raised:
+        store.read(folder)
+    text = str(raised.value)
+    assert text.startswith(f"{folder}: damaged") and "\n" not in text and "delete" in text
+
+
+def test_a_replaced_file_is_old_or_new(tmp_path):
+    path = tmp_path / "table.md"
+    store.write_text(path, "old")
+    with pytest.raises(RuntimeError), store.replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    store.write_text(path, "new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["table.md"]
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_any_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        store.check_writable(tmp_path / "file" / "artifacts")
+    store.check_writable(tmp_path / "new" / "artifacts")
+    assert list((tmp_path / "new" / "artifacts").iterdir()) == []
+
+
+def test_json_is_readable_by_a_person(tmp_path):
+    store.write_json(tmp_path / "run.json", {"a": 1, "b": 2})
+    text = (tmp_path / "run.json").read_text()
+    assert json.loads(text) == {"a": 1, "b": 2} and len(text.splitlines()) == 4
