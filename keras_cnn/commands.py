@@ -1,0 +1,236 @@
+"""The commands, one function each: thin, over the package's own functions.
+
+Every argument arrives as text; switches as "True" or "".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from keras_cnn import environment
+from keras_cnn.errors import UserError, nearest
+
+
+def recipes() -> None:
+    """List the recipes: slides, title, rows x variants x repeats."""
+    from keras_cnn import recipe as recipe_file
+
+    lines = [("recipe", "slides", "runs", "title")]
+    for name in recipe_file.names():
+        found = recipe_file.read(name)
+        slides = ", ".join(map(str, found.slides)) or "-"
+        runs = f"{len(found.rows)} rows x {len(found.variants)} variants x {found.repeats}"
+        lines.append((name, slides, runs, found.title))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        print("  ".join([*cells, line[3]]))
+
+
+def recipe(
+    name: str,
+    rows: str = "",
+    repeats: str = "",
+    variant: str = "both",
+    profile: str = "",
+    data: str = "",
+    weights: str = "",
+    image_size: str = "",
+    out: str = "artifacts",
+    backend: str = "",
+    jobs: str = "",
+    set: str = "",
+    dry_run: bool = False,
+    fresh: bool = False,
+) -> None:
+    """Run what is not on disk yet of a recipe, then print and write its table.
+
+    Args:
+        name: One of `python -m keras_cnn recipes`, or the path of a recipe file.
+        rows: Rows to run, as 1,4. All by default.
+        repeats: Runs of each row and variant.
+        variant: as_run (as the deck's code did), corrected, or both.
+        profile: deck (CINIC-10 and the deck's weights, once fetched) or mini (what every machine
+            has). By default deck when it has been fetched.
+        data: A source (cinic10, cifar10, digits, synthetic) or a folder of images.
+        weights: pretrained, random, or a torch or safetensors file.
+        image_size: Height and width in pixels the images are brought to.
+        out: Where results go: OUT/NAME/.
+        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
+        jobs: Runs at a time. By default one a processor core, or one on a GPU.
+        set: Any setting, as --set epochs 3 or --set epochs=3; may be given again.
+        dry_run: Print every resolved run and an estimate of the time; run nothing.
+        fresh: Run again what is on disk too.
+    """
+    from keras_cnn import study
+
+    study.conduct(
+        name,
+        profile=profile or None,
+        rows=[row.strip() for row in rows.split(",")] if rows else None,
+        variant=variant,
+        repeats=_whole_number("repeats", repeats),
+        overrides=_overrides(data, weights, image_size, set),
+        backend=_backend(backend),
+        out=Path(out),
+        parallel=_whole_number("jobs", jobs),
+        fresh=bool(fresh),
+        dry_run=bool(dry_run),
+    )
+
+
+def fetch(name: str) -> None:
+    """Download data or weights: cinic10, cifar10, convnext_tiny, resnet18, or deck.
+
+    The only command that uses the network.
+
+    Args:
+        name: What to fetch; deck is all that the deck's recipes need.
+    """
+    from keras_cnn import fetch as downloads
+
+    for path in downloads.fetch(name):
+        print(path)
+
+
+def data(source: str, image_size: str = "32", out: str = "") -> None:
+    """Tell what a data source holds, its faults, and draw a grid of samples.
+
+    Args:
+        source: cinic10, cifar10, digits, synthetic, or a folder of images.
+        image_size: Height and width in pixels the images are brought to.
+        out: Where the picture goes; by default <source>-samples.png here.
+    """
+    from keras_cnn import data as sources
+    from keras_cnn.data import inspect
+
+    size = _whole_number("image-size", image_size)
+    picture = _picture("out", Path(out or f"{Path(source).resolve().name}-samples.png"))
+    print(inspect.render(inspect.describe(source, size)))
+    inspect.picture_grid(sources.load(source, size), picture)
+    print(f"samples: {picture}")
+
+
+def predict(
+    model: str, *images: str, top: str = "3", json: bool = False, backend: str = ""
+) -> None:
+    """Classify images, or all images of a folder, with a saved model.
+
+    Args:
+        model: A .keras file, as <run folder>/model.keras.
+        images: Image files or folders.
+        top: How many classes to name for each image.
+        json: Print JSON.
+        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
+    """
+    from keras_cnn import prediction
+
+    os.environ["KERAS_BACKEND"] = _backend(backend)
+    count = _whole_number("top", top)
+    prediction.predict(Path(model), [Path(image) for image in images], count, bool(json))
+
+
+def evaluate(
+    model: str, data: str = "", split: str = "test", out: str = "", backend: str = ""
+) -> None:
+    """Accuracy, precision, recall, F1 and confusion matrix of a saved model on a data source.
+
+    Args:
+        model: A .keras file, as <run folder>/model.keras.
+        data: cinic10, cifar10, digits, synthetic, or a folder of images.
+        split: train, valid or test.
+        out: Where the picture goes; by default <model>-confusion.png beside the model.
+        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
+    """
+    from keras_cnn import prediction
+
+    if not data:
+        raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
+    os.environ["KERAS_BACKEND"] = _backend(backend)
+    path = Path(model)
+    picture = _picture("out", Path(out)) if out else path.with_name(f"{path.stem}-confusion.png")
+    prediction.evaluate(path, data, split, picture)
+
+
+def summary(
+    model: str,
+    format: str = "text",
+    batch_size: str = "64",
+    classes: str = "10",
+    image_size: str = "32",
+    hidden_units: str = "",
+) -> None:
+    """Layers, output shapes, parameters and mult-adds of a model by name or of a saved file.
+
+    Args:
+        model: A network's name (baseline, enhanced, resnet18, convnext_tiny, …), or a .keras file.
+        format: text, markdown or json.
+        batch_size: Images in a batch, for shapes and mult-adds.
+        classes: Outputs of a network by name.
+        image_size: Height and width of its input in pixels.
+        hidden_units: Width of baseline and enhanced; 32 and 64 by default.
+    """
+    formats = ("text", "markdown", "json")
+    if format not in formats:
+        raise UserError(f"no format {format!r}: {nearest(format, formats)}")
+    size = _whole_number("batch-size", batch_size)
+    os.environ["KERAS_BACKEND"] = _backend("")
+    from keras_cnn import models, saved
+    from keras_cnn.models import summary as summaries
+
+    if model.endswith(".keras"):
+        graph, _ = saved.load(Path(model))
+    else:
+        graph = models.classifier(
+            model,
+            _whole_number("classes", classes),
+            _whole_number("image-size", image_size),
+            hidden_units=_whole_number("hidden-units", hidden_units),
+        )
+    print(summaries.render(summaries.summarise(graph, size), format))
+
+
+def _whole_number(flag: str, text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--{flag} is {text!r}: a whole number from 1 is needed")
+    return int(text)
+
+
+def _backend(name: str) -> str:
+    name = name or os.environ.get("KERAS_BACKEND", "torch")
+    if name not in environment.BACKENDS:
+        raise UserError(f"no backend {name!r}: {nearest(name, environment.BACKENDS)}")
+    if importlib.util.find_spec(name) is None:
+        raise UserError(f"backend {name} is not installed: pip install {name}")
+    return name
+
+
+def _picture(flag: str, path: Path) -> Path:
+    """A path a picture can be drawn to, found out before the work."""
+    endings = (".png", ".jpg", ".pdf", ".svg")
+    if path.suffix.lower() not in endings:
+        raise UserError(f"--{flag} is {str(path)!r}: a name that ends in {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise UserError(f"--{flag} is {str(path)!r}: there is no folder {path.parent}")
+    return path
+
+
+def _overrides(data: str, weights: str, image_size: str, set: str) -> dict[str, object]:
+    """What the command line says of settings, as the recipe files would."""
+    from keras_cnn import strict_yaml
+
+    overrides: dict[str, object] = {}
+    for line in set.splitlines():
+        key, _, text = line.partition("=")
+        overrides[key.strip().replace("-", "_")] = strict_yaml.scalar(text)
+    if data:
+        overrides["data"] = data
+    if weights:
+        overrides["weights"] = weights
+    if image_size:
+        overrides["image_size"] = _whole_number("image-size", image_size)
+    return overrides

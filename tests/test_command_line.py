@@ -1,0 +1,493 @@
+"""The command line as users meet it: whole commands in processes of their own.
+
+Mistakes are looked at in this process, by `main`, since they must be found before any work.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_cnn import recipe, store
+from keras_cnn.__main__ import COMMANDS, main
+
+# Two runs (one a variant) of the smallest size: what takes time is their start.
+SMALL = shlex.split(
+    "recipe fewshot_convnext --profile=mini --rows=4 --data=synthetic:20 "
+    "--set shots 2 --set=test_shots=2 --set epochs=1 --backend=torch"
+)
+TINY = [*SMALL, "--repeats=1"]
+SECONDS = 120  # a command that takes longer hangs
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder to work in, with a home beside it that only this file's commands use."""
+    folder = tmp_path_factory.mktemp("work")
+    variables = {**os.environ, "KERAS_CNN_HOME": str(folder / "home"), "COLUMNS": "100"}
+    variables |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return folder, variables
+
+
+def begun(workplace, arguments):
+    folder, variables = workplace
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_cnn", *map(str, arguments)],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, as a terminal gives it
+    )
+
+
+def ended(workplace, *arguments):
+    """Exit code, standard output and standard error of a command."""
+    process = begun(workplace, arguments)
+    try:
+        out, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert "Traceback" not in errors, errors
+    return process.returncode, out, errors
+
+
+@dataclass
+class Finished:
+    """A tiny recipe that ran undisturbed."""
+
+    folder: Path
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def table(self):
+        return (self.folder / "table.md").read_text()
+
+    @property
+    def runs(self):
+        return sorted(path.parent for path in self.folder.glob("*/run.json"))
+
+
+@pytest.fixture(scope="module")
+def finished(workplace):
+    start = time.monotonic()
+    code, out, errors = ended(workplace, *TINY, "--out=undisturbed", "--jobs=2")
+    assert code == 0, errors
+    folder = workplace[0] / "undisturbed" / "fewshot_convnext"
+    return Finished(folder, out, errors, time.monotonic() - start)
+
+
+@pytest.fixture
+def mistake(tmp_path, monkeypatch, capsys):
+    """What `main` says to a mistake: one line, code 2, nothing made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+
+    def said(*arguments):
+        before = sorted(tmp_path.iterdir())
+        assert main([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        lines = [x for x in captured.err.splitlines() if not x.startswith("Profile mini")]
+        assert captured.out == "" and len(lines) == 1 and lines[0].startswith("keras_cnn: ")
+        assert sorted(tmp_path.iterdir()) == before, "something was made"
+        return lines[0]
+
+    return said
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("recipee x", "'recipe'"),
+        ("recipe fewshot_convnxt", "'fewshot_convnext'"),
+        ("recipe fewshot_convnext --row=4", "'--rows'"),
+        ("recipe fewshot_convnext --dryrun", "'--dry-run'"),
+        ("recipe fewshot_convnext --rows=4,9", "no row '9'"),
+        ("recipe fewshot_convnext --variant=corect", "'corrected'"),
+        ("recipe fewshot_convnext --profile=dekc", "'deck'"),
+        ("recipe fewshot_convnext --backend=tensorflw", "'tensorflow'"),
+        ("recipe fewshot_convnext --set epoch 3", "'epochs'"),
+        ("recipe fewshot_convnext --set epoch=3", "'epochs'"),
+        ("recipe fewshot_convnext --set epochs=1.5", "1.5"),
+        ("recipe fewshot_convnext --set epochs", "--set epochs VALUE"),
+        ("recipe fewshot_convnext --set model=convnext_ato", "'convnext_atto'"),
+        ("recipe fewshot_convnext --repeats=none", "whole number"),
+        ("recipe fewshot_convnext --jobs=0", "whole number"),
+        ("recipe fewshot_convnext --fresh=perhaps", "switch"),
+        ("recipe fewshot_convnext --out", "needs a value"),
+        ("recipe fewshot_convnext --out --fresh", "needs a value"),
+        ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
+        ("recipe fewshot_convnext more", "'more' is too much"),
+        ("recipe", "needs NAME"),
+        ("recipe fewshot_convnext --data=synthetik", "'synthetic'"),
+        ("recipe fewshot_convnext --data=synthetic:20 --set shots=3", "at most 2 shots"),
+        ("recipe fewshot_convnext --profile=deck", "fetch cinic10"),
+        ("recipe fewshot_convnext --data=digits --profile=deck", "fetch convnext_tiny"),
+        ("recipe fewshot_convnext --image-size=16", "at least 32 pixels"),
+        ("recipe fewshot_convnext --weights=none.pth --profile=mini", "no such file"),
+        ("recipe fewshot_convnext --data=synthetic:20 --set shots=2 --out=/dev/null/x", "written"),
+        ("fetch cinic", "'cinic10'"),
+        ("data synthetik", "'synthetic'"),
+        ("data digits --out=picture.txt", ".png"),
+        ("predict none.keras none.png", "no such file"),
+        ("evaluate none.keras --data=digits", "no such file"),
+        ("evaluate none.keras", "--data"),
+        ("evaluate none.keras --data=digits --out=none/picture.png", "no folder none"),
+        ("summary convnext_ato", "'convnext_atto'"),
+        ("summary baseline --format=xml", "markdown"),
+        ("summary none.keras", "no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_that_helps_and_nothing_is_run(mistake, command, words):
+    assert words in mistake(*shlex.split(command))
+
+
+def test_a_folder_with_too_few_images_is_one_line_before_any_run(mistake, tmp_path):
+    for split, label in itertools.product(("train", "test"), ("cat", "dog")):
+        folder = tmp_path / "pictures" / split / label
+        folder.mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red").save(folder / "1.png")
+    said = mistake("recipe", "fewshot_convnext", f"--data={tmp_path / 'pictures'}")
+    assert "100 shots" in said and "'cat' has 1 image" in said
+
+
+def test_files_that_are_no_models_are_one_line(mistake, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "picture.png")
+    (tmp_path / "renamed.keras").write_bytes((tmp_path / "picture.png").read_bytes())
+    assert "not a .keras file" in mistake("predict", "picture.png", "picture.png")
+    assert "not a .keras file" in mistake("evaluate", "renamed.keras", "--data=digits")
+    assert "not a .keras file" in mistake("summary", "renamed.keras")
+
+
+def test_weights_that_do_not_fit_are_one_line_before_any_run(workplace):
+    import torch
+
+    folder, _ = workplace
+    torch.save({"stem.0.weight": torch.zeros(3)}, folder / "small.pth")
+    code, out, errors = ended(workplace, *TINY, "--weights=small.pth", "--out=unfit")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"keras_cnn: small.pth: .*convnext_atto.*\n", errors)
+    assert not (folder / "unfit" / "fewshot_convnext").exists()
+
+
+# Help and lists
+
+
+def test_help_of_every_command_is_readable_and_needs_no_pager(workplace, capsys):
+    code, out, errors = ended(workplace, "--help")
+    assert (code, errors) == (0, "")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\w.+\.$", out, re.MULTILINE), name
+        assert main([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: python -m keras_cnn {name}")
+        assert "\x1b" not in text and max(map(len, text.splitlines()[1:])) <= 100
+    assert main(["recipe", "fewshot_convnext", "--help"]) == 0
+    usage = capsys.readouterr().out.splitlines()[0]
+    for flag in ("--dry-run", "--image-size=…", "--set=…", "--fresh"):
+        assert f"[{flag}]" in usage
+
+
+def test_help_and_recipes_are_quick_and_import_no_framework(workplace):
+    folder, variables = workplace
+    heavy = {"keras", "torch", "tensorflow", "jax", "numpy", "sklearn", "matplotlib", "PIL"}
+    for command in ("--help", "recipes"):
+        code = (
+            "import resource, sys; from keras_cnn.__main__ import main; "
+            f"main([{command!r}]); usage = resource.getrusage(resource.RUSAGE_SELF); "
+            f"print({heavy!r} & set(sys.modules), usage.ru_utime + usage.ru_stime, "
+            "sep='\\n', file=sys.stderr)"
+        )
+        tries = [
+            subprocess.run(
+                [sys.executable, "-c", code], cwd=folder, env=variables, text=True,
+                capture_output=True, check=True,
+            ).stderr.splitlines()
+            for _ in range(3)
+        ]  # fmt: skip
+        assert {imported for imported, _ in tries} == {"set()"}
+        assert min(float(seconds) for _, seconds in tries) < 0.5  # of processor time
+
+
+def test_recipes_lists_slides_title_and_runs(capsys):
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    convnext = next(line for line in lines if line.startswith("fewshot_convnext"))
+    assert "17, 18, 23" in convnext and "6 rows x 2 variants x 5" in convnext
+    assert "ConvNeXt-Tiny taught ten classes" in convnext
+    resnet = next(line for line in lines if line.startswith("fewshot_resnet"))
+    assert "7 rows x 2 variants x 5" in resnet
+
+
+def test_a_dry_run_lists_every_resolved_run_and_runs_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--dry-run", "--repeats=3"]) == 0
+    *runs, last = capsys.readouterr().out.splitlines()
+    assert len(runs) == 3 * 2 and re.match(r"6 runs, about .+ (s|min) for those not on disk", last)
+    for line, (repeat, variant) in zip(
+        runs, itertools.product((1, 2, 3), ("as_run", "corrected")), strict=True
+    ):
+        assert line.startswith(f"row 4  {variant}  repeat {repeat}  ")
+        settings = json.loads(line[line.index("{") :])
+        assert (settings["epochs"], settings["shots"], settings["data"]) == (1, 2, "synthetic:20")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_what_cannot_run_says_so(capsys):
+    assert main(shlex.split("recipe fewshot_convnext --profile=deck --rows=1 --dry-run")) == 0
+    *_, count, hindrance = capsys.readouterr().out.splitlines()
+    assert count.startswith("10 runs") and "fetch cinic10" in hindrance
+
+
+# A whole recipe
+
+
+def test_a_recipe_ends_with_table_pictures_and_models(finished):
+    assert len(finished.runs) == 2
+    for folder in finished.runs:
+        assert {path.name for path in folder.iterdir()} == {
+            "run.json", "environment.json", "history.csv", "metrics.json", "confusion.csv",
+            "model.keras",
+        }  # fmt: skip
+        result = store.read(folder)
+        assert len(result.history) == 1 and np.sum(result.confusion) == 20
+        assert result.environment["backend"] == "torch" and result.environment["threads"] == 1
+    assert finished.table in finished.stdout
+    with (finished.folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["variant"] for row in rows] == ["as_run", "corrected"]
+    content = json.loads((finished.folder / "table.json").read_text())
+    best = [float(row["best_test"]) for row in rows]
+    assert best == [line["best_test"] for line in content["lines"]]
+    for folder, accuracy in zip(finished.runs, best, strict=True):
+        assert 100 * store.read(folder).metrics["test_accuracy"] == accuracy
+    pictures = ["row-4-curves", "row-4-as_run-confusion", "row-4-corrected-confusion"]
+    for picture in pictures:
+        with Image.open(finished.folder / f"{picture}.png") as image:
+            assert min(image.size) > 300
+    hidden = {path.name for path in finished.folder.glob(".*")}
+    assert hidden == {".locks", ".figures.json"}, "nothing half-made is left"
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(finished):
+    lines = finished.stderr.splitlines()
+    assert [line[:5] for line in lines if " done: " in line] == ["[1/2]", "[2/2]"]
+    assert "left)" in lines[-1] and "\x1b" not in finished.stderr
+
+
+def test_again_runs_nothing_and_prints_the_same(workplace, finished):
+    def state():
+        paths = [*finished.runs, *finished.folder.glob("*.png")]
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    before, table = state(), finished.table
+    start = time.monotonic()
+    code, out, errors = ended(workplace, *TINY, "--out=undisturbed")
+    assert time.monotonic() - start < 5
+    assert (code, out, errors) == (0, finished.stdout, "")
+    assert state() == before and finished.table == table
+
+
+def test_the_tables_own_command_gives_the_table_again(workplace, finished):
+    command = re.search(r"Again with: `python -m keras_cnn (.+)`", finished.table).group(1)
+    code, out, errors = ended(workplace, *shlex.split(command), "--out=undisturbed")
+    assert (code, out, errors) == (0, finished.stdout, "")
+
+
+def test_fresh_runs_again_to_the_same_figures(workplace, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.runs}
+    metrics = [store.read(path).metrics for path in finished.runs]
+    code, out, errors = ended(
+        workplace, *TINY, "--out=undisturbed", "--variant=corrected", "--fresh"
+    )
+    assert code == 0 and "[1/1] row 4 corrected repeat 1 done" in errors
+    assert "corrected" in out and "as_run" not in out
+    after = {path: path.stat().st_mtime_ns for path in finished.runs}
+    assert [path.name[:5] for path in after if after[path] != before[path]] == ["4-cor"]
+    for path, old in zip(finished.runs, metrics, strict=True):
+        new = store.read(path).metrics
+        assert {k: v for k, v in new.items() if k != "seconds"} == {
+            k: v for k, v in old.items() if k != "seconds"
+        }
+    code, out, _ = ended(workplace, *TINY, "--out=undisturbed", "--fresh=false")  # the whole again
+    assert (code, out) == (0, finished.stdout)
+
+
+def test_failed_runs_are_listed_at_the_end_and_tried_again(workplace):
+    folder = workplace[0] / "failing" / "fewshot_convnext"
+    spec = recipe.runs(
+        recipe.read("fewshot_convnext"), "mini", ["4"], "as_run", 1,
+        {"data": "synthetic:20", "shots": 2, "test_shots": 2, "epochs": 1},
+    )[0]  # fmt: skip
+    bad = folder / ".locks" / f"{store.identity(spec)}.lock"
+    bad.mkdir(parents=True)  # a lock that cannot be taken
+    code, out, errors = ended(workplace, *TINY, "--out=failing")
+    assert code == 1
+    assert "| corrected |" in out and "| as_run" not in out, "the other one is done"
+    log = folder / "failed" / f"{store.identity(spec)}.txt"
+    assert "\n1 run failed" in errors and errors.rstrip().endswith(
+        str(log.relative_to(workplace[0]))
+    )
+    assert "row 4 as_run repeat 1: IsADirectoryError" in errors
+    assert "IsADirectoryError" in log.read_text()
+    bad.rmdir()
+    code, out, errors = ended(workplace, *TINY, "--out=failing")
+    assert code == 0 and "[1/1] row 4 as_run" in errors
+    assert "| corrected |" in out and "| as_run" in out
+    assert not log.exists(), "what is done is no longer listed as failed"
+
+
+# Disturbances
+
+
+def test_an_interrupt_ends_it_at_once_and_keeps_what_is_finished(workplace):
+    process = begun(workplace, [*TINY, "--out=interrupted", "--jobs=1"])
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("[1/2]") and " done" in line:
+            break
+    time.sleep(1)
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, rest
+    assert time.monotonic() - start < 5
+    assert rest == "keras_cnn: interrupted; finished runs are kept\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no child is left
+    kept = list((workplace[0] / "interrupted").glob("*/*/run.json"))
+    assert len(kept) == 1
+
+
+def test_killed_at_any_moment_and_called_again_the_table_is_that_of_an_undisturbed_run(
+    workplace, finished
+):
+    moments = random.Random(213)
+    arguments = [*TINY, "--out=killed", "--jobs=2"]
+    for _ in range(3):
+        process = begun(workplace, arguments)
+        try:
+            process.wait(timeout=moments.uniform(0.1, 1.0) * finished.seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    code, out, errors = ended(workplace, *arguments)
+    assert code == 0, errors
+    folder = workplace[0] / "killed" / "fewshot_convnext"
+    assert (folder / "table.md").read_text() == finished.table
+    assert out == finished.stdout.replace("undisturbed", "killed")
+    for ending in ("csv", "json"):
+        name = f"table.{ending}"
+        assert (folder / name).read_text() == (finished.folder / name).read_text()
+    for ours, theirs in zip(sorted(folder.glob("4-*")), finished.runs, strict=True):
+        for name in ("run.json", "confusion.csv"):
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_two_commands_at_once_share_the_work(workplace, finished):
+    arguments = [*TINY, "--out=shared", "--jobs=1"]
+    processes = [begun(workplace, arguments) for _ in range(2)]
+    ends = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    for out, _ in ends:
+        assert out == finished.stdout.replace("undisturbed", "shared")
+    # A command shows the figures of a run only where its own process trained it.
+    trained = [re.findall(r"\] row 4 (\w+) repeat 1 done: train", errors) for _, errors in ends]
+    assert sorted(itertools.chain(*trained)) == ["as_run", "corrected"]
+    folder = workplace[0] / "shared" / "fewshot_convnext"
+    assert (folder / "table.md").read_text() == finished.table
+    assert not list(folder.glob(".*.partial")) and len(list(folder.glob("*.png"))) == 3
+
+
+# A saved model at work
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    (folder / "inside").mkdir()
+    for name in ("one.png", "inside/two.jpg", "inside/three.JPEG"):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_predict_names_the_most_probable_classes(workplace, finished, pictures):
+    model = finished.runs[0] / "model.keras"
+    code, out, errors = ended(workplace, "predict", model, pictures, "--top=2", "--json")
+    assert (code, errors) == (0, "")
+    content = json.loads(out)
+    assert sorted(Path(one["image"]).name for one in content) == [
+        "one.png",
+        "three.JPEG",
+        "two.jpg",
+    ]
+    for one in content:
+        first, second = one["classes"]
+        assert 1 >= first["probability"] >= second["probability"] > 0
+        assert first["name"] in store.read(finished.runs[0]).class_names
+
+
+def test_predict_evaluate_and_summary_as_text(
+    workplace, finished, pictures, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
+    model = str(finished.runs[1] / "model.keras")
+    assert main(["predict", model, str(pictures / "one.png")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".*one\.png: (\w+ \d+\.\d%, ){2}\w+ \d+\.\d%", line)
+
+    picture = tmp_path / "confusion.png"
+    assert main(["evaluate", model, "--data=synthetic:20", f"--out={picture}"]) == 0
+    out = capsys.readouterr().out
+    metrics = store.read(finished.runs[1]).metrics
+    assert f"{metrics['test_accuracy_over_images']:.2%} of 20 images" in out, "the run's own figure"
+    assert "precision" in out and picture.is_file()
+    assert main(["evaluate", model, "--data=digits", f"--out={picture}"]) == 2
+    assert "classes the model was not taught" in capsys.readouterr().err
+
+    for name in (model, "baseline"):
+        assert main(["summary", name]) == 0
+        assert "mult-adds" in capsys.readouterr().out.lower()
+
+
+def test_data_tells_what_a_source_holds(workplace):
+    code, out, errors = ended(workplace, "data", "synthetic:20")
+    assert (code, errors) == (0, "")
+    assert "train" in out and "20" in out and "fine_0" in out
+    assert (workplace[0] / "synthetic:20-samples.png").is_file()
+
+
+def test_output_that_nobody_reads_or_that_does_not_fit_is_no_traceback(workplace):
+    folder, variables = workplace
+    command = f"{shlex.quote(sys.executable)} -m keras_cnn recipes"
+    for end, said in ((" | true", ""), (" > /dev/full", "No space left")):
+        done = subprocess.run(
+            ["sh", "-c", command + end], cwd=folder, env=variables, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr and said in done.stderr
+        assert done.stderr.count("\n") <= 1 and "Exception ignored" not in done.stderr

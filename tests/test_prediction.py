@@ -1,0 +1,108 @@
+"""Saved models on a user's image files: which are read, how, and what is said of the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_cnn import prediction, saved
+from keras_cnn.errors import UserError
+
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory) -> Path:
+    """A model that names the strongest colour of a 32x32 image."""
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    scaled = keras.layers.Rescaling(1 / 25.5)(image)
+    model = keras.Model(
+        image, keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(scaled))
+    )
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    saved.save(model, path, {"class_names": NAMES})
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Images of one colour each; two files that are damaged; a stray."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    Image.new("RGB", (32, 32), (200, 50, 50)).save(tmp_path / "a.png")
+    Image.new("RGB", (90, 60), (0, 0, 255)).save(tmp_path / "deep" / "c.jpg")
+    Image.new("RGBA", (32, 32), (0, 255, 0, 255)).save(tmp_path / "deep" / "er" / "b.WEBP")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "deep" / "text.jpeg").write_text("no image")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "folder.png").mkdir()
+    return tmp_path
+
+
+def predicted(capsys, model_path: Path, images: list[Path], top: int = 3) -> dict[str, dict]:
+    """JSON output by image, and the classes' probabilities."""
+    prediction.predict(model_path, images, top, as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    return {row["image"]: {c["name"]: c["probability"] for c in row["classes"]} for row in rows}
+
+
+def test_probabilities_are_those_of_the_pixels(capsys, model_path, folder):
+    path = folder / "a.png"
+    found = predicted(capsys, model_path, [path])[str(path)]
+    logits = np.array([200, 50, 50]) / 25.5
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert [found[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert list(predicted(capsys, model_path, [path], top=1)[str(path)]) == ["red"]
+
+
+def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, folder):
+    with pytest.raises(SystemExit) as ended:
+        prediction.predict(model_path, [folder], 1, as_json=False)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    best = dict(line.split(": ") for line in said.out.splitlines())
+    assert {path: words.split()[0] for path, words in best.items()} == {
+        str(folder / "a.png"): "red",
+        str(folder / "deep" / "c.jpg"): "blue",
+        str(folder / "deep" / "er" / "b.WEBP"): "green",
+    }
+    assert said.err.splitlines() == [
+        f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'empty.png'}: empty file",
+    ]
+
+
+def test_damaged_files_alone(capsys, model_path, folder):
+    with pytest.raises(SystemExit) as ended:
+        prediction.predict(model_path, [folder / "empty.png"], 1, as_json=True)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == []
+    assert f"{folder / 'empty.png'}: empty file" in said.err
+
+
+def test_more_images_than_a_batch_keep_their_order(capsys, model_path, tmp_path):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 3, 150)
+    paths = [tmp_path / f"{number}.bmp" for number in range(150)]
+    for path, colour in zip(paths, colours, strict=True):
+        Image.new("RGB", (32, 32), tuple(255 * (np.arange(3) == colour))).save(path)
+    found = predicted(capsys, model_path, paths, top=1)
+    assert list(found) == [str(path) for path in paths]
+    assert [next(iter(best)) for best in found.values()] == [NAMES[colour] for colour in colours]
+
+
+def test_nothing_to_classify(model_path, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    for images, said in (
+        ([], "needs image files"),
+        ([tmp_path], "no images in this folder"),
+        ([tmp_path / "x.png"], "no such file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            prediction.predict(model_path, images, 1, as_json=False)
