@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -13,14 +14,18 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import data, store
+from keras_cnn import data, environment, store
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import Run
+
+if TYPE_CHECKING:
+    from keras_cnn.methods import Outcome
 
 EXIT_FAILED = 1
 EXIT_ORPHANED = 3
@@ -53,12 +58,13 @@ def run_one(
         if store.identity(run) != folder.name:
             raise UserError("the data or the weights changed after the command began: start again")
         train, test, class_names = sample(run)
-        began = time.perf_counter()
-        from keras_cnn import environment, methods, saved  # keras from here on
+        from keras_cnn import methods, saved  # keras from here on
 
         environment.seed_everything(run.training_seed)
+        began, busy = time.perf_counter(), _processor_seconds()
         outcome = methods.find(run.training.method)(run, train, test, class_names, report)
-        metrics = _metrics(outcome, train, test, time.perf_counter() - began)
+        processor_use = (_processor_seconds() - busy) / (time.perf_counter() - began)
+        metrics = {**_metrics(outcome, train, test), "processor_use": processor_use}
         with store.new_folder(folder) as partial:
             store.write_json(partial / "run.json", run.model_dump())
             store.write_json(partial / "environment.json", environment.describe())
@@ -145,16 +151,29 @@ def _drawn(split: Split, shots: int | None, seed: int, class_names: tuple[str, .
     return Split(np.asarray(split.images[indices]), split.labels[indices])
 
 
-def _metrics(outcome: object, train: Split, test: Split, seconds: float) -> dict[str, float]:
+def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | None]:
+    """The final figures; seconds are of the epochs, without starting and loading."""
+    from keras_cnn.models import summary
+
     last = outcome.history[-1]
     hits = outcome.probabilities.argmax(axis=1) == test.labels
+    seconds = [record["seconds"] for record in outcome.history]
     return {
         **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
         "test_accuracy_over_images": float(hits.mean()),
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "seconds": seconds,
+        "parameters": summary.summarise(outcome.model, batch_size=1).parameters,
+        "seconds": sum(seconds),
+        "seconds_an_epoch": statistics.median(seconds),
+        "peak_memory_megabytes": environment.peak_memory_megabytes(),
     }
+
+
+def _processor_seconds() -> float:
+    """Of this process and those it started and has seen end, on all cores."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _card(run: Run, class_names: list[str], metrics: dict[str, float]) -> dict[str, object]:
@@ -190,6 +209,7 @@ def main() -> int:
         print(json.dumps(record), file=reports)
 
     job = json.loads(sys.stdin.buffer.readline())
+    environment.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import callbacks, environment, optimizers
-from keras_cnn.methods import batch_mean
-from keras_cnn.methods.supervised import HeldModel
+from keras_cnn import environment
 from keras_cnn.models.freeze import freeze
+from keras_cnn.training import batch_mean, callbacks, optimizers
+from keras_cnn.training.model import TrainedModel
 
 pytestmark = pytest.mark.every_backend
 
@@ -33,7 +33,7 @@ def small_model(dropout=0.0):
     x = keras.layers.Dense(4, name="head_logits")(x)
     if dropout:
         x = keras.layers.Dropout(dropout, seed=1, name="head_dropout")(x)
-    return HeldModel(inputs, x)
+    return TrainedModel(inputs, x)
 
 
 class Snapshots(keras.callbacks.Callback):

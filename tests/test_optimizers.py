@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_cnn import callbacks, optimizers
+from keras_cnn.training import callbacks, optimizers
 
 STEPS = 25
 

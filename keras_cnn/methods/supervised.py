@@ -5,31 +5,19 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keras_cnn import callbacks, models, optimizers, saved
-from keras_cnn.callbacks import Report
+from keras_cnn import models, saved
 from keras_cnn.data import Split
-from keras_cnn.methods import Outcome, batch_mean
+from keras_cnn.methods import Outcome
 from keras_cnn.models.freeze import freeze, split
 from keras_cnn.pretrained import convert, registry
 from keras_cnn.recipe import Run
 from keras_cnn.settings import Supervised
+from keras_cnn.training import batch_mean, callbacks, optimizers
+from keras_cnn.training.callbacks import Report
+from keras_cnn.training.feed import Feed, Reshuffle
+from keras_cnn.training.model import TrainedModel
 
 EVALUATION_BATCH_SIZE = 256
-
-
-class HeldModel(keras.Model):
-    """A functional model that can be held in inference mode while it trains.
-
-    Attributes:
-        inference_mode: Whether dropout stays off and BatchNorm stays on its statistics also in
-            training steps. A traced training step must be made anew after it changes.
-    """
-
-    inference_mode = False
-
-    def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
-        """Runs the graph; `training` reaches it only while the model is not held."""
-        return super().call(inputs, training=False if self.inference_mode else training, mask=mask)
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
@@ -71,14 +59,15 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         metrics=_metrics(over_batches),
     )
     history = callbacks.History(report, loss="batch_loss" if over_batches else "loss")
+    batches = Feed(train_inputs, train.labels, settings.batch_size, seed=run.training_seed)
+    test_batch_size = settings.batch_size if over_batches else EVALUATION_BATCH_SIZE
     model.fit(
-        train_inputs,
-        train.labels,
-        batch_size=settings.batch_size,
+        batches,
         epochs=settings.epochs,
-        validation_data=(test_inputs, test.labels),
-        validation_batch_size=settings.batch_size if over_batches else EVALUATION_BATCH_SIZE,
+        shuffle=False,  # of whole batches
+        validation_data=Feed(test_inputs, test.labels, test_batch_size),
         callbacks=[
+            Reshuffle(batches),
             keras.callbacks.LearningRateScheduler(
                 lambda epoch: callbacks.learning_rate_at(
                     epoch,
@@ -100,7 +89,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
 
 def _without_constant_part(
     graph: keras.Model, run: Run, train: Split, test: Split
-) -> tuple[HeldModel, np.ndarray, np.ndarray]:
+) -> tuple[TrainedModel, np.ndarray, np.ndarray]:
     """The model to train and what it is fed: images, or their features where these stay the same.
 
     A frozen part that gives an image the same features in every epoch is run once, not `epochs`
@@ -108,13 +97,13 @@ def _without_constant_part(
     """
     parts = split(graph, run.model.unfrozen_stages)
     if parts is None:
-        return HeldModel(graph.input, graph.output), train.images, test.images
+        return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
     kept = (
         np.asarray(frozen.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0))
         for images in (train.images, test.images)
     )
-    return HeldModel(features, graph.output), *kept
+    return TrainedModel(features, graph.output), *kept
 
 
 def _metrics(over_batches: bool) -> list:

@@ -36,7 +36,7 @@ class EvalModeSticks(keras.callbacks.Callback):
 
     What a loop does that calls `eval()` for its first test pass and never `train()` again: dropout
     is off, BatchNorm runs on (and no longer updates) its statistics, weights go on training.
-    Needs a model with `inference_mode`, as `methods.supervised.HeldModel`.
+    Needs a model with `inference_mode`, as `model.TrainedModel`.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -1,0 +1,1 @@
+"""What `fit` is given: models that train without waste, optimizers, feeds, callbacks, metrics."""

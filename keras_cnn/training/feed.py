@@ -1,0 +1,75 @@
+"""Batches from images held whole on the device, in an order drawn anew each epoch."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+
+class Feed(keras.utils.PyDataset):
+    """What `fit`, `evaluate` and `predict` take batches from: images stay uint8 until the step.
+
+    On torch the images are one tensor on the device and a batch is one `index_select`.
+
+    Args:
+        images: (n, h, w, 3) uint8.
+        labels: (n,) integers.
+        batch_size: Images a batch; the last batch has what is left.
+        seed: Of the order in which images come; None leaves them as they are. Give a shuffled
+            feed's `Reshuffle` to `fit`, and `shuffle=False`, which else shuffles whole batches.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        self._images = _on_device(images)
+        self._labels = _on_device(np.asarray(labels, np.int64))
+        self._image_count = len(labels)
+        self._batch_size = batch_size
+        self._seed = seed
+        self.begin_epoch(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draws an epoch's order: the same for the same seed, on every backend.
+
+        Args:
+            epoch: Counted from 0.
+        """
+        order = np.arange(self._image_count)
+        if self._seed is not None:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._image_count)
+        self._order = _on_device(order)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-self._image_count // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple:
+        """Images (batch, h, w, 3) uint8 and labels (batch,) int64."""
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        if keras.backend.backend() == "torch":
+            return self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
+        return self._images[chosen], self._labels[chosen]
+
+
+class Reshuffle(keras.callbacks.Callback):
+    """Draws a feed's order as each epoch begins.
+
+    Args:
+        feed: What `fit` trains on.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Draws it."""
+        self._feed.begin_epoch(epoch)
+
+
+def _on_device(array: np.ndarray) -> object:
+    if keras.backend.backend() != "torch":
+        return array  # TensorFlow and JAX take NumPy's batches without a detour
+    return keras.ops.convert_to_tensor(np.ascontiguousarray(array))

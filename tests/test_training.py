@@ -1,0 +1,235 @@
+"""`TrainedModel` trains as `keras.Model` does: the same numbers, on torch by other means."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_cnn import models
+from keras_cnn.training import batch_mean, callbacks, feed, optimizers
+from keras_cnn.training import model as training_model
+from keras_cnn.training.model import TrainedModel
+
+ON_TORCH = keras.backend.backend() == "torch"
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype("uint8")
+LABELS = np.random.default_rng(1).integers(0, 4, 40)
+
+
+class HeldStock(keras.Model):
+    """The same on Keras's own steps."""
+
+    inference_mode = False
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False if self.inference_mode else training, mask=mask)
+
+
+def network(name):
+    """New, with the same weights each time."""
+    if name == "mixed":
+        return mixed()
+    if name == "convnext_atto":
+        return models.classifier(name, 4, image_size=32, seed=3, stochastic_depth=0.2)
+    return models.classifier(name, 4, image_size=16, dropout=0.4, seed=3, hidden_units=4)
+
+
+def mixed():
+    """Uneven padding, a strided, a dilated and a fused layer, a shortcut, a layer used twice."""
+    inputs = keras.Input((16, 16, 3))
+    start = {"kernel_initializer": keras.initializers.GlorotUniform(5)}
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", **start)(x)  # 0 before, 1 after
+    y = layers.Conv2D(4, 3, dilation_rate=2, padding="same", **start)(x)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu", **start)(y)
+    x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.BatchNormalization(scale=False)(x)
+    again = layers.Conv2D(4, 1, **start)
+    x = layers.MaxPooling2D(2)(layers.ReLU()(again(layers.ReLU()(again(x)))))
+    x = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
+
+
+def fitted(base, name, epochs=3, optimizer="sgd", metrics=("accuracy",), extra=(), l2=0.01):
+    graph = network(name)
+    model = base(graph.inputs, graph.outputs)
+    model.compile(
+        optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, l2),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=list(metrics),
+    )
+    size = graph.inputs[0].shape[1]
+    images = IMAGES.repeat(size // 16, 1).repeat(size // 16, 2)
+    batches = feed.Feed(images, LABELS, 16, seed=7)  # batches of 16, 16 and 8
+    history = model.fit(
+        batches,
+        epochs=epochs,
+        shuffle=False,
+        validation_data=feed.Feed(images, LABELS, 40),
+        callbacks=[feed.Reshuffle(batches), *extra],
+        verbose=0,
+    )
+    return model, history.history
+
+
+def weights(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed"])
+def test_trains_as_keras_does(name, optimizer):
+    stock, expected = fitted(keras.Model, name, optimizer=optimizer)
+    model, found = fitted(TrainedModel, name, optimizer=optimizer)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+    for ours, theirs in zip(weights(model), weights(stock), strict=True):
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-5, atol=1e-4 if optimizer == "adam" else 1e-5
+        )
+
+
+@pytest.mark.every_backend
+def test_fit_gives_the_same_history():
+    _, expected = fitted(keras.Model, "baseline", epochs=1)
+    _, found = fitted(TrainedModel, "baseline", epochs=1)
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5, err_msg=key)
+
+
+def test_twice_the_same_to_the_last_bit():
+    (first, one), (second, two) = fitted(TrainedModel, "enhanced"), fitted(TrainedModel, "enhanced")
+    assert one == two
+    for a, b in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "convnext_atto"])
+def test_outputs_and_gradients_are_those_of_the_layers(name):
+    import torch
+
+    found = []
+    for base in (keras.Model, TrainedModel):
+        graph = network(name)  # anew: a training pass moves statistics and draws dropout
+        model = base(graph.inputs, graph.outputs)
+        times = graph.inputs[0].shape[1] // 16
+        images = IMAGES[:8].repeat(times, 1).repeat(times, 2)
+        logits = model(torch.tensor(images).float(), training=True)
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS[:8]))
+        variables = [variable.value for variable in model.trainable_variables]
+        gradients = torch.autograd.grad(loss, variables)
+        inferred = model(torch.tensor(images).float(), training=False)
+        found.append([logits.detach(), *gradients, inferred.detach()])
+    for ours, theirs in zip(found[1], found[0], strict=True):
+        scale = max(float(theirs.abs().max()), 1e-3)
+        torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=3e-5)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's strides")
+def test_kernels_are_never_copied_and_stay_so():
+    import torch
+
+    model, _ = fitted(TrainedModel, "enhanced", epochs=1)
+    model.set_weights(model.get_weights())
+    kernels = [v for v in (*model.variables, *model.optimizer.variables) if len(v.shape) == 4]
+    assert len(kernels) == 12  # six kernels and their momenta
+    for kernel in kernels:
+        as_torch_wants = kernel.value.permute(3, 2, 0, 1)
+        assert as_torch_wants.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's sums")
+@pytest.mark.parametrize("of_this_batch", [True, False])
+def test_batch_normalisation_equals_double_precision(of_this_batch):
+    import torch
+
+    from keras_cnn.training import torch_batch_norm
+
+    torch.manual_seed(0)
+    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).permute(0, 3, 1, 2)
+    gamma, beta, gradient = torch.randn(8), torch.randn(8), torch.randn(64, 32, 32, 8)
+    mean, variance = (
+        torch_batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
+    )
+    x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
+    y = torch_batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
+    found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
+    wide = [tensor.detach().double().requires_grad_() for tensor in (x, gamma, beta)]
+    expected = torch.nn.functional.batch_norm(
+        wide[0], mean.double(), variance.double(), wide[1], wide[2], of_this_batch
+    )
+    double = gradient.permute(0, 3, 1, 2).double()
+    expected = [expected, *torch.autograd.grad(expected, wide, double)]
+    for ours, exact in zip(found, expected, strict=True):
+        ours, exact = ours.detach(), exact.detach()
+        assert float((ours - exact).abs().max() / exact.abs().max()) < 3e-6
+    if of_this_batch:
+        exact = x.detach().double()
+        torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=0)
+        spread = exact.var((0, 2, 3), correction=0)
+        torch.testing.assert_close(variance.double(), spread, rtol=2e-6, atol=0)
+
+
+def test_batch_means_and_the_eval_mode_that_sticks():
+    def run(base):
+        figures = [
+            batch_mean.BatchMean(batch_mean.accuracy, "accuracy"),
+            batch_mean.BatchMean(batch_mean.cross_entropy, "batch_loss"),
+        ]
+        sticks = [callbacks.EvalModeSticks()]
+        return fitted(base, "enhanced", metrics=figures, extra=sticks)
+
+    _, expected = run(HeldStock)
+    _, found = run(TrainedModel)
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+    assert abs(expected["loss"][0] - expected["batch_loss"][0]) > 1e-4  # the last batch is smaller
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="other backends give logs with every batch")
+def test_metrics_can_be_read_in_mid_epoch():
+    seen = []
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(self.model.get_metrics_result()["loss"]))
+
+    _, history = fitted(TrainedModel, "baseline", epochs=2, extra=[Reader()])
+    assert len(seen) == 6
+    assert seen[2] == pytest.approx(history["loss"][0], rel=1e-6)
+    assert seen[5] == pytest.approx(history["loss"][1], rel=1e-6)
+    assert len(set(seen)) == 6
+
+
+def test_many_batches_are_read_in_parts(monkeypatch):
+    monkeypatch.setattr(training_model, "UNREAD_BATCHES", 2)
+    _, in_parts = fitted(TrainedModel, "baseline")
+    monkeypatch.undo()
+    _, at_once = fitted(TrainedModel, "baseline")
+    for key, values in at_once.items():
+        np.testing.assert_allclose(in_parts[key], values, rtol=1e-6, err_msg=key)
+
+
+@pytest.mark.every_backend
+def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
+    images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
+    batches = feed.Feed(images, np.arange(10), 4, seed=1)
+
+    def order(epoch):
+        batches.begin_epoch(epoch)
+        pairs = [batches[index] for index in range(len(batches))]
+        labels = [np.asarray(batch[1]).tolist() for batch in pairs]
+        assert [len(batch) for batch in labels] == [4, 4, 2]
+        for shown, batch in zip(pairs, labels, strict=True):
+            assert np.asarray(shown[0]).ravel().tolist() == batch
+        return [label for batch in labels for label in batch]
+
+    first, second = order(0), order(1)
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second != list(range(10)) != first
+    assert order(0) == first
+    plain = feed.Feed(images, np.arange(10), 4)
+    assert np.asarray(plain[0][1]).tolist() == [0, 1, 2, 3]
