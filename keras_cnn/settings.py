@@ -66,6 +66,37 @@ class Model(Group):
     stochastic_depth: Fraction = 0.0
 
 
+class Compute(Group):
+    """What a run computes on.
+
+    Attributes:
+        backend: The Keras backend.
+    """
+
+    backend: Literal["torch", "tensorflow", "jax"] = "torch"
+
+
+class Feeding(Group):
+    """How images reach the training step.
+
+    Attributes:
+        feed: `memory` holds all images on the device; `files` decodes PNG files batch by batch in
+            torch's DataLoader, as the deck did. The following are the DataLoader's.
+        workers: Processes that decode; 0 decodes in the training process.
+        pin_memory: Put batches into memory a GPU can read without a copy.
+        persistent_workers: Keep the processes from one epoch to the next.
+        prefetch_batches: Batches each process prepares ahead; None takes torch's 2.
+        drop_last: Leave out a last, smaller batch of training images.
+    """
+
+    feed: Literal["memory", "files"] = "memory"
+    workers: Annotated[int, Field(ge=0)] = 0
+    pin_memory: bool = False
+    persistent_workers: bool = False
+    prefetch_batches: PositiveInt | None = None
+    drop_last: bool = False
+
+
 class Supervised(Group):
     """How `fit` trains the network on labelled images.
 

@@ -71,6 +71,14 @@ class Result:
     class_names: list[str]
     confusion: list[list[int]]
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """All settings of the run by name, whatever their group."""
+        groups = [value for value in self.run.values() if isinstance(value, dict)]
+        return {"backend": self.run["backend"]} | {
+            k: v for group in groups for k, v in group.items()
+        }
+
 
 def identity(run: Run) -> str:
     """The name of a run's folder, hashed from everything that decides its result.

@@ -10,6 +10,7 @@ from torch import nn
 
 from keras_cnn import models
 from keras_cnn.models.initializers import torch_initializers, torch_uniform
+from keras_cnn.models.seeds import layer_seed
 
 
 def baseline(class_count, image_size, hidden_units, dropout=0.0, seed=0):
@@ -270,3 +271,22 @@ def test_layers_are_named_by_stage():
 def test_a_saved_model_needs_keras_alone():
     for build in BUILDERS.values():
         assert "keras_cnn" not in build(10, SIZE, 4).to_json()
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("baseline", "stage1_conv1"), ("convnext_atto", "stage1_block1_depthwise")],
+)
+def test_initial_weights_are_numpys_so_the_same_on_every_backend(name, layer):
+    model = models.classifier(name, 10, seed=4)
+    kernel = keras.ops.convert_to_numpy(model.get_layer(layer).kernel)
+    random = np.random.default_rng(layer_seed(4, f"{layer}_kernel"))
+    if name == "baseline":
+        expected = random.uniform(-(27**-0.5), 27**-0.5, (3, 3, 3, 32))
+        np.testing.assert_allclose(kernel, expected, atol=1e-7)
+    else:
+        assert np.abs(kernel).max() <= 0.04 and kernel.std() == pytest.approx(0.0176, rel=0.1)
+        assert (np.abs(kernel) > 0.03).any()
+        inside = np.abs(first := random.standard_normal((7, 7, 40, 1))) <= 2
+        np.testing.assert_allclose(kernel[inside], 0.02 * first[inside], atol=1e-7)

@@ -12,9 +12,8 @@ from keras_cnn.models.freeze import freeze, split
 from keras_cnn.pretrained import convert, registry
 from keras_cnn.recipe import Run
 from keras_cnn.settings import Supervised
-from keras_cnn.training import batch_mean, callbacks, optimizers
+from keras_cnn.training import batch_mean, callbacks, feeding, optimizers
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.feed import Feed, Reshuffle
 from keras_cnn.training.model import TrainedModel
 
 EVALUATION_BATCH_SIZE = 256
@@ -59,29 +58,28 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         metrics=_metrics(over_batches),
     )
     history = callbacks.History(report, loss="batch_loss" if over_batches else "loss")
-    batches = Feed(train_inputs, train.labels, settings.batch_size, seed=run.training_seed)
     test_batch_size = settings.batch_size if over_batches else EVALUATION_BATCH_SIZE
-    model.fit(
-        batches,
-        epochs=settings.epochs,
-        shuffle=False,  # of whole batches
-        validation_data=Feed(test_inputs, test.labels, test_batch_size),
-        callbacks=[
-            Reshuffle(batches),
-            keras.callbacks.LearningRateScheduler(
-                lambda epoch: callbacks.learning_rate_at(
-                    epoch,
-                    settings.learning_rate,
-                    settings.schedule,
-                    settings.schedule_epochs,
-                    settings.schedule_factor,
-                )
-            ),
-            *([callbacks.EvalModeSticks()] if settings.eval_mode_sticks else []),
-            history,
-        ],
-        verbose=0,
-    )
+    with feeding.batches(
+        run.feeding,
+        train=Split(train_inputs, train.labels),
+        test=Split(test_inputs, test.labels),
+        batch_size=settings.batch_size,
+        test_batch_size=test_batch_size,
+        seed=run.training_seed,
+    ) as (train_batches, test_batches, of_the_feed):
+        model.fit(
+            train_batches,
+            epochs=settings.epochs,
+            shuffle=False,  # of whole batches
+            validation_data=test_batches,
+            callbacks=[
+                *of_the_feed,
+                _schedule(settings),
+                *([callbacks.EvalModeSticks()] if settings.eval_mode_sticks else []),
+                history,
+            ],
+            verbose=0,
+        )
     classifier = saved.classifier(graph)
     probabilities = classifier.predict(test.images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
     return Outcome(history.records, np.asarray(probabilities), classifier)
@@ -96,7 +94,7 @@ def _without_constant_part(
     times; the arithmetic is the same.
     """
     parts = split(graph, run.model.unfrozen_stages)
-    if parts is None:
+    if parts is None or run.feeding.feed == "files":
         return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
     kept = (
@@ -104,6 +102,18 @@ def _without_constant_part(
         for images in (train.images, test.images)
     )
     return TrainedModel(features, graph.output), *kept
+
+
+def _schedule(settings: Supervised) -> keras.callbacks.Callback:
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch: callbacks.learning_rate_at(
+            epoch,
+            settings.learning_rate,
+            settings.schedule,
+            settings.schedule_epochs,
+            settings.schedule_factor,
+        )
+    )
 
 
 def _metrics(over_batches: bool) -> list:

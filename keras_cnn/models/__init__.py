@@ -99,7 +99,8 @@ def classifier(
         head: `dense` or `cosine`, see `heads.logits`.
         dropout: Rate of the head's dropout; 0 leaves it out.
         dropout_position: `before_dense` or `after_logits`.
-        seed: Of the weights, of dropout and of stochastic depth.
+        seed: Of the weights, which are the same on every backend, of dropout and of stochastic
+            depth.
         hidden_units: As for `backbone`.
         stochastic_depth: As for `backbone`.
 
@@ -111,8 +112,10 @@ def classifier(
     """
     import keras
 
-    from keras_cnn.models import heads
+    from keras_cnn.models import heads, initializers
 
     features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
     logits = heads.logits(features.output, class_count, head, dropout, dropout_position, seed)
-    return keras.Model(features.input, logits, name=name)
+    model = keras.Model(features.input, logits, name=name)
+    initializers.draw(model, seed)
+    return model

@@ -1,0 +1,64 @@
+"""How images reach the training step: from memory, or from files as the deck did."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+from keras_cnn.data import Split
+from keras_cnn.settings import Feeding
+from keras_cnn.training.feed import Feed, Reshuffle
+
+
+@contextmanager
+def batches(
+    feeding: Feeding, train: Split, test: Split, batch_size: int, test_batch_size: int, seed: int
+) -> Iterator[tuple[object, object, list[keras.callbacks.Callback]]]:
+    """What `fit` trains on and is tested on while the context lasts.
+
+    Args:
+        feeding: From where, and how.
+        train: Images uint8, or features, and labels.
+        test: Likewise.
+        batch_size: Of training.
+        test_batch_size: Of testing.
+        seed: Of the order of the training images, drawn anew each epoch.
+
+    Yields:
+        Training batches, test batches, and the callbacks that go with them.
+    """
+    if feeding.feed == "memory":
+        train_batches = Feed(train.images, train.labels, batch_size, seed)
+        yield (
+            train_batches,
+            Feed(test.images, test.labels, test_batch_size),
+            [Reshuffle(train_batches)],
+        )
+        return
+    from keras_cnn.training import loader  # imports torch, on every backend
+
+    # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
+    with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
+        sizes = {"train": batch_size, "test": test_batch_size}
+        loaders = {
+            name: loader.batches(
+                loader.ImageFiles(
+                    loader.write_png(split.images, Path(folder) / name),
+                    split.labels,
+                    split.images.shape[1],
+                ),
+                sizes[name],
+                seed=seed if name == "train" else None,
+                workers=feeding.workers,
+                pin_memory=feeding.pin_memory,
+                persistent_workers=feeding.persistent_workers,
+                prefetch_batches=feeding.prefetch_batches,
+                drop_last=feeding.drop_last and name == "train",
+            )
+            for name, split in (("train", train), ("test", test))
+        }
+        yield loaders["train"], loaders["test"], []

@@ -1,0 +1,91 @@
+"""Batches from image files by torch's DataLoader: how the deck fed its networks."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from keras_cnn.data.decode import decode_image
+
+
+class ImageFiles(Dataset):
+    """Image files and their labels, opened and decoded one by one as they are asked for.
+
+    Args:
+        paths: Of n files.
+        labels: (n,) integers.
+        image_size: Height and width in pixels that images are brought to.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: np.ndarray, image_size: int) -> None:
+        self._paths = paths
+        self._labels = labels
+        self._image_size = image_size
+
+    def __len__(self) -> int:
+        """Files."""
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """An image, uint8 (h, w, 3), and its label."""
+        raw = Path(self._paths[index]).read_bytes()
+        return decode_image(raw, self._image_size)[0].copy(), int(self._labels[index])
+
+
+def batches(
+    files: ImageFiles,
+    batch_size: int,
+    seed: int | None = None,
+    workers: int = 0,
+    pin_memory: bool = False,
+    persistent_workers: bool = False,
+    prefetch_batches: int | None = None,
+    drop_last: bool = False,
+) -> DataLoader:
+    """What `fit` and `evaluate` take batches from: images (b, h, w, 3) uint8, labels (b,).
+
+    Args:
+        files: What to read.
+        batch_size: Images a batch.
+        seed: Of the order, drawn anew each epoch; None leaves files in their order.
+        workers: Processes that decode; 0 decodes in this one.
+        pin_memory: Put batches into memory a GPU can read without a copy.
+        persistent_workers: Keep the processes from one epoch to the next.
+        prefetch_batches: Batches each process prepares ahead; None takes torch's 2.
+        drop_last: Leave out a last, smaller batch.
+    """
+    return DataLoader(
+        files,
+        batch_size,
+        shuffle=seed is not None,
+        generator=None if seed is None else torch.Generator().manual_seed(seed),
+        num_workers=workers,
+        # A process that has computed with several threads must not be forked: the child hangs.
+        multiprocessing_context=_start_method() if workers else None,
+        pin_memory=pin_memory,
+        persistent_workers=persistent_workers and workers > 0,
+        prefetch_factor=prefetch_batches if workers else None,
+        drop_last=drop_last,
+    )
+
+
+def _start_method() -> str:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload([__name__])  # imported once, for all workers
+    return "forkserver"
+
+
+def write_png(images: np.ndarray, folder: Path) -> list[str]:
+    """Writes images (n, h, w, 3) uint8 as PNG files; returns their paths in order."""
+    folder.mkdir(parents=True)
+    paths = [str(folder / f"{number:06d}.png") for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    return paths

@@ -1,0 +1,70 @@
+"""Images reach the step whole and in a seeded order, from memory and from files."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cnn.data import Split
+from keras_cnn.settings import Feeding
+from keras_cnn.training import feed, feeding
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3)).astype("uint8")
+LABELS = np.arange(21) % 4
+TRAIN, TEST = Split(IMAGES, LABELS), Split(IMAGES[:9], LABELS[:9])
+
+
+def collected(batches):
+    """All images, labels and batch sizes of one pass."""
+    given = (
+        [batches[index] for index in range(len(batches))]
+        if isinstance(batches, feed.Feed)
+        else list(batches)
+    )
+    images = np.concatenate([keras.ops.convert_to_numpy(image) for image, _ in given])
+    labels = np.concatenate([keras.ops.convert_to_numpy(label) for _, label in given])
+    return images, labels, [len(label) for _, label in given]
+
+
+def which(images):
+    """The index of each image among `IMAGES`."""
+    flat = IMAGES.reshape(len(IMAGES), -1)
+    return [int(np.flatnonzero((flat == image.reshape(-1)).all(1))[0]) for image in images]
+
+
+@pytest.mark.every_backend
+def test_a_feed_gives_each_image_once_an_epoch_in_another_order_each():
+    batches = feed.Feed(IMAGES, LABELS, 8, seed=5)
+    orders = []
+    for epoch in range(3):
+        batches.begin_epoch(epoch)
+        images, labels, sizes = collected(batches)
+        assert images.dtype == np.uint8 and sizes == [8, 8, 5]
+        order = which(images)
+        assert sorted(order) == list(range(21))
+        np.testing.assert_array_equal(labels, LABELS[order])
+        expected = np.random.default_rng((5, epoch)).permutation(21)
+        np.testing.assert_array_equal(order, expected)  # so it is the same on every backend
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_give_the_same_images_as_memory(workers):
+    settings = Feeding(feed="files", workers=workers, persistent_workers=True)
+    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, callbacks):
+        assert callbacks == []
+        images, labels, sizes = collected(train)
+        assert sizes == [8, 8, 5] and sorted(which(images)) == list(range(21))
+        np.testing.assert_array_equal(labels, LABELS[which(images)])
+        assert which(images) != sorted(which(images))
+        images, _, sizes = collected(test)
+        assert which(images) == list(range(9)) and sizes == [4, 4, 1]
+
+
+def test_drop_last_leaves_out_the_smaller_batch_of_training_only():
+    settings = Feeding(feed="files", drop_last=True)
+    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
+        assert collected(train)[2] == [8, 8]
+        assert collected(test)[2] == [4, 4, 1]
