@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +11,93 @@ from pydantic import Field, ValidationError
 
 from keras_cnn import strict_yaml
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.settings import METHODS, Data, Group, Model, PositiveInt, Supervised
+from keras_cnn.measures import MEASURES
+from keras_cnn.settings import (
+    METHODS,
+    Compute,
+    Data,
+    Feeding,
+    Group,
+    Model,
+    Positive,
+    PositiveInt,
+    Supervised,
+)
 
 Settings = dict[str, object]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Deck(Group):
-    """What the slide prints for a row, in percent."""
+    """What the slide shows for a row: accuracies in percent, seconds of all epochs or of one."""
 
-    train_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
-    test_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    train_accuracy: Percent | None = None
+    test_accuracy: Percent | None = None
+    seconds: Positive | None = None
+    seconds_an_epoch: Positive | None = None
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """What a kind of figure is told.
+
+    Attributes:
+        settings: Which of `by` and `across` it needs.
+        quantities: What it shows where the figure names none.
+        by_epoch: It shows quantities epoch by epoch, not after the last one.
+    """
+
+    settings: tuple[str, ...] = ()
+    quantities: tuple[str, ...] = ("test_accuracy",)
+    by_epoch: bool = False
+
+
+BOTH_SPLITS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+FIGURE_KINDS: dict[str, FigureKind] = {
+    "curves": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
+    "runs": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
+    "lines": FigureKind(("by",), by_epoch=True),
+    "bars": FigureKind(("by",)),
+    "scatter": FigureKind(("by", "across")),
+    "heat_map": FigureKind(("by", "across")),
+    "interval": FigureKind(),
+}
+
+
+class Figure(Group):
+    """A picture drawn from the results, a column of panels for each variant.
+
+    Attributes:
+        name: The picture's file name without its ending.
+        kind: One of `FIGURE_KINDS`, drawn by the function of that name in `plots`.
+        title: Above the picture; empty takes the recipe's.
+        where: Only runs with these settings; `row` names a row.
+        by: The setting, or `row`, that tells lines, bars, colours or a heat map's rows apart.
+        across: The setting of a heat map's columns; what a scatter's points lie along, a setting
+            or a measure.
+        quantities: From `measures.MEASURES`; empty takes the kind's.
+        band: Draw one sample standard deviation on each side of a line.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    kind: str
+    title: str = ""
+    where: Settings = Field(default_factory=dict)
+    by: str | None = None
+    across: str | None = None
+    quantities: list[str] = Field(default_factory=list)
+    band: bool = True
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The quantities, its own or its kind's."""
+        return self.quantities or FIGURE_KINDS[self.kind].quantities
 
 
 class Row(Group):
     """One row of the slide's table: the settings in which it differs, and what the slide prints."""
 
-    row: int | str
+    row: int | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     settings: Settings = Field(default_factory=dict)
     deck: Deck = Deck()
 
@@ -49,7 +120,12 @@ class Recipe(Group):
         slides: The slides whose numbers it gives.
         columns: The table's columns: heading to the setting shown under it.
         repeats: Runs of each row and variant.
+        alone: Make one run at a time, since its seconds are what is measured.
         needs: What `fetch` must have brought for the `deck` profile.
+        note: What a reader of the table should know; may be empty.
+        deck_figures: How the deck's numbers were made, as `best of five runs`.
+        measures: What the table shows of each row, from `measures.MEASURES`.
+        figures: The pictures; empty draws each row's curves and confusion matrices.
         settings: What all rows share.
         variants: By name, the settings in which a variant differs.
         profiles: By name; `deck` is the slide's own measurement.
@@ -62,7 +138,12 @@ class Recipe(Group):
     slides: list[int] = Field(default_factory=list)
     columns: dict[str, str]
     repeats: PositiveInt = 5
+    alone: bool = False
     needs: list[str] = Field(default_factory=list)
+    note: str = ""
+    deck_figures: str = "best of five runs"
+    measures: list[str] = Field(default_factory=lambda: ["train_accuracy", "test_accuracy"])
+    figures: list[Figure] = Field(default_factory=list)
     settings: Settings = Field(default_factory=dict)
     variants: dict[str, Settings]
     profiles: dict[str, Profile]
@@ -83,6 +164,7 @@ class Run(Group):
             apart), so that the two may stand side by side.
         data: Which images.
         model: Which network.
+        feeding: How images reach the training step.
         training: Which method, and how.
     """
 
@@ -95,6 +177,7 @@ class Run(Group):
     comparable: bool
     data: Data
     model: Model
+    feeding: Feeding
     training: Supervised
 
     @property
@@ -148,11 +231,17 @@ def read(name: str) -> Recipe:
     except ValidationError as error:
         raise UserError(_complaint(error, path, lines)) from None
     _check_rows(recipe, lines)
+    settings: dict[tuple[str, str], list[Settings]] = {}
     for profile in recipe.profiles:
         for variant in recipe.variants:
             for row in recipe.rows:
-                _groups(_merged(recipe, row, variant, profile, {}, lines))
+                groups = _groups(_merged(recipe, row, variant, profile, {}, lines))
+                values = {key: value for group in groups for key, value in group}
+                settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
     _check_columns(recipe, lines)
+    _check_measures(recipe, lines)
+    for index in range(len(recipe.figures)):
+        _check_figure(recipe, index, list(settings.values()), lines)
     return recipe
 
 
@@ -174,7 +263,7 @@ def runs(
         variant: One of the recipe's variants, or `both` for all of them.
         repeats: Runs of each row and variant; None takes the profile's or the recipe's number.
         overrides: Settings that win over the file's.
-        backend: The Keras backend.
+        backend: The Keras backend of rows that name none.
 
     Raises:
         UserError: A name or a value is not one of the right ones.
@@ -213,19 +302,21 @@ def _resolve(
     overrides: Mapping[str, object],
     backend: str,
 ) -> Run:
-    merged = _merged(recipe, row, variant, profile, overrides, {})
-    data, model, training = _groups(merged)
-    presented = _groups(_merged(recipe, row, variant, "deck", {}, {}))
+    chosen = {"backend": backend}
+    compute, *groups = _groups(_merged(recipe, row, variant, profile, overrides, {}, chosen))
+    _, *presented = _groups(_merged(recipe, row, variant, "deck", {}, {}))
+    data, model, feeding, training = groups
     return Run(
         recipe=recipe.name,
         row=str(row.row),
         variant=variant,
         repeat=0,
         profile=profile,
-        backend=backend,
-        comparable=(data, model, training) == presented,
+        backend=compute.backend,
+        comparable=groups == presented,
         data=data,
         model=model,
+        feeding=feeding,
         training=training,
     )
 
@@ -237,8 +328,9 @@ def _merged(
     profile: str,
     overrides: Mapping[str, object],
     lines: Mapping[strict_yaml.KeyPath, int],
+    defaults: Settings | None = None,
 ) -> dict[str, Setting]:
-    """Each setting with its last word: recipe < row < variant < profile < command line."""
+    """Each setting's last word: defaults < recipe < row < variant < profile < command line."""
     index = recipe.rows.index(row)
     layers: list[tuple[strict_yaml.KeyPath, Settings]] = [
         (("settings",), recipe.settings),
@@ -246,7 +338,7 @@ def _merged(
         (("variants", variant), recipe.variants[variant]),
         (("profiles", profile, "settings"), recipe.profiles[profile].settings),
     ]
-    merged: dict[str, Setting] = {}
+    merged = {key: Setting(value, "command line") for key, value in (defaults or {}).items()}
     for at, layer in layers:
         for key, value in layer.items():
             line = lines.get((*at, key))
@@ -256,14 +348,14 @@ def _merged(
     return merged
 
 
-def _groups(merged: Mapping[str, Setting]) -> tuple[Data, Model, Supervised]:
+def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Supervised]:
     """The merged settings in their groups, typed."""
     method = merged.get("method", Setting("supervised", ""))
     if method.value not in METHODS:
         raise UserError(
             f"{method.place}: no method {method.value!r}: {nearest(str(method.value), METHODS)}"
         )
-    groups = (Data, Model, METHODS[str(method.value)])
+    groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
     known = [field for group in groups for field in group.model_fields]
     for key, setting in merged.items():
         if key not in known:
@@ -298,13 +390,22 @@ def _complaint(error: ValidationError, path: Path, lines: Mapping[strict_yaml.Ke
     place = f"{path}:{lines.get(known, 1)}"
     name = ".".join(str(part) for part in at)
     if first["type"] == "extra_forbidden":
-        group = (
-            {"rows": Row, "profiles": Profile}.get(str(at[0]), Recipe) if len(at) > 1 else Recipe
-        )
-        group = Deck if "deck" in at[:-1] else group
-        fields = [field for field in group.model_fields if field not in ("name", "path")]
+        group = _group_at(at)
+        fields = [
+            field
+            for field in group.model_fields
+            if group is not Recipe or field not in ("name", "path")
+        ]
         return f"{place}: no key {name!r}: {nearest(str(at[-1]), fields)}"
     return f"{place}: {name}: {_wanted(first)}"
+
+
+def _group_at(at: Sequence[str | int]) -> type[Group]:
+    """Which group has the last key of a path into a recipe file."""
+    if at[0] == "rows" and "deck" in at[:-1]:
+        return Deck
+    inner = {"rows": Row, "profiles": Profile, "figures": Figure}
+    return inner.get(str(at[0]), Recipe) if len(at) > 1 else Recipe
 
 
 def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
@@ -320,8 +421,102 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
 
 def _check_columns(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
     for heading, setting in recipe.columns.items():
-        groups = (Data, Model, *METHODS.values())
-        known = [field for group in groups for field in group.model_fields]
-        if setting not in known:
-            place = f"{recipe.path}:{lines[('columns', heading)]}"
-            raise UserError(f"{place}: no setting {setting!r}: {nearest(setting, known)}")
+        _require_known(recipe, lines, ("columns", heading), "setting", setting, _setting_names())
+
+
+def _check_measures(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
+    for index, measure in enumerate(recipe.measures):
+        _require_known(recipe, lines, ("measures", index), "measure", measure, MEASURES)
+
+
+def _check_figure(
+    recipe: Recipe,
+    index: int,
+    settings: Sequence[Sequence[Settings]],
+    lines: Mapping[strict_yaml.KeyPath, int],
+) -> None:
+    """Checks one figure's names, and that what it averages over is the repeats of one row.
+
+    Args:
+        recipe: The recipe.
+        index: Of the figure.
+        settings: For each profile and variant, the resolved settings of every row.
+        lines: Of the file's entries.
+    """
+    figure, at = recipe.figures[index], ("figures", index)
+    names = [other.name for other in recipe.figures[:index]]
+    if figure.name in names:
+        place = _place(recipe, lines, (*at, "name"))
+        raise UserError(f"{place}: figure {figure.name!r} is here a second time")
+    _require_known(recipe, lines, (*at, "kind"), "kind of figure", figure.kind, FIGURE_KINDS)
+    kind = FIGURE_KINDS[figure.kind]
+    measured = [name for name in MEASURES if MEASURES[name].by_epoch or not kind.by_epoch]
+    for number, quantity in enumerate(figure.quantities):
+        key = (*at, "quantities", number)
+        _require_known(recipe, lines, key, "quantity", quantity, measured)
+    for key in ("by", "across"):
+        given = getattr(figure, key)
+        if (given is not None) != (key in kind.settings):
+            place = _place(recipe, lines, (*at, key))
+            needed = "needs" if key in kind.settings else "takes no"
+            raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
+        if given is not None:
+            choices = [*_setting_names(), "row"]
+            choices += MEASURES if (figure.kind, key) == ("scatter", "across") else []
+            _require_known(recipe, lines, (*at, key), "setting", given, choices)
+    _groups(
+        {
+            key: Setting(value, _place(recipe, lines, (*at, "where", key)))
+            for key, value in figure.where.items()
+            if key != "row"
+        }
+    )
+    place = _place(recipe, lines, (*at, "where"))
+    chosen = [[row for row in rows if matches(figure.where, row)] for rows in settings]
+    if not any(chosen):
+        raise UserError(f"{place}: figure {figure.name!r}: no row has the settings of 'where'")
+    if figure.kind == "scatter":
+        return  # a point for each row, whatever its settings
+    for rows in chosen:
+        seen: dict[tuple[object, ...], object] = {}
+        for row in rows:
+            key = tuple(row.get(getattr(figure, name)) for name in kind.settings)
+            if key in seen:
+                raise UserError(
+                    f"{place}: figure {figure.name!r} would average over rows {seen[key]} and "
+                    f"{row['row']}: name in 'where' what tells them apart"
+                )
+            seen[key] = row["row"]
+
+
+def matches(where: Settings, settings: Settings) -> bool:
+    """Whether settings (with the row's name under `row`) are those a figure is drawn from."""
+    wanted = where | ({"row": str(where["row"])} if "row" in where else {})
+    return all(key in settings and settings[key] == value for key, value in wanted.items())
+
+
+def _setting_names() -> list[str]:
+    groups = (Compute, Data, Model, Feeding, *METHODS.values())
+    return [field for group in groups for field in group.model_fields]
+
+
+def _require_known(
+    recipe: Recipe,
+    lines: Mapping[strict_yaml.KeyPath, int],
+    at: strict_yaml.KeyPath,
+    what: str,
+    name: str,
+    choices: Iterable[str],
+) -> None:
+    if name not in choices:
+        raise UserError(
+            f"{_place(recipe, lines, at)}: no {what} {name!r}: {nearest(name, choices)}"
+        )
+
+
+def _place(
+    recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int], at: strict_yaml.KeyPath
+) -> str:
+    """File and line of an entry, or of the nearest one around it."""
+    around = (at[:end] for end in range(len(at), 0, -1))
+    return f"{recipe.path}:{next((lines[path] for path in around if path in lines), 1)}"

@@ -37,7 +37,8 @@ def conduct(
         overrides: Settings that win over the file's.
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
-        parallel: Runs at a time; None takes one a processor core, or one on a GPU.
+        parallel: Runs at a time; None takes one a processor core, or one on a GPU and where the
+            recipe measures time.
         fresh: Run again what is on disk too.
         dry_run: Print the resolved runs and an estimate of the time; run nothing.
 
@@ -53,7 +54,7 @@ def conduct(
     for spec in specs:
         models.check(spec.model.model, spec.data.image_size)
     gpu = environment.has_gpu()
-    parallel = parallel or (1 if gpu else environment.cores())
+    parallel = parallel or (1 if gpu or plan.alone else environment.cores())
     threads = None if gpu else max(1, environment.cores() // parallel)
     if dry_run:
         print(estimate.listing(specs, out, parallel))
@@ -88,9 +89,9 @@ def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) 
         ("json", table.as_json),
     ):
         store.write_text(folder / f"table.{ending}", render(made))
-    from keras_cnn import plots  # matplotlib takes a second to import
+    from keras_cnn import figures  # matplotlib takes a second to import
 
-    plots.draw(plan.title, results, folder)
+    figures.draw(plan, results, folder)
     print(table.markdown(made))
     print(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras")
 

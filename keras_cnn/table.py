@@ -5,33 +5,49 @@ from __future__ import annotations
 import csv
 import io
 import json
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keras_cnn.recipe import Recipe
+import numpy as np
+
+from keras_cnn import measures
+from keras_cnn.measures import MEASURES
+from keras_cnn.recipe import Recipe, Row
 from keras_cnn.store import Result
+
+ACCURACIES = ("train_accuracy", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One measure over the repeats of a row and variant, in the measure's unit.
+
+    Attributes:
+        best: Of the repeat with the best final test accuracy: what the deck's few-shot tables
+            print. None but for accuracies.
+        mean: None where an older result lacks the measure.
+        sd: Sample standard deviation; None for one repeat.
+        deck: What the slide prints.
+    """
+
+    best: float | None
+    mean: float | None
+    sd: float | None
+    deck: float | None
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row and variant over its repeats; accuracies in percent.
+    """One row and variant over its repeats.
 
     Attributes:
         row: The row's name.
         settings: What the table's columns show, by heading.
         variant: The variant's name.
         n: How many repeats.
-        best_train: Train accuracy of the repeat with the best final test accuracy.
-        best_test: Its test accuracy: what the deck prints.
-        mean_train: Mean final train accuracy.
-        mean_test: Mean final test accuracy.
-        sd_train: Sample standard deviation; None for one repeat.
-        sd_test: Likewise.
-        deck_train: What the slide prints.
-        deck_test: What the slide prints.
         comparable: Whether the slide's figures are of the same data, weights and settings.
+        measures: By name, every measure of `MEASURES`.
         runs: The folders' names.
     """
 
@@ -39,25 +55,27 @@ class Line:
     settings: dict[str, object]
     variant: str
     n: int
-    best_train: float
-    best_test: float
-    mean_train: float
-    mean_test: float
-    sd_train: float | None
-    sd_test: float | None
-    deck_train: float | None
-    deck_test: float | None
     comparable: bool
+    measures: dict[str, Figures]
     runs: list[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A recipe's table: `lines` under a `title`, a `caption`, and the `command` that gives it."""
+    """A recipe's table.
+
+    Attributes:
+        title: One line.
+        caption: What was measured on what.
+        command: What gives the table again.
+        shown: The measures a reader sees; CSV and JSON hold all.
+        lines: Rows and variants in the recipe's order.
+    """
 
     title: str
     caption: str
     command: str
+    shown: list[str]
     lines: list[Line]
 
 
@@ -78,138 +96,161 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
                 if (result.run["row"], result.run["variant"]) == (str(row.row), variant)
             ]
             if group:
-                lines.append(_line(recipe, row.deck.train_accuracy, row.deck.test_accuracy, group))
-    return Table(recipe.title, _caption(results), command, lines)
+                lines.append(_line(recipe, row, group))
+    return Table(recipe.title, _caption(recipe, results), command, recipe.measures, lines)
 
 
-def _line(
-    recipe: Recipe, deck_train: float | None, deck_test: float | None, group: Sequence[Result]
-) -> Line:
-    first = group[0].run
-    flat = {**first["data"], **first["model"], **first["training"]}
-    train = [100 * result.metrics["train_accuracy"] for result in group]
-    test = [100 * result.metrics["test_accuracy"] for result in group]
-    best = max(range(len(group)), key=test.__getitem__)
+def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
+    first = group[0]
     return Line(
-        row=first["row"],
-        settings={heading: flat[setting] for heading, setting in recipe.columns.items()},
-        variant=first["variant"],
+        row=first.run["row"],
+        settings={heading: first.settings[name] for heading, name in recipe.columns.items()},
+        variant=first.run["variant"],
         n=len(group),
-        best_train=train[best],
-        best_test=test[best],
-        mean_train=statistics.fmean(train),
-        mean_test=statistics.fmean(test),
-        sd_train=statistics.stdev(train) if len(group) > 1 else None,
-        sd_test=statistics.stdev(test) if len(group) > 1 else None,
-        deck_train=deck_train,
-        deck_test=deck_test,
-        comparable=first["comparable"],
+        comparable=first.run["comparable"],
+        measures={name: _figures(name, row, group) for name in MEASURES},
         runs=[result.folder.name for result in group],
     )
 
 
-def _caption(results: Sequence[Result]) -> str:
-    """What was measured on what: data, weights, profile, backend and machine."""
+def _figures(name: str, row: Row, group: Sequence[Result]) -> Figures:
+    values = [measures.final(result, name) for result in group]
+    deck = getattr(row.deck, name, None)
+    if None in values:
+        return Figures(None, None, None, deck)
+    best = max(range(len(group)), key=lambda index: group[index].metrics["test_accuracy"])
+    return Figures(
+        best=values[best] if name in ACCURACIES else None,
+        mean=float(np.mean(values)),  # nan where a run diverged
+        sd=float(np.std(values, ddof=1)) if len(values) > 1 and MEASURES[name].varies else None,
+        deck=deck,
+    )
+
+
+def _caption(recipe: Recipe, results: Sequence[Result]) -> str:
+    """What was measured on what, by which software and machine, and how to read the figures."""
     first = results[0]
-    run, where = first.run, first.environment
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    machines = sorted(
-        {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
-    )
-    weights = run["model"]["weights"]
-    weights = weights if weights in ("random", "pretrained") else Path(weights).name
-    name = run["data"]["data"]
-    return (
-        f"Profile {run['profile']}: data {Path(name).name or name}, "
-        f"{first.metrics['train_images']} training and {first.metrics['test_images']} test images, "
-        f"{run['data']['image_size']} pixels; {run['model']['model']} from {weights} weights; "
-        f"backend {where['backend']} ({versions}), device {', '.join(machines)}. "
-        "Accuracies in percent after the last epoch; ± is the sample standard deviation."
-    )
+    versions = {
+        name: version for r in results for name, version in r.environment["versions"].items()
+    }
+    machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
+    models = {
+        f"{r.run['model']['model']} from {_weights(r.run['model']['weights'])} weights"
+        for r in results
+    }
+    backends = {r.environment["backend"] for r in results}
+    plural = "s" if len(backends) > 1 else ""
+    sentences = [
+        f"Profile {first.run['profile']}: data {_data(first)}, "
+        f"{first.metrics['train_images']:,} training and {first.metrics['test_images']:,} test "
+        f"images, {first.run['data']['image_size']} pixels; {_listed(models)}; "
+        f"backend{plural} {_listed(backends)} "
+        f"({', '.join(f'{name} {version}' for name, version in versions.items())}), "
+        f"device {_listed(machines)}.",
+        "Accuracies in percent, after the last epoch; ± is the sample standard deviation.",
+    ]
+    if set(recipe.measures) & set(ACCURACIES):
+        sentences.append("Best of n is the repeat with the best test accuracy.")
+    if any(row.deck.model_fields_set for row in recipe.rows):
+        sentences.append(f"The deck's figures: {recipe.deck_figures}.")
+    return " ".join([*sentences, recipe.note]).strip()
+
+
+def _data(result: Result) -> str:
+    name = result.run["data"]["data"]
+    return Path(name).name or name
+
+
+def _weights(weights: str) -> str:
+    return weights if weights in ("random", "pretrained") else Path(weights).name
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def markdown(table: Table) -> str:
     """The table as Markdown, readable as it stands."""
-    comparable = all(line.comparable for line in table.lines)
-    headings = ["row", *table.lines[0].settings, "variant", "n"]
-    headings += ["train, best of n", "test, best of n", "train, mean", "test, mean"]
-    headings += ["train, deck", "test, deck"] if comparable else []
-    rows = [
-        [
-            line.row,
-            *(_setting(value) for value in line.settings.values()),
-            line.variant,
-            str(line.n),
-            _percent(line.best_train),
-            _percent(line.best_test),
-            _spread(line.mean_train, line.sd_train),
-            _spread(line.mean_test, line.sd_test),
-            *((_whole(line.deck_train), _whole(line.deck_test)) if comparable else ()),
-        ]
-        for line in table.lines
+    lines = table.lines
+    on_slide = [
+        name for name in table.shown if any(line.measures[name].deck is not None for line in lines)
     ]
-    parts = [f"# {table.title}", table.caption, _grid(headings, rows)]
-    if not comparable:
+    comparable = all(line.comparable for line in lines)
+    columns = {"row": [line.row for line in lines]}
+    for heading in lines[0].settings:
+        columns[heading] = [_setting(line.settings[heading]) for line in lines]
+    columns["variant"] = [line.variant for line in lines]
+    columns["n"] = [str(line.n) for line in lines]
+    for name in table.shown:
+        of_lines = [line.measures[name] for line in lines]
+        means = [figures.mean for figures in of_lines if figures.mean is not None]
+        places = measures.decimals(name, means)
+        heading = _heading(name)
+        if name in ACCURACIES:
+            columns[f"{heading}, best of n"] = [
+                measures.written(figures.best, None, places) for figures in of_lines
+            ]
+        columns[f"{heading}, mean" if MEASURES[name].varies else heading] = [
+            measures.written(figures.mean, figures.sd, places) for figures in of_lines
+        ]
+        if comparable and name in on_slide:
+            columns[f"{heading}, deck"] = [_deck(figures) for figures in of_lines]
+    parts = [f"# {table.title}", table.caption, _grid(columns)]
+    if on_slide and not comparable:
+        by_row = {line.row: line.measures for line in lines}
+        slide = {"row": list(by_row)}
+        for name in on_slide:
+            slide[f"{_heading(name)}, deck"] = [_deck(figures[name]) for figures in by_row.values()]
         parts += [
             "The slide's own figures, from CINIC-10 and the weights and settings of the deck: "
             "another measurement, not comparable with the table above.",
-            _grid(["row", "train, deck", "test, deck"], _deck_rows(table.lines)),
+            _grid(slide),
         ]
     parts.append(f"Again with: `{table.command}`")
     return "\n\n".join(parts) + "\n"
 
 
 def comma_separated(table: Table) -> str:
-    """The table as CSV, one line a row and variant, figures in full."""
+    """The table as CSV, one line a row and variant, every measure in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    figures = [name for name in Line.__dataclass_fields__ if name not in ("settings", "runs")]
-    writer.writerow([*table.lines[0].settings, *figures])
+    kinds = list(Figures.__dataclass_fields__)
+    headings = [f"{name}_{kind}" for name in MEASURES for kind in kinds]
+    writer.writerow([*table.lines[0].settings, "row", "variant", "n", "comparable", *headings])
     for line in table.lines:
-        writer.writerow([*line.settings.values(), *(getattr(line, name) for name in figures)])
+        figures = [getattr(line.measures[name], kind) for name in MEASURES for kind in kinds]
+        writer.writerow(
+            [*line.settings.values(), line.row, line.variant, line.n, line.comparable, *figures]
+        )
     return text.getvalue()
 
 
 def as_json(table: Table) -> str:
-    """The table as JSON, with the folders each line is made from."""
-    content = {
-        "title": table.title,
-        "caption": table.caption,
-        "command": table.command,
-        "lines": [vars(line) for line in table.lines],
-    }
-    return json.dumps(content, indent=2) + "\n"
+    """The table as JSON, every measure in full, with the folders each line is made from."""
+    return json.dumps(asdict(table), indent=2) + "\n"
 
 
-def _deck_rows(lines: Sequence[Line]) -> list[list[str]]:
-    decks = {line.row: (line.deck_train, line.deck_test) for line in lines}
-    return [[row, _whole(train), _whole(test)] for row, (train, test) in decks.items()]
+def _grid(columns: Mapping[str, Sequence[str]]) -> str:
+    widths = [max(map(len, [heading, *cells])) for heading, cells in columns.items()]
 
-
-def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
+    def line(cells: Iterable[str]) -> str:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         return f"| {' | '.join(padded)} |"
 
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([line(headings), rule, *map(line, rows)])
+    return "\n".join([line(columns), rule, *map(line, zip(*columns.values(), strict=True))])
 
 
 def _setting(value: object) -> str:
     if value is None:
-        return "all"
+        return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float) -> str:
-    return f"{value:.1f}"
+def _heading(name: str) -> str:
+    """With the unit, but that of accuracies, which the caption gives."""
+    return MEASURES[name].label if name in ACCURACIES else MEASURES[name].heading
 
 
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
-
-
-def _spread(mean: float, sd: float | None) -> str:
-    return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
+def _deck(figures: Figures) -> str:
+    return "-" if figures.deck is None else f"{figures.deck:g}"

@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 def test_backend(backend):
     pytest.importorskip(backend)
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "every_backend", str(TESTS)],
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "every_backend", str(TESTS)],
         env={**os.environ, "KERAS_BACKEND": backend},
         capture_output=True,
         text=True,

@@ -279,8 +279,8 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
         rows = list(csv.DictReader(file))
     assert [row["variant"] for row in rows] == ["as_run", "corrected"]
     content = json.loads((finished.folder / "table.json").read_text())
-    best = [float(row["best_test"]) for row in rows]
-    assert best == [line["best_test"] for line in content["lines"]]
+    best = [float(row["test_accuracy_best"]) for row in rows]
+    assert best == [line["measures"]["test_accuracy"]["best"] for line in content["lines"]]
     for folder, accuracy in zip(finished.runs, best, strict=True):
         assert 100 * store.read(folder).metrics["test_accuracy"] == accuracy
     pictures = ["row-4-curves", "row-4-as_run-confusion", "row-4-corrected-confusion"]

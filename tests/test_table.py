@@ -3,12 +3,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
 
-from keras_cnn import plots, recipe, table
+from keras_cnn import recipe, table
 from keras_cnn.store import Result
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
@@ -38,6 +37,8 @@ def results(tmp_path, profile="deck", repeats=3):
             "test_accuracy": test,
             "train_images": 1000,
             "test_images": 1000,
+            "seconds": 100 + run.repeat,
+            "parameters": 1149770,
         }
         where = {
             "backend": "torch",
@@ -56,13 +57,15 @@ def test_best_is_the_run_with_the_best_test_accuracy_and_spread_is_the_samples(t
     plan, made = results(tmp_path)
     as_run, corrected = table.build(plan, made, "a command").lines
     assert (as_run.variant, as_run.n) == ("as_run", 3)
-    assert as_run.best_test == pytest.approx(62)
-    assert as_run.best_train == pytest.approx(90)  # of the same run, not the best train accuracy
+    assert as_run.measures["test_accuracy"].best == pytest.approx(62)
+    # of the same run, not the best train accuracy
+    assert as_run.measures["train_accuracy"].best == pytest.approx(90)
     for line in (as_run, corrected):
         values = 100 * np.array(TEST_ACCURACIES[line.variant])
-        assert line.mean_test == pytest.approx(values.mean())
-        assert line.sd_test == pytest.approx(np.sqrt(((values - values.mean()) ** 2).sum() / 2))
-    assert (as_run.deck_train, as_run.deck_test) == (100, 63)
+        test = line.measures["test_accuracy"]
+        assert test.mean == pytest.approx(values.mean())
+        assert test.sd == pytest.approx(np.sqrt(((values - values.mean()) ** 2).sum() / 2))
+    assert [as_run.measures[f"{split}_accuracy"].deck for split in ("train", "test")] == [100, 63]
 
 
 def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measurement(tmp_path):
@@ -71,8 +74,8 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     line = next(line for line in text.splitlines() if "as_run" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
-        "4", "adam", "0.0001", "step", "as_run", "3", "90.0", "62.0", "96.3 ± 5.5", "51.0 ± 10.5",
-        "100", "63",
+        "4", "adam", "0.0001", "step", "as_run", "3", "90.0", "96.3 ± 5.5", "100",
+        "62.0", "51.0 ± 10.5", "63",
     ]  # fmt: skip
     assert "not comparable" not in text and "`a command`" in text
 
@@ -87,7 +90,7 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
 def test_one_repeat_has_no_spread(tmp_path):
     plan, made = results(tmp_path, repeats=1)
     built = table.build(plan, made, "a command")
-    assert built.lines[0].sd_test is None
+    assert built.lines[0].measures["test_accuracy"].sd is None
     assert "±" not in next(x for x in table.markdown(built).splitlines() if "corrected" in x)
 
 
@@ -98,38 +101,47 @@ def test_csv_and_json_hold_the_figures_in_full(tmp_path):
     content = json.loads(table.as_json(built))
     assert len(rows) == len(content["lines"]) == 2
     for row, line in zip(rows, content["lines"], strict=True):
-        assert float(row["sd_test"]) == line["sd_test"]
+        for name in ("test_accuracy", "seconds"):
+            for kind in ("mean", "sd"):
+                assert float(row[f"{name}_{kind}"]) == line["measures"][name][kind]
+        assert row["test_loss_mean"] == ""  # these results have none
         assert row["learning rate"] == "0.0001"
     assert content["lines"][0]["runs"] == [f"4-as_run-{n}-0" for n in range(3)]
+    assert content["lines"][0]["measures"]["seconds"]["mean"] == 101
 
 
-def test_pictures_are_drawn_once_and_again_when_a_run_changed(tmp_path):
+def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
     plan, made = results(tmp_path)
-    pictures = plots.draw(plan.title, made, tmp_path)
-    assert {picture.name for picture in pictures} == {
-        "row-4-curves.png",
-        "row-4-as_run-confusion.png",
-        "row-4-corrected-confusion.png",
-    }
-    before = {picture: picture.stat().st_mtime_ns for picture in pictures}
-    plots.draw(plan.title, made, tmp_path)
-    assert before == {picture: picture.stat().st_mtime_ns for picture in pictures}
-    shutil.rmtree(made[0].folder)  # an as_run run made anew
-    made[0].folder.mkdir()
-    plots.draw(plan.title, made, tmp_path)
-    changed = {p.name for p in pictures if p.stat().st_mtime_ns != before[p]}
-    assert changed == {"row-4-curves.png", "row-4-as_run-confusion.png"}
+    shown = ["seconds", "parameters", "processor_use", "test_loss"]
+    deck = recipe.Deck(seconds=123.9)
+    rows = [row.model_copy(update={"deck": deck}) for row in plan.rows]
+    plan = plan.model_copy(
+        update={"measures": shown, "rows": rows, "note": "A note.", "deck_figures": "guessed"}
+    )
+    text = table.markdown(table.build(plan, made, "a command"))
+    heading, _, line, *_ = (line for line in text.splitlines() if line.startswith("|"))
+    cells = [[cell.strip() for cell in text.strip("|").split("|")][6:] for text in (heading, line)]
+    assert cells[0] == [
+        "seconds of training, mean", "seconds of training, deck", "parameters",
+        "processor use, cores, mean", "test loss, mean",
+    ]  # fmt: skip
+    # parameters are the same in every run; these results know of no processor use
+    assert cells[1] == ["101.0 ± 1.0", "123.9", "1,149,770", "-", "-"]
+    assert "A note." in text and "The deck's figures: guessed." in text
 
 
-def test_the_band_is_one_sample_standard_deviation(tmp_path):
-    _, made = results(tmp_path)
-    group = [result for result in made if result.run["variant"] == "as_run"]
-    figure = plots.curves("title", {"as_run": group})
-    accuracy = figure.axes[0]
-    line = next(line for line in accuracy.lines if line.get_label() == "test")
-    values = 100 * np.array(TEST_ACCURACIES["as_run"])
-    assert line.get_ydata()[-1] == pytest.approx(values.mean())
-    band = accuracy.collections[1].get_paths()[0].vertices
-    at_end = band[band[:, 0] == 3][:, 1]
-    assert at_end.max() == pytest.approx(values.mean() + values.std(ddof=1))
-    assert at_end.min() == pytest.approx(values.mean() - values.std(ddof=1))
+def test_small_figures_keep_three_digits(tmp_path):
+    plan, made = results(tmp_path)
+    for result in made:
+        result.metrics["seconds"] /= 1000
+    plan = plan.model_copy(update={"measures": ["seconds"]})
+    text = table.markdown(table.build(plan, made, "a command"))
+    assert "| 0.101 ± 0.001 " in text
+
+
+def test_a_diverged_run_is_shown_as_such(tmp_path):
+    plan, made = results(tmp_path)
+    for result in made:
+        result.metrics["test_loss"] = float("nan")
+    plan = plan.model_copy(update={"measures": ["test_loss"]})
+    assert "| nan ± nan " in table.markdown(table.build(plan, made, "a command"))

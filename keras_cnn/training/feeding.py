@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_cnn.data import Split
+from keras_cnn.errors import UserError
 from keras_cnn.settings import Feeding
 from keras_cnn.training.feed import Feed, Reshuffle
 
@@ -28,6 +29,9 @@ def batches(
         test_batch_size: Of testing.
         seed: Of the order of the training images, drawn anew each epoch.
 
+    Raises:
+        UserError: Dropping the last batch would leave none.
+
     Yields:
         Training batches, test batches, and the callbacks that go with them.
     """
@@ -39,6 +43,11 @@ def batches(
             [Reshuffle(train_batches)],
         )
         return
+    if feeding.drop_last and len(train.labels) < batch_size:
+        raise UserError(
+            f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is "
+            f"{batch_size}"
+        )
     from keras_cnn.training import loader  # imports torch, on every backend
 
     # The data's own files may be of any size and format: PNG of the images in use, as in the deck.

@@ -1,0 +1,78 @@
+"""What a run's result measures: names, units, digits. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_cnn.store import Result
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a run.
+
+    Attributes:
+        label: What it is, in words.
+        unit: Of the figures shown; empty for a pure number.
+        scale: From the result's figure to the one shown.
+        decimals: Written; None takes what gives a column's smallest figure three digits,
+            and at least one.
+        by_epoch: It stands in the history under the same name, too.
+        varies: Repeats differ in it.
+    """
+
+    label: str
+    unit: str = ""
+    scale: float = 1.0
+    decimals: int | None = None
+    by_epoch: bool = False
+    varies: bool = True
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+
+MEASURES: dict[str, Measure] = {
+    "train_accuracy": Measure("train accuracy", "percent", 100, 1, by_epoch=True),
+    "test_accuracy": Measure("test accuracy", "percent", 100, 1, by_epoch=True),
+    "train_loss": Measure("train loss", decimals=3, by_epoch=True),
+    "test_loss": Measure("test loss", decimals=3, by_epoch=True),
+    "seconds": Measure("seconds of training"),
+    "seconds_an_epoch": Measure("seconds an epoch"),
+    "parameters": Measure("parameters", decimals=0, varies=False),
+    "processor_use": Measure("processor use", "cores", decimals=2),
+    "peak_memory_megabytes": Measure("peak memory", "megabytes", decimals=0),
+}
+
+
+def final(result: Result, name: str) -> float | None:
+    """A run's final figure in the measure's unit; None where an older result lacks it."""
+    value = result.metrics.get(name)
+    return None if value is None else MEASURES[name].scale * value
+
+
+def by_epoch(result: Result, name: str) -> list[float]:
+    """A run's figure after each epoch, in the measure's unit."""
+    return [MEASURES[name].scale * record[name] for record in result.history]
+
+
+def decimals(name: str, figures: Sequence[float]) -> int:
+    """How many decimals to write figures with that stand under one another."""
+    fixed = MEASURES[name].decimals
+    if fixed is not None:
+        return fixed
+    smallest = min((abs(figure) for figure in figures if figure and isfinite(figure)), default=1.0)
+    return min(max(2 - floor(log10(smallest)), 1), 4)
+
+
+def written(mean: float | None, sd: float | None, places: int) -> str:
+    """`61.0 ± 0.4`; without the spread where there is none, `-` where there is no figure."""
+    if mean is None:
+        return "-"
+    return f"{mean:,.{places}f}" if sd is None else f"{mean:,.{places}f} ± {sd:,.{places}f}"

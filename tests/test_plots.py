@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import shutil
+
+import matplotlib.colors
+import numpy as np
+import pytest
+
+from keras_cnn import figures, plots, recipe
+from keras_cnn.errors import UserError
+from keras_cnn.plots import Picture
+from keras_cnn.store import Result
+
+RECIPE = """\
+title: A recipe
+measures: [seconds, test_accuracy]
+columns: {penalty: l2}
+settings: {model: baseline, weights: random, epochs: 3}
+variants:
+  as_run: {eval_mode_sticks: true}
+  corrected: {}
+profiles:
+  deck: {}
+  mini: {settings: {data: digits}}
+figures:
+  - name: by_penalty
+    kind: lines
+    where: {dropout: 0}
+    by: l2
+    quantities: [test_accuracy, test_loss]
+  - name: grid
+    kind: heat_map
+    by: dropout
+    across: l2
+rows:
+  - row: 1
+    settings: {dropout: 0.0, l2: 0.0}
+    deck: {seconds: 70}
+  - row: 2
+    settings: {dropout: 0.0, l2: 0.1}
+    deck: {seconds: 80}
+  - row: 3
+    settings: {dropout: 0.5, l2: 0.0}
+  - row: 4
+    settings: {dropout: 0.5, l2: 0.1}
+"""
+N = 4
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The recipe, and results of it with other figures in every run and epoch."""
+
+    def make(profile="deck", text=RECIPE):
+        path = tmp_path / "trial.yaml"
+        path.write_text(text)
+        plan = recipe.read(str(path))
+        random = np.random.default_rng(0)
+        results = []
+        for run in recipe.runs(plan, profile, repeats=N):
+            folder = tmp_path / f"{run.row}-{run.variant}-{run.repeat}-0"
+            folder.mkdir(exist_ok=True)
+            names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+            history = [
+                {"epoch": epoch, **dict(zip(names, random.random(4).tolist(), strict=True))}
+                for epoch in (1, 2, 3)
+            ]
+            metrics = {
+                **{name: history[-1][name] for name in names},
+                "seconds": 60 + 10 * int(run.row) + run.repeat,
+                "parameters": 10 ** int(run.row),
+            }
+            where = {"backend": "torch", "versions": {}, "device": "cpu", "processor": "a one"}
+            confusion = [[9, 1], [2, 8]]
+            results.append(
+                Result(folder, run.model_dump(), where, history, metrics, ["a", "b"], confusion)
+            )
+        return plan, results
+
+    return make
+
+
+def drawn(plan, results, **settings):
+    figure = recipe.Figure(name="trial", **settings)
+    return plots.KINDS[figure.kind](Picture(plan, figure, results))
+
+
+def of(results, row, variant):
+    return [r for r in results if (r.run["row"], r.run["variant"]) == (row, variant)]
+
+
+def series(group, quantity):
+    """(repeats, epochs)"""
+    return np.array([[record[quantity] for record in result.history] for result in group])
+
+
+def ends(container):
+    """Lower and upper end of each error bar."""
+    return np.array([[segment[0], segment[-1]] for segment in container[2][0].get_segments()])
+
+
+def test_every_kind_of_recipes_is_drawn_by_the_function_of_its_name():
+    assert plots.KINDS.keys() == recipe.FIGURE_KINDS.keys()
+
+
+def test_curves_have_a_band_of_one_sample_standard_deviation(made):
+    plan, results = made()
+    group = of(results, "1", "as_run")
+    panel = drawn(plan, group, kind="curves").axes[0]
+    line = next(line for line in panel.lines if line.get_label() == "test")
+    values = 100 * series(group, "test_accuracy")
+    assert line.get_ydata() == pytest.approx(values.mean(axis=0))
+    band = panel.collections[1].get_paths()[0].vertices
+    at_end = band[band[:, 0] == 3][:, 1]
+    assert at_end.max() == pytest.approx(values[:, -1].mean() + values[:, -1].std(ddof=1))
+    assert at_end.min() == pytest.approx(values[:, -1].mean() - values[:, -1].std(ddof=1))
+
+
+def test_runs_shows_each_run_and_the_mean_of_the_quantities_asked_for(made):
+    plan, results = made()
+    group = of(results, "1", "as_run")
+    (panel,) = drawn(plan, group, kind="runs", quantities=["test_loss"]).axes
+    values = series(group, "test_loss")
+    *each, mean = panel.lines
+    assert [line.get_ydata() for line in each] == [pytest.approx(run) for run in values]
+    assert mean.get_ydata() == pytest.approx(values.mean(axis=0))
+    assert mean.get_linestyle() == "--"
+    families = drawn(plan, group, kind="runs").axes
+    assert [panel.get_ylabel() for panel in families] == ["accuracy, percent", "loss"]
+
+
+def test_variants_stand_side_by_side_on_shared_axes(made):
+    plan, results = made()
+    rows = [r for r in results if r.run["row"] == "1"][:-1]  # one repeat of corrected is missing
+    upper_left, upper_right, *_ = drawn(plan, rows, kind="curves").axes
+    assert upper_left.get_title() == "as_run, n = 4"
+    assert upper_right.get_title() == "corrected, n = 3"
+    assert upper_left.get_shared_y_axes().joined(upper_left, upper_right)
+    assert upper_left.get_ylim() == upper_right.get_ylim()
+
+
+@pytest.mark.parametrize("band", [True, False])
+def test_lines_are_means_told_apart_by_a_setting(made, band):
+    plan, results = made()
+    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    figure = drawn(
+        plan, group, kind="lines", by="l2", quantities=["test_loss", "test_accuracy"], band=band
+    )
+    loss, accuracy = figure.axes
+    for line, row in zip(accuracy.lines, ("1", "2"), strict=True):
+        values = 100 * series(of(results, row, "as_run"), "test_accuracy")
+        assert line.get_ydata() == pytest.approx(values.mean(axis=0))
+    assert len(loss.collections) == (2 if band else 0)
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "penalty"  # as the table's column is called
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1"]
+
+
+def test_bars_have_the_runs_spread_and_the_decks_figures_only_for_the_same_measurement(made):
+    plan, results = made()
+    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    settings = {"kind": "bars", "by": "l2", "quantities": ["seconds"]}
+    (panel,) = drawn(plan, group, **settings).axes
+    heights = {bar.get_height() for bar in panel.patches}
+    assert heights == {71.5, 81.5, 70, 80}  # ours: 60 + 10 row + 0, 1, 2, 3
+    sd = np.std([0, 1, 2, 3], ddof=1)
+    errors = [c.errorbar for c in panel.containers if getattr(c, "errorbar", None)]
+    assert [ends(error)[0, :, 1].tolist() for error in errors] == [
+        pytest.approx([71.5 - sd, 71.5 + sd]),
+        pytest.approx([81.5 - sd, 81.5 + sd]),
+    ]
+    assert panel.get_ylim()[0] == 0
+    plan, results = made("mini")
+    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    figure = drawn(plan, group, **settings)
+    assert {bar.get_height() for bar in figure.axes[0].patches} == {71.5, 81.5}
+    assert "digits" in figure.get_supxlabel() and "mini" in figure.get_supxlabel()
+
+
+def test_bars_of_names_lie_so_that_the_names_can_be_read(made):
+    plan, results = made("mini")
+    (panel,) = drawn(
+        plan,
+        [r for r in results if r.run["variant"] == "as_run"],
+        kind="bars",
+        by="row",
+        quantities=["seconds"],
+    ).axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["1", "2", "3", "4"]
+    assert [bar.get_width() for bar in panel.patches] == [71.5, 81.5, 91.5, 101.5]
+
+
+def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
+    plan, results = made("mini")
+    group = [r for r in results if r.run["variant"] == "as_run"]
+    settings = {"kind": "scatter", "by": "dropout", "across": "parameters"}
+    linear, log = drawn(plan, group, quantities=["seconds"], **settings).axes
+    assert (linear.get_xscale(), log.get_xscale()) == ("linear", "log")
+    for panel in (linear, log):
+        first, second = (container[0].get_xydata().tolist() for container in panel.containers)
+        assert first == [[10, 71.5], [100, 81.5]]
+        assert second == [[1000, 91.5], [10000, 101.5]]
+    sd = np.std([0, 1, 2, 3], ddof=1)
+    assert ends(linear.containers[0])[0, :, 1] == pytest.approx([71.5 - sd, 71.5 + sd])
+    narrow = [r for r in group if r.run["row"] in ("1", "2")]
+    assert len(drawn(plan, narrow, quantities=["seconds"], **settings).axes) == 1
+
+
+def test_heat_map_writes_mean_and_spread_where_they_belong(made):
+    plan, results = made()
+    missing = [r for r in results if r.run["row"] != "4"]
+    figure = drawn(plan, missing, kind="heat_map", by="dropout", across="l2")
+    means = []
+    for panel, variant in zip(figure.axes[:2], ("as_run", "corrected"), strict=True):
+        cells = {text.get_position(): text.get_text() for text in panel.texts}
+        expected = {}
+        for row, at in (("1", (0, 0)), ("2", (1, 0)), ("3", (0, 1))):
+            values = 100 * series(of(results, row, variant), "test_accuracy")[:, -1]
+            means.append(values.mean())
+            expected[at] = f"{values.mean():.1f}\n± {values.std(ddof=1):.1f}"
+        assert cells == expected
+        assert [text.get_text() for text in panel.get_xticklabels()] == ["0", "0.1"]
+        assert panel.get_xlabel() == "penalty"
+    # The same colour is the same figure in both.
+    assert [panel.images[0].get_clim() for panel in figure.axes[:2]] == [
+        pytest.approx((min(means), max(means)))
+    ] * 2
+
+
+def test_interval_is_students(made):
+    # Quantiles at 0.975 from printed tables of Student's t with 1, 2, 3 and 9 degrees of freedom.
+    for n, quantile in ((2, 12.706), (3, 4.303), (4, 3.182), (10, 2.262)):
+        assert plots.half_width(2.0, n) == pytest.approx(quantile * 2 / np.sqrt(n), rel=2e-4)
+    plan, results = made()
+    group = of(results, "1", "as_run")
+    upper, lower = drawn(plan, group, kind="interval").axes
+    finals = 100 * series(group, "test_accuracy")[:, -1]
+    (bars,) = upper.containers
+    reach = [
+        t * finals[:n].std(ddof=1) / np.sqrt(n) for n, t in ((2, 12.7062), (3, 4.3027), (4, 3.1824))
+    ]
+    means = [finals[:n].mean() for n in (2, 3, 4)]
+    assert bars[0].get_ydata() == pytest.approx(means)
+    for n, (low, high) in enumerate(ends(bars)[:, :, 1]):
+        assert (low, high) == pytest.approx((means[n] - reach[n], means[n] + reach[n]), rel=1e-3)
+    assert lower.lines[0].get_ydata() == pytest.approx(reach, rel=1e-3)
+    # With the spread of all four, four runs buy what they bought.
+    assert lower.lines[1].get_ydata()[-1] == pytest.approx(reach[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["curves", "runs", "interval", "bars", "lines", "heat_map"])
+def test_one_run_that_diverged_is_drawn(made, kind, tmp_path):
+    plan, results = made()
+    (only, *_) = of(results, "1", "as_run")
+    for record in [*only.history, only.metrics]:
+        record.update(test_loss=float("nan"))
+    settings = {
+        key: value
+        for key, value in {"by": "dropout", "across": "l2"}.items()
+        if key in recipe.FIGURE_KINDS[kind].settings
+    }
+    for quantity in ("test_loss", "test_accuracy"):
+        figure = drawn(plan, [only], kind=kind, quantities=[quantity], **settings)
+        figure.savefig(tmp_path / "picture.png")
+
+
+def test_names_keep_colours_apart_and_numbers_are_in_order():
+    names = plots._styles(["torch", "tensorflow", "jax"])
+    assert len({style["color"] for style in names.values()}) == 3
+    assert len({style["linestyle"] for style in names.values()}) == 3
+    numbers = plots._styles([0.01, 0.001, 0.1])
+    light = {
+        value: np.dot(matplotlib.colors.to_rgb(style["color"]), (0.299, 0.587, 0.114))
+        for value, style in numbers.items()
+    }
+    assert light[0.001] < light[0.01] < light[0.1]  # readable in grey, too
+
+
+def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_changed(
+    made, tmp_path
+):
+    plan, results = made()
+    pictures = figures.draw(plan, results, tmp_path)
+    assert [picture.name for picture in pictures] == ["by_penalty.png", "grid.png"]
+
+    def times():
+        return {picture.name: picture.stat().st_mtime_ns for picture in pictures}
+
+    before = times()
+    figures.draw(plan, results, tmp_path)
+    assert times() == before
+    folder = of(results, "3", "as_run")[0].folder  # in the grid alone
+    shutil.rmtree(folder)
+    folder.mkdir()
+    figures.draw(plan, results, tmp_path)
+    after = times()
+    assert after["by_penalty.png"] == before["by_penalty.png"]
+    assert after["grid.png"] != before["grid.png"]
+    figures.draw(plan.model_copy(update={"title": "Another"}), results, tmp_path)
+    assert all(times()[name] != after[name] for name in after)
+
+
+def test_a_figure_without_a_finished_run_is_skipped(made, tmp_path):
+    plan, results = made()
+    pictures = figures.draw(plan, of(results, "4", "as_run"), tmp_path)
+    assert [picture.name for picture in pictures] == ["grid.png"]
+
+
+def test_a_recipe_without_figures_gets_each_rows_curves_and_confusion_matrices(made, tmp_path):
+    plan, results = made()
+    plan = plan.model_copy(update={"figures": []})
+    pictures = figures.draw(plan, [r for r in results if r.run["row"] == "4"], tmp_path)
+    assert {picture.name for picture in pictures} == {
+        "row-4-curves.png",
+        "row-4-as_run-confusion.png",
+        "row-4-corrected-confusion.png",
+    }
+    assert all(picture.is_file() for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("[seconds, test_accuracy]", "[secondss]", 2, "'seconds'"),
+        ("    kind: lines", "    kind: line", 13, "'lines'"),
+        ("    kind: lines", "    kynd: lines", 13, "'kind'"),
+        ("    kind: lines", "    kind: lines\n    bands: false", 14, "'band'"),
+        ("    where: {dropout: 0}", "    where: {dropuot: 0}", 14, "'dropout'"),
+        ("    where: {dropout: 0}", "    where: {dropout: much}", 14, "'much'"),
+        ("    where: {dropout: 0}", "    where: {dropout: 0.2}", 14, "no row has"),
+        ("    where: {dropout: 0}", "    where: {row: 5}", 14, "no row has"),
+        ("    where: {dropout: 0}\n", "", 12, "rows 1 and 3"),
+        ("    by: l2", "    by: l22", 15, "'l2'"),
+        ("    by: l2\n", "", 12, "needs 'by'"),
+        ("    by: l2", "    by: l2\n    across: dropout", 16, "takes no 'across'"),
+        ("    across: l2", "    across: parameters", 20, "'parameters'"),
+        ("test_accuracy, test_loss]", "test_acuracy]", 16, "'test_accuracy'"),
+        ("test_accuracy, test_loss]", "seconds]", 16, "'seconds'"),  # not by epoch
+        ("name: grid", "name: by_penalty", 17, "second time"),
+        ("name: grid", "name: a/b", 17, "pattern"),
+    ],
+)
+def test_a_wrong_figure_names_file_line_and_the_nearest_right_name(tmp_path, old, new, line, words):
+    assert RECIPE.count(old) == 1
+    path = tmp_path / "trial.yaml"
+    path.write_text(RECIPE.replace(old, new))
+    with pytest.raises(UserError) as raised:
+        recipe.read(str(path))
+    text = str(raised.value)
+    assert f"trial.yaml:{line}:" in text and words in text and "\n" not in text
+
+
+def test_a_figure_may_show_one_row(made):
+    plan, _ = made(text=RECIPE.replace("where: {dropout: 0}", "where: {row: 2}"))
+    settings = [{"row": str(row.row)} for row in plan.rows]
+    matching = [row["row"] for row in settings if recipe.matches(plan.figures[0].where, row)]
+    assert matching == ["2"]
