@@ -73,7 +73,9 @@ def _rows(plan: Recipe, results: Sequence[Result]) -> Wanted:
         curves = Picture(plan, figure, of_row)
         wanted[f"row-{row}-curves.png"] = (of_row, partial(plots.curves, curves))
         for variant, group in curves.variants.items():
-            heading = f"{plan.title}\nrow {row}, {variant}"
+            settings = group[0].settings
+            data = Path(settings["data"]).name
+            heading = f"Row {row}, {variant}: {settings['model']} on {data}"
             matrix = partial(plots.confusion, heading, group)
             wanted[f"row-{row}-{variant}-confusion.png"] = (group, matrix)
     return wanted

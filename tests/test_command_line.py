@@ -236,7 +236,7 @@ def test_recipes_lists_slides_title_and_runs(capsys):
     lines = capsys.readouterr().out.splitlines()
     convnext = next(line for line in lines if line.startswith("fewshot_convnext"))
     assert "17, 18, 23" in convnext and "6 rows x 2 variants x 5" in convnext
-    assert "ConvNeXt-Tiny taught ten classes" in convnext
+    assert "ConvNeXt taught ten classes" in convnext
     resnet = next(line for line in lines if line.startswith("fewshot_resnet"))
     assert "7 rows x 2 variants x 5" in resnet
 
