@@ -81,8 +81,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             verbose=0,
         )
     classifier = saved.classifier(graph)
-    probabilities = classifier.predict(test.images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
-    return Outcome(history.records, np.asarray(probabilities), classifier)
+    return Outcome(history.records, _outputs(classifier, test.images), classifier)
 
 
 def _without_constant_part(
@@ -97,11 +96,14 @@ def _without_constant_part(
     if parts is None or run.feeding.feed == "files":
         return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
-    kept = (
-        np.asarray(frozen.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0))
-        for images in (train.images, test.images)
-    )
+    kept = [_outputs(frozen, images) for images in (train.images, test.images)]
     return TrainedModel(features, graph.output), *kept
+
+
+def _outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a model gives for images, run as fast as in training."""
+    fast = TrainedModel(model.input, model.output)
+    return np.asarray(fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0))
 
 
 def _schedule(settings: Supervised) -> keras.callbacks.Callback:
