@@ -192,6 +192,25 @@ def summary(
     print(summaries.render(summaries.summarise(graph, size), format))
 
 
+def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> None:
+    """Measure speed against peers, interleaved: training, loader, fewshot, repeats.
+
+    Args:
+        names: Which of them; all by default.
+        rounds: How often each contender takes its turn.
+        threads: Of each contender's process.
+        out: A JSON file for the figures.
+    """
+    from keras_cnn import bench as benches
+
+    benches.bench(
+        names,
+        _whole_number("rounds", rounds),
+        _whole_number("threads", threads),
+        Path(out) if out else None,
+    )
+
+
 def _whole_number(flag: str, text: str) -> int | None:
     if not text:
         return None

@@ -29,11 +29,18 @@ def describe() -> dict[str, object]:
         "backend": backend,
         "device": _device(backend),
         "versions": {name: _version(name) for name in packages},
+        **machine(),
+        "threads": int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else None,
+    }
+
+
+def machine() -> dict[str, object]:
+    """`python`, `platform`, `processor` and `cores`, found without importing a framework."""
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": cores(),
-        "threads": int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else None,
     }
 
 

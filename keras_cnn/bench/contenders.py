@@ -1,0 +1,265 @@
+"""What takes turns in a bench: `python -m keras_cnn.bench.contenders NAME THREADS` is one of them.
+
+Each prepares itself, then does one turn for each line on standard input and writes how many images
+it got through in how many seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from keras_cnn import environment
+
+Turn = Callable[[], int]  # does something once, returns through how many images
+
+BATCH_SIZE = 64
+HIDDEN_UNITS = {"baseline": 32, "enhanced": 64}
+DROPOUT = {"baseline": 0.25, "enhanced": 0.5}
+STEPS = {"baseline": 30, "enhanced": 8}  # a turn of a few seconds
+REPEATS = 5
+
+
+def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8), draw.integers(0, 10, count)
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def torch_loop(network: str, channels_last: bool) -> Turn:
+    """The loop one would write by hand: float images in memory."""
+    import torch
+    from torch import nn
+
+    images, labels = _images(BATCH_SIZE * STEPS[network])
+    model = _torch_network(network)
+    inputs = torch.tensor(images).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    targets = torch.tensor(labels)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    model.train()
+
+    def turn() -> int:
+        total = 0.0
+        for chosen in torch.randperm(len(targets)).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs[chosen]), targets[chosen])
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return len(targets)
+
+    return turn
+
+
+def keras_loop(network: str, ours: bool) -> Turn:
+    """`fit` as it comes, or ours."""
+    import keras
+
+    from keras_cnn import models
+    from keras_cnn.training.feed import Feed, Reshuffle
+    from keras_cnn.training.model import TrainedModel
+
+    graph = models.classifier(
+        network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
+    )
+    model = (TrainedModel if ours else keras.Model)(graph.input, graph.output)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    images, labels = _images(BATCH_SIZE * STEPS[network])
+    batches = Feed(images, labels, BATCH_SIZE, seed=0)
+
+    def turn() -> int:
+        if ours:
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+        else:
+            model.fit(images, labels, batch_size=BATCH_SIZE, verbose=0)
+        return len(labels)
+
+    return turn
+
+
+def _torch_network(network: str) -> object:
+    from torch import nn
+
+    width, parts, channels = HIDDEN_UNITS[network], [], 3
+    for growth in (1, 1) if network == "baseline" else (1, 2, 4):
+        for _ in range(2):
+            parts += [nn.Conv2d(channels, growth * width, 3, padding="same"), nn.ReLU()]
+            channels = growth * width
+            if network == "enhanced":
+                parts.append(nn.BatchNorm2d(channels))
+        parts.append(nn.MaxPool2d(2))
+    if network == "enhanced":
+        parts.append(nn.AdaptiveAvgPool2d(1))
+    features = channels if network == "enhanced" else channels * 8 * 8
+    head = [nn.Flatten(), nn.Dropout(DROPOUT[network]), nn.Linear(features, 10)]
+    return nn.Sequential(*parts, *head)
+
+
+# --- feeding -----------------------------------------------------------------------------------
+
+
+def feed() -> Turn:
+    """Our feed, shuffled anew each turn."""
+    from keras_cnn.training.feed import Feed
+
+    images, labels = _images(50_000)
+    batches = Feed(images, labels, BATCH_SIZE, seed=0)
+    epochs = itertools.count()
+
+    def turn() -> int:
+        batches.begin_epoch(next(epochs))
+        for index in range(len(batches)):
+            batches[index]
+        return len(labels)
+
+    return turn
+
+
+def sliced_tensor() -> Turn:
+    """One float tensor sliced by a permutation."""
+    import torch
+
+    images, labels = _images(50_000)
+    inputs, targets = torch.tensor(images).float(), torch.tensor(labels)
+
+    def turn() -> int:
+        order = torch.randperm(len(targets))
+        for start in range(0, len(targets), BATCH_SIZE):
+            chosen = order[start : start + BATCH_SIZE]
+            inputs[chosen], targets[chosen]
+        return len(targets)
+
+    return turn
+
+
+def png_loader() -> Turn:
+    """The DataLoader of torch over PNG files, 2 workers that stay."""
+    from keras_cnn.training import loader
+
+    images, labels = _images(5_000)
+    folder = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
+    files = loader.ImageFiles(loader.write_png(images, folder / "png"), labels, 32)
+    batches = loader.batches(files, BATCH_SIZE, seed=0, workers=2, persistent_workers=True)
+    return lambda: sum(len(labels) for _, labels in batches)
+
+
+# --- few-shot ----------------------------------------------------------------------------------
+
+
+def fewshot(kept: bool, evaluates: bool) -> Turn:
+    """A ConvNeXt-Atto whose last two stages train, on kept features or on images."""
+    import keras
+
+    from keras_cnn import models
+    from keras_cnn.models.freeze import freeze, split
+    from keras_cnn.training import optimizers
+    from keras_cnn.training.feed import Feed, Reshuffle
+    from keras_cnn.training.model import TrainedModel
+
+    images, labels = _images(1_000)
+    graph = models.classifier("convnext_atto", 10)
+    freeze(graph, 2)
+    model = TrainedModel(graph.input, graph.output)
+    if kept:
+        frozen, features = split(graph, 2)
+        images = np.asarray(frozen.predict(images, batch_size=256, verbose=0))
+        model = TrainedModel(features, graph.output)
+    model.compile(
+        optimizer=optimizers.build("adam", 1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches, test = Feed(images, labels, 16, seed=0), Feed(images, labels, 256)
+
+    def turn() -> int:
+        if evaluates:
+            model.evaluate(test, verbose=0)
+        else:
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+        return len(labels)
+
+    return turn
+
+
+# --- repeats -----------------------------------------------------------------------------------
+
+
+def repeats(parallel: int, threads: int) -> Turn:
+    """Five repeats of a small recipe, from nothing to their folders."""
+    from keras_cnn import engine, recipe, store
+
+    plan = recipe.read("reliability")
+    settings = {"data": "synthetic:2000", "epochs": 3}
+    specs = recipe.runs(plan, "mini", repeats=REPEATS, overrides=settings)
+
+    def turn() -> int:
+        out = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
+        jobs = [engine.Job(spec, store.run_folder(spec, out)) for spec in specs]
+        failed = engine.execute(jobs, parallel, threads, lambda event: None)
+        shutil.rmtree(out)
+        if failed:
+            raise RuntimeError(failed[0].error)
+        return REPEATS * 3 * 2000
+
+    return turn
+
+
+CONTENDERS: dict[str, Callable[[], Turn]] = {
+    **{
+        f"{network} {name}": partial(function, network, flag)
+        for network in STEPS
+        for name, function, flag in (
+            ("ours", keras_loop, True),
+            ("keras fit", keras_loop, False),
+            ("torch", torch_loop, False),
+            ("torch channels-last", torch_loop, True),
+        )
+    },
+    "feed": feed,
+    "sliced tensor": sliced_tensor,
+    "png loader": png_loader,
+    "kept training": partial(fewshot, kept=True, evaluates=False),
+    "whole training": partial(fewshot, kept=False, evaluates=False),
+    "kept evaluation": partial(fewshot, kept=True, evaluates=True),
+    "whole evaluation": partial(fewshot, kept=False, evaluates=True),
+    "repeats together": partial(repeats, parallel=2, threads=1),
+    "repeats in sequence": partial(repeats, parallel=1, threads=2),
+}
+
+
+def main(name: str, threads: int) -> None:
+    """Prepares a contender, then does its turns."""
+    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no report
+    environment.keep_freed_memory()  # for all alike
+    prepare = CONTENDERS[name]
+    turn = prepare()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        images = turn()
+        print(json.dumps({"images": images, "seconds": time.perf_counter() - began}), file=reports)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

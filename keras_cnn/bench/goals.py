@@ -1,0 +1,88 @@
+"""What is measured against what, what is aimed at, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One contender against others.
+
+    Attributes:
+        ours: A contender.
+        peers: The others; in each round the fastest of them counts.
+        at_least: How many times the peer's rate ours should be.
+    """
+
+    ours: str
+    peers: tuple[str, ...]
+    at_least: float
+
+
+def _of_training(network: str) -> list[Goal]:
+    ours = f"{network} ours"
+    plain = (f"{network} torch", f"{network} torch channels-last")
+    return [Goal(ours, plain, 1.0), Goal(ours, (f"{network} keras fit",), 1.6)]
+
+
+BENCHES: dict[str, list[Goal]] = {
+    "training": [*_of_training("baseline"), *_of_training("enhanced")],
+    "loader": [Goal("feed", ("png loader",), 10.0), Goal("feed", ("sliced tensor",), 1.0)],
+    "fewshot": [
+        Goal("kept training", ("whole training",), 1.15),
+        Goal("kept evaluation", ("whole evaluation",), 1.5),
+    ],
+    "repeats": [Goal("repeats together", ("repeats in sequence",), 1.6)],
+}
+
+
+def contenders(bench: str) -> list[str]:
+    """Who takes part in a bench, each once."""
+    named = [name for goal in BENCHES[bench] for name in (goal.ours, *goal.peers)]
+    return list(dict.fromkeys(named))
+
+
+def ratio(ours: Sequence[float], peers: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """How many times the fastest peer's rate ours is, round by round.
+
+    Args:
+        ours: A rate for each round.
+        peers: The same of each peer.
+
+    Returns:
+        Median and the quartiles below and above it.
+    """
+    ratios = np.asarray(ours) / np.max(peers, axis=0)
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return float(median), float(low), float(high)
+
+
+def markdown(bench: str, rates: Mapping[str, Sequence[float]]) -> str:
+    """Rates, ratios and whether the goals are met, as two tables.
+
+    Args:
+        bench: One of `BENCHES`.
+        rates: Of each contender, images a second in each round.
+    """
+    lines = ["| contender | images/s, median | quartiles |", "|---|---|---|"]
+    for name, values in rates.items():
+        low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+        lines.append(f"| {name} | {median:,.0f} | {low:,.0f} to {high:,.0f} |")
+    lines += [
+        "",
+        "| ours | against | times | quartiles | goal | met |",
+        "|---|---|---|---|---|---|",
+    ]
+    for goal in BENCHES[bench]:
+        median, low, high = ratio(rates[goal.ours], [rates[peer] for peer in goal.peers])
+        peers = " or ".join(goal.peers)
+        met = "yes" if median >= goal.at_least else "no"
+        lines.append(
+            f"| {goal.ours} | {peers} | {median:.2f} | {low:.2f} to {high:.2f} "
+            f"| {goal.at_least:g} | {met} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""Contenders in processes of their own that take turns, so that noise weighs on all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from keras_cnn import environment
+
+
+def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, list[float]]:
+    """Images a second of each contender in each round.
+
+    Args:
+        contenders: Names in `contenders.CONTENDERS`.
+        rounds: Rounds that count; one more comes first.
+        threads: Of each process.
+
+    Raises:
+        RuntimeError: A contender's process ended; its error stands above.
+    """
+    variables = {**os.environ, **environment.child_variables("torch", threads)}
+    workers = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "keras_cnn.bench.contenders", name, str(threads)],
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in contenders
+    }
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    try:
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                print("go", file=worker.stdin, flush=True)
+                line = worker.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"the contender {name} ended")
+                turn = json.loads(line)
+                if number:
+                    found[name].append(turn["images"] / turn["seconds"])
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.communicate()
+    return found
