@@ -88,17 +88,29 @@ def runs(picture: Picture) -> Figure:
 
 
 def lines(picture: Picture) -> Figure:
-    """Mean by epoch, a line for each value of `by`; a panel a quantity."""
-    setting = picture.figure.by
+    """Mean by epoch, a line for each value of `by`; a panel a quantity.
+
+    Above, the means alone, as slides show them; below, on the same axes, with bands of one sample
+    standard deviation, where there are repeats.
+    """
+    setting, quantities = picture.figure.by, picture.figure.shown
     styles = _styles(list(picture.by(picture.results, setting)))
-    figure, panels = _panels(picture, len(picture.figure.shown))
+    has_bands = picture.figure.band and any(
+        len(group) > 1
+        for of_variant in picture.variants.values()
+        for group in picture.by(of_variant, setting).values()
+    )
+    shown = [(quantity, band) for band in (False, True)[: 1 + has_bands] for quantity in quantities]
+    figure, panels = _panels(picture, len(shown))
+    for banded, plain in zip(panels[len(quantities) :, 0], panels[:, 0], strict=False):
+        banded.sharey(plain)
     for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
         groups = picture.by(of_variant, setting)
-        for panel, quantity in zip(column, picture.figure.shown, strict=True):
+        for panel, (quantity, band) in zip(column, shown, strict=True):
             for value, group in groups.items():
-                # The slide's own lines stay readable in front of faint bands.
-                _line(panel, group, quantity, styles[value], picture.figure.band, 0.13)
-            panel.set_ylabel(MEASURES[quantity].heading)
+                _line(panel, group, quantity, styles[value], band, 0.13)
+            spread = "mean ± standard deviation" if band else "mean"
+            panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
         _epochs_below(column)
     handles = [
         matplotlib.lines.Line2D([], [], **style, label=_text(value))
@@ -149,7 +161,8 @@ def scatter(picture: Picture) -> Figure:
     across, setting = picture.figure.across, picture.figure.by
     values = list(picture.by(picture.results, setting))
     along = [_along(result, across) for result in picture.results]
-    scales = ["linear", "log"] if max(along) > WIDE_RANGE * max(min(along), 1e-9) else ["linear"]
+    is_wide = min(along) > 0 and max(along) > WIDE_RANGE * min(along)
+    scales = ["linear", "log"] if is_wide else ["linear"]
     figure, panels = _panels(picture, len(picture.figure.shown) * len(scales))
     shown = [(quantity, scale) for quantity in picture.figure.shown for scale in scales]
     for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
@@ -209,6 +222,8 @@ def interval(picture: Picture) -> Figure:
     for column, group in zip(panels.T, picture.variants.values(), strict=True):
         for upper, lower, quantity in zip(column[::2], column[1::2], quantities, strict=True):
             finals = _finals(group, quantity)
+            if not len(finals):
+                continue
             style = {"color": "#555555", "linestyle": "--", "linewidth": 1}
             upper.axhline(finals.mean(), label=f"mean of all {len(finals)}", **style)
             upper.plot(np.arange(len(finals)) + 1, finals, "x", color="#555555", label="each run")
@@ -487,8 +502,9 @@ def _points(
     name = _text(setting_of(group[0], picture.figure.by))
     rows = [row for row in picture.by(group, "row").values() if len(_finals(row, quantity))]
     along = [_along(row[0], picture.figure.across) for row in rows]
-    means = [_finals(row, quantity).mean() for row in rows]
-    sds = [_finals(row, quantity).std(ddof=1) if len(row) > 1 else 0 for row in rows]
+    finals = [_finals(row, quantity) for row in rows]
+    means = [of_row.mean() for of_row in finals]
+    sds = [of_row.std(ddof=1) if len(of_row) > 1 else 0 for of_row in finals]
     style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "capsize": 3}
     panel.errorbar(along, means, sds, color=colour, label=name, **style)
     decks = [picture.deck(row, quantity) for row in rows]

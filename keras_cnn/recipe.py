@@ -76,7 +76,7 @@ class Figure(Group):
         across: The setting of a heat map's columns; what a scatter's points lie along, a setting
             or a measure.
         quantities: From `measures.MEASURES`; empty takes the kind's.
-        band: Draw one sample standard deviation on each side of a line.
+        band: Draw lines once more below, with one sample standard deviation on each side.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]

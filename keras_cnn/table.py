@@ -194,13 +194,13 @@ def markdown(table: Table) -> str:
             measures.written(figures.mean, figures.sd, places) for figures in of_lines
         ]
         if comparable and name in on_slide:
-            columns[f"{heading}, deck"] = [_deck(figures) for figures in of_lines]
+            columns[f"{heading}, deck"] = _deck(of_lines)
     parts = [f"# {table.title}", table.caption, _grid(columns)]
     if on_slide and not comparable:
         by_row = {line.row: line.measures for line in lines}
         slide = {"row": list(by_row)}
         for name in on_slide:
-            slide[f"{_heading(name)}, deck"] = [_deck(figures[name]) for figures in by_row.values()]
+            slide[f"{_heading(name)}, deck"] = _deck([of_row[name] for of_row in by_row.values()])
         parts += [
             "The slide's own figures, from CINIC-10 and the weights and settings of the deck: "
             "another measurement, not comparable with the table above.",
@@ -226,8 +226,12 @@ def comma_separated(table: Table) -> str:
 
 
 def as_json(table: Table) -> str:
-    """The table as JSON, every measure in full, with the folders each line is made from."""
-    return json.dumps(asdict(table), indent=2) + "\n"
+    """The table as JSON, every measure in full, with the folders each line is made from.
+
+    A figure of a diverged run, which is no number, is null: JSON has no word for it.
+    """
+    content = json.loads(json.dumps(asdict(table)), parse_constant=lambda constant: None)
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _grid(columns: Mapping[str, Sequence[str]]) -> str:
@@ -252,5 +256,8 @@ def _heading(name: str) -> str:
     return MEASURES[name].label if name in ACCURACIES else MEASURES[name].heading
 
 
-def _deck(figures: Figures) -> str:
-    return "-" if figures.deck is None else f"{figures.deck:g}"
+def _deck(column: Sequence[Figures]) -> list[str]:
+    """The slide's figures under one another, with the decimals of the one that has most."""
+    texts = [f"{figures.deck:g}" for figures in column if figures.deck is not None]
+    places = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [measures.written(figures.deck, None, places) for figures in column]

@@ -146,11 +146,21 @@ def test_lines_are_means_told_apart_by_a_setting(made, band):
     figure = drawn(
         plan, group, kind="lines", by="l2", quantities=["test_loss", "test_accuracy"], band=band
     )
-    loss, accuracy = figure.axes
-    for line, row in zip(accuracy.lines, ("1", "2"), strict=True):
-        values = 100 * series(of(results, row, "as_run"), "test_accuracy")
-        assert line.get_ydata() == pytest.approx(values.mean(axis=0))
-    assert len(loss.collections) == (2 if band else 0)
+    # The slide's means alone above, the same with bands below.
+    above, below = figure.axes[:2], figure.axes[2:]
+    for _, accuracy in [above, below][: 1 + band]:
+        for line, row in zip(accuracy.lines, ("1", "2"), strict=True):
+            values = 100 * series(of(results, row, "as_run"), "test_accuracy")
+            assert line.get_ydata() == pytest.approx(values.mean(axis=0))
+    assert [len(panel.collections) for panel in above] == [0, 0]
+    assert [len(panel.collections) for panel in below] == ([2, 2] if band else [])
+    if band:
+        assert [panel.get_ylim() for panel in above] == [panel.get_ylim() for panel in below]
+        values = 100 * series(of(results, "2", "as_run"), "test_accuracy")
+        edges = below[1].collections[1].get_paths()[0].vertices
+        at_end = edges[edges[:, 0] == 3][:, 1]
+        ends = values[:, -1].mean() + np.array([-1, 1]) * values[:, -1].std(ddof=1)
+        assert [at_end.min(), at_end.max()] == pytest.approx(ends)
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "penalty"  # as the table's column is called
     assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1"]
@@ -204,6 +214,26 @@ def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
     assert ends(linear.containers[0])[0, :, 1] == pytest.approx([71.5 - sd, 71.5 + sd])
     narrow = [r for r in group if r.run["row"] in ("1", "2")]
     assert len(drawn(plan, narrow, quantities=["seconds"], **settings).axes) == 1
+    settings |= {"by": "dropout", "across": "l2"}
+    # Logarithmic axes have no place for an l2 of 0.
+    assert len(drawn(plan, group, quantities=["seconds"], **settings).axes) == 1
+
+
+def test_lines_of_one_run_each_are_not_drawn_a_second_time_without_bands(made):
+    plan, results = made()
+    once = [r for r in results if r.run["repeat"] == 0 and r.settings["dropout"] == 0]
+    assert len(drawn(plan, once, kind="lines", by="l2").axes) == 2  # a variant each
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_row_in_which_one_repeat_alone_has_the_figure_is_a_point_without_spread(made):
+    plan, results = made("mini")
+    group = of(results, "1", "as_run")
+    for result in group[1:]:
+        del result.metrics["seconds"]
+    settings = {"by": "dropout", "across": "parameters", "quantities": ["seconds"]}
+    panel = drawn(plan, group, kind="scatter", **settings).axes[0]
+    assert ends(panel.containers[0])[0, :, 1].tolist() == [70, 70]
 
 
 def test_heat_map_writes_mean_and_spread_where_they_belong(made):
@@ -246,6 +276,23 @@ def test_interval_is_students(made):
     assert lower.lines[0].get_ydata() == pytest.approx(reach, rel=1e-3)
     # With the spread of all four, four runs buy what they bought.
     assert lower.lines[1].get_ydata()[-1] == pytest.approx(reach[-1], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["interval", "bars", "scatter", "heat_map"])
+def test_results_that_lack_the_figure_leave_an_empty_panel(made, kind, tmp_path):
+    plan, results = made()
+    settings = {
+        key: value
+        for key, value in {"by": "dropout", "across": "l2"}.items()
+        if key in recipe.FIGURE_KINDS[kind].settings
+    }
+    group = [r for r in results if r.run["variant"] == "as_run"]
+    group = group if kind == "heat_map" else of(group, "1", "as_run")
+    figure = drawn(plan, group, kind=kind, quantities=["processor_use"], **settings)
+    figure.savefig(tmp_path / "picture.png")
+    panel = figure.axes[0]
+    assert not any(len(line.get_xdata()) for line in panel.lines) and not panel.texts
 
 
 @pytest.mark.parametrize("kind", ["curves", "runs", "interval", "bars", "lines", "heat_map"])

@@ -130,6 +130,12 @@ def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
     assert "A note." in text and "The deck's figures: guessed." in text
 
 
+def test_the_decks_figures_stand_under_one_another_with_the_same_decimals():
+    column = [table.Figures(None, None, None, deck) for deck in (56.4, 57.0, None, 100)]
+    assert table._deck(column) == ["56.4", "57.0", "-", "100.0"]
+    assert table._deck(column[1:]) == ["57", "-", "100"]  # as few as the slide has
+
+
 def test_small_figures_keep_three_digits(tmp_path):
     plan, made = results(tmp_path)
     for result in made:
@@ -145,3 +151,14 @@ def test_a_diverged_run_is_shown_as_such(tmp_path):
         result.metrics["test_loss"] = float("nan")
     plan = plan.model_copy(update={"measures": ["test_loss"]})
     assert "| nan ± nan " in table.markdown(table.build(plan, made, "a command"))
+
+
+def test_a_diverged_run_is_null_in_json(tmp_path):
+    plan, made = results(tmp_path)
+    made[0].metrics["test_accuracy"] = float("nan")
+    content = json.loads(
+        table.as_json(table.build(plan, made, "a command")),
+        parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"),
+    )
+    assert content["lines"][0]["measures"]["test_accuracy"]["mean"] is None
+    assert content["lines"][1]["measures"]["test_accuracy"]["mean"] == pytest.approx(56)
