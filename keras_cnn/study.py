@@ -93,7 +93,11 @@ def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) 
 
     figures.draw(plan, results, folder)
     print(table.markdown(made))
-    print(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras")
+    best = max(results, key=lambda result: result.metrics["test_accuracy"])
+    print(
+        f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.\n"
+        f"Best on the test images: {best.folder / 'model.keras'}"
+    )
 
 
 def _default_profile(plan: Recipe, overrides: Mapping[str, object]) -> str:
