@@ -122,8 +122,11 @@ def sample(run: Run) -> tuple[Split, Split, list[str]]:
     """
     dataset = data.load(run.data.data, run.data.image_size)
     train, test = (
-        _drawn(dataset.splits[split], shots, run.shots_seed, dataset.class_names)
-        for split, shots in (("train", run.data.shots), ("test", run.data.test_shots))
+        _drawn(dataset.splits[split], setting, shots, run.shots_seed, dataset.class_names)
+        for split, setting, shots in (
+            ("train", "shots", run.data.shots),
+            ("test", "test_shots", run.data.test_shots),
+        )
     )
     return train, test, list(dataset.class_names)
 
@@ -144,10 +147,15 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _drawn(split: Split, shots: int | None, seed: int, class_names: tuple[str, ...]) -> Split:
+def _drawn(
+    split: Split, setting: str, shots: int | None, seed: int, class_names: tuple[str, ...]
+) -> Split:
     if shots is None:
         return split
-    indices = draw_shots(split.labels, shots, seed, class_names)
+    try:
+        indices = draw_shots(split.labels, shots, seed, class_names)
+    except UserError as error:
+        raise UserError(f"{error} (--set {setting} N draws N, --set {setting} null all)") from None
     return Split(np.asarray(split.images[indices]), split.labels[indices])
 
 
