@@ -125,7 +125,9 @@ def _check_positional(
     name: str, parameters: dict[str, inspect.Parameter], positional: Sequence[str]
 ) -> None:
     required = [
-        key for key, parameter in parameters.items() if parameter.default is parameter.empty
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
     ]
     many = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values())
     wanted = " ".join(key.upper() for key in required)

@@ -127,6 +127,8 @@ def predict(
     """
     from keras_cnn import prediction
 
+    if not images:
+        raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     os.environ["KERAS_BACKEND"] = _backend(backend)
     count = _whole_number("top", top)
     prediction.predict(Path(model), [Path(image) for image in images], count, bool(json))
@@ -196,17 +198,17 @@ def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> 
     """Measure speed against peers, interleaved: training, loader, fewshot, repeats.
 
     Args:
-        names: Which of them; all by default.
-        rounds: How often each contender takes its turn.
-        threads: Of each contender's process.
+        names: Which of them, or all; all by default.
+        rounds: How often each contender takes its turn, at least 5; one more warms up.
+        threads: Of each contender's process; repeats has its own.
         out: A JSON file for the figures.
     """
     from keras_cnn import bench as benches
 
     benches.bench(
         names,
-        _whole_number("rounds", rounds),
-        _whole_number("threads", threads),
+        _whole_number("rounds", rounds or "5"),
+        _whole_number("threads", threads or "1"),
         Path(out) if out else None,
     )
 

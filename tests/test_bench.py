@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import zipfile
+
+import h5py
 import numpy as np
 import pytest
 
-from keras_cnn import bench
-from keras_cnn.bench import contenders, goals, interleave
-from keras_cnn.errors import UserError
+from keras_cnn import bench, store
+from keras_cnn.__main__ import main
+from keras_cnn.bench import checks, contenders, goals, interleave
+
+# A contender that logs its turns and its end: CHILD NAME THREADS.
+SCRIPT = """
+import atexit, json, os, sys
+def log(word):
+    with open({log!r}, "a") as file:
+        file.write(word + "\\n")
+name, threads = sys.argv[1:]
+atexit.register(log, name + " ended")
+for number, _ in enumerate(sys.stdin):
+    log(name + " " + os.environ["OMP_NUM_THREADS"])
+    print(json.dumps({{"images": 10 * number, "seconds": 2.0}}), flush=True)
+"""
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """Contenders are scripts; returns the file in which they say what they did."""
+    log = tmp_path / "log"
+    code = SCRIPT.format(log=str(log))
+    monkeypatch.setattr(interleave, "CHILD", (sys.executable, "-c", code))
+    return log
 
 
 def test_a_ratio_is_taken_within_rounds_against_the_fastest_peer():
@@ -26,22 +54,135 @@ def test_the_table_says_whether_a_goal_is_met():
     assert goals.markdown("repeats", rates).endswith("| 1.6 | no |")
 
 
+def test_the_table_gives_each_contender_its_median_and_quartiles():
+    rates = {"repeats together": [10.0, 20.0, 30.0, 50.0, 40.0], "repeats in sequence": [1.0] * 5}
+    assert "| repeats together | 30 | 20 to 40 |" in goals.markdown("repeats", rates)
+
+
 def test_every_goal_is_between_contenders_there_are():
+    assert goals.BENCHES.keys() == goals.HOW.keys()
+    assert set(bench.CHECKED) == checks.CHECKS.keys()
     for name in goals.BENCHES:
         assert set(goals.contenders(name)) <= set(contenders.CONTENDERS)
 
 
-def test_contenders_take_turns_and_the_first_round_does_not_count():
-    rates = interleave.rates(["feed", "sliced tensor"], rounds=2, threads=1)
+def test_contenders_take_turns_and_the_first_round_does_not_count(scripted):
+    rates = interleave.rates(["one", "other"], rounds=2, threads=3)
+    assert rates == {"one": [5.0, 10.0], "other": [5.0, 10.0]}
+    assert scripted.read_text().splitlines()[:6] == ["one 3", "other 3"] * 3
+
+
+def test_contenders_end_by_themselves_and_so_remove_what_they_made(scripted):
+    interleave.rates(["one", "other"], rounds=1, threads=1)
+    assert scripted.read_text().splitlines()[4:] == ["one ended", "other ended"]
+
+
+def test_real_contenders_get_through_images():
+    rates = interleave.rates(["feed", "sliced tensor"], rounds=1, threads=1)
     assert list(rates) == ["feed", "sliced tensor"]
-    assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
-
-
-def test_an_unknown_bench_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'training'"):
-        bench.bench(["trainin"], 1, 1)
+    assert all(len(values) == 1 and values[0] > 0 for values in rates.values())
 
 
 def test_a_contender_that_dies_is_named():
     with pytest.raises(RuntimeError, match="nobody"):
         interleave.rates(["nobody"], rounds=1, threads=1)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Nothing is measured; returns the benches that would have been."""
+    asked = []
+
+    def rates(names, rounds, threads):
+        asked.append((names, rounds, threads))
+        return {name: [10.0 + number] * rounds for number, name in enumerate(names)}
+
+    def child(arguments, threads):
+        if "keras_cnn.bench.checks" in arguments:
+            return json.dumps({"claim": f"{arguments[-1]} is right", "found": "0", "met": False})
+        return json.dumps(
+            {"processor": "abacus", "cores": 2, "device": "cpu", "versions": {"torch": "9"}}
+        )
+
+    monkeypatch.setattr(interleave, "rates", rates)
+    monkeypatch.setattr(bench, "_child", child)
+    return asked
+
+
+@pytest.mark.parametrize("names", [[], ["all"]])
+def test_no_name_and_all_take_every_bench(names, measured, capsys):
+    assert main(["bench", *names]) == 0
+    assert measured == [(goals.contenders(name), 5, 1) for name in goals.BENCHES]
+    assert capsys.readouterr().out.count("abacus, 2 cores") == len(goals.BENCHES)
+
+
+def test_figures_goals_and_checks_go_to_the_file_and_the_table(measured, tmp_path, capsys):
+    out = tmp_path / "new" / "figures.json"
+    command = ["bench", "repeats", "repeats", "--rounds=6", "--threads=2", f"--out={out}"]
+    assert main(command) == 0
+    assert measured == [(["repeats together", "repeats in sequence"], 6, 2)]
+    content = json.loads(out.read_text())
+    assert content["machine"]["processor"] == "abacus"
+    found = content["benches"]["repeats"]
+    assert found["images_a_second"]["repeats in sequence"] == [11.0] * 6
+    (goal,) = found["goals"]
+    assert (goal["times"], goal["goal"], goal["met"]) == (pytest.approx(10 / 11), 1.6, False)
+    assert "repeats is right: no (0)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["trainin"], "did you mean 'training'"),
+        (["loader", "--rounds=4"], "at least 5"),
+        (["loader", "--rounds=many"], "--rounds is 'many'"),
+        (["loader", "--threads=0"], "--threads is '0'"),
+        (["loader", "--out={file}/figures.json"], "cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(
+    arguments, complaint, measured, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    arguments = [argument.format(file=tmp_path / "file") for argument in arguments]
+    assert main(["bench", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not measured
+
+
+def test_predict_still_asks_for_images(capsys):
+    assert main(["predict", "model.keras"]) == 2
+    assert "needs IMAGES" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "equal"),
+    [
+        ({}, True),
+        ({"seconds": 9.0}, True),
+        ({"loss": 1.0 + 2**-52}, False),
+        ({"count": 4}, False),
+        ({"weight": np.nextafter(np.float32(1), np.float32(2))}, False),
+    ],
+)
+def test_results_are_equal_but_for_their_seconds(change, equal, tmp_path, monkeypatch):
+    values = {"seconds": 1.0, "loss": 1.0, "count": 3, "weight": np.float32(1)}
+    digests = []
+    for name, held in (("one", values), ("other", values | change)):
+        result = store.Result(
+            tmp_path,
+            {},
+            {},
+            [{"train_loss": held["loss"], "seconds": held["seconds"]}],
+            {},
+            ["a"],
+            [[held["count"]]],
+        )
+        monkeypatch.setattr(store, "read", lambda folder, result=result: result)
+        os.mkdir(tmp_path / name)
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["layers/dense/vars/0"] = np.array([held["weight"]])
+        with zipfile.ZipFile(tmp_path / name / "model.keras", "w") as archive:
+            archive.write(tmp_path / f"{name}.h5", "model.weights.h5")
+        digests.append(checks.result_digest(tmp_path / name))
+    assert (digests[0] == digests[1]) == equal

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,29 +13,78 @@ from keras_cnn import environment, store
 from keras_cnn.bench import goals, interleave
 from keras_cnn.errors import UserError, nearest
 
+FEWEST_ROUNDS = 5
+CHECKED = ("fewshot", "repeats")  # those with something that has to be equal
+DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
+
 
 def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = None) -> None:
-    """Measures, prints a table for each bench and, if asked, writes the figures as JSON.
+    """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Of `goals.BENCHES`; none takes all.
+        names: Of `goals.BENCHES`; `all`, or none, takes all.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Of each contender's process.
         out: A JSON file.
 
     Raises:
-        UserError: There is no such bench.
+        UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in goals.BENCHES:
-            raise UserError(f"no bench {name!r}: {nearest(name, goals.BENCHES)}")
-    machine = environment.machine()
-    where = f"{machine['processor']}, {machine['cores']} cores, {threads} threads a process"
-    figures = {}
-    for name in names or goals.BENCHES:
-        rates = interleave.rates(goals.contenders(name), rounds, threads)
-        figures[name] = rates
-        print(f"## {name}\n\n{goals.markdown(name, rates)}\n\n{rounds} rounds; {where}.\n")
+        if name not in (*goals.BENCHES, "all"):
+            raise UserError(f"no bench {name!r}: {nearest(name, (*goals.BENCHES, 'all'))}")
+    if rounds < FEWEST_ROUNDS:
+        raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
-        content = {"machine": machine, "threads": threads, "images_a_second": figures}
-        store.write_text(out, json.dumps(content, indent=2) + "\n")
+        store.check_writable(out.parent)
+    everything = not names or "all" in names
+    machine = json.loads(_child(("-c", DESCRIBE), threads))
+    figures = {}
+    for name in goals.BENCHES if everything else dict.fromkeys(names):
+        load = _load_average()
+        rates = interleave.rates(goals.contenders(name), rounds, threads)
+        checks = (
+            [json.loads(_child(("-m", "keras_cnn.bench.checks", name), 1))]
+            if name in CHECKED
+            else []
+        )
+        figures[name] = {
+            "load_average_before": load,
+            "images_a_second": rates,
+            "goals": goals.verdicts(name, rates),
+            "checks": checks,
+        }
+        print(f"## {name}\n\n{goals.HOW[name]}\n\n{goals.markdown(name, rates)}\n")
+        for check in checks:
+            print(f"{check['claim']}: {'yes' if check['met'] else 'no'} ({check['found']})\n")
+        print(
+            f"{rounds} rounds; {_place(machine, name, threads)}; load before: {load}.\n", flush=True
+        )
+        if out is not None:  # after each: an interrupted call leaves what it has
+            content = {"machine": machine, "rounds": rounds, "benches": figures}
+            store.write_text(out, json.dumps(content, indent=2) + "\n")
+
+
+def _child(arguments: Sequence[str], threads: int) -> str:
+    """The last line a Python process of its own writes."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment.child_variables("torch", threads)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1]
+
+
+def _place(machine: dict, name: str, threads: int) -> str:
+    versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
+    used = "" if name == "repeats" else f", {threads} thread(s) a process"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores{used}; {machine['device']}; {versions}"
+    )
+
+
+def _load_average() -> float | None:
+    """Processes that ran or waited over the last minute; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -6,6 +6,7 @@ it got through in how many seconds.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -134,6 +136,23 @@ def feed() -> Turn:
     return turn
 
 
+def feed_as_floats() -> Turn:
+    """The same with what the training step does first: the images become floats."""
+    from keras_cnn.training.feed import Feed
+
+    images, labels = _images(50_000)
+    batches = Feed(images, labels, BATCH_SIZE, seed=0)
+    epochs = itertools.count()
+
+    def turn() -> int:
+        batches.begin_epoch(next(epochs))
+        for index in range(len(batches)):
+            batches[index][0].float()
+        return len(labels)
+
+    return turn
+
+
 def sliced_tensor() -> Turn:
     """One float tensor sliced by a permutation."""
     import torch
@@ -157,6 +176,7 @@ def png_loader() -> Turn:
 
     images, labels = _images(5_000)
     folder = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     files = loader.ImageFiles(loader.write_png(images, folder / "png"), labels, 32)
     batches = loader.batches(files, BATCH_SIZE, seed=0, workers=2, persistent_workers=True)
     return lambda: sum(len(labels) for _, labels in batches)
@@ -167,16 +187,39 @@ def png_loader() -> Turn:
 
 def fewshot(kept: bool, evaluates: bool) -> Turn:
     """A ConvNeXt-Atto whose last two stages train, on kept features or on images."""
+    from keras_cnn.training.feed import Reshuffle
+
+    model, batches, test = fewshot_model(kept)
+
+    def turn() -> int:
+        if evaluates:
+            model.evaluate(test, verbose=0)
+        else:
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+        return 1_000
+
+    return turn
+
+
+def fewshot_model(kept: bool) -> tuple:
+    """The compiled model, its training batches of 16 and its test batches of 256.
+
+    Args:
+        kept: Feed what the frozen stages give, instead of images through the whole model.
+    """
     import keras
 
     from keras_cnn import models
     from keras_cnn.models.freeze import freeze, split
     from keras_cnn.training import optimizers
-    from keras_cnn.training.feed import Feed, Reshuffle
+    from keras_cnn.training.feed import Feed
     from keras_cnn.training.model import TrainedModel
 
     images, labels = _images(1_000)
     graph = models.classifier("convnext_atto", 10)
+    for layer in graph.layers:  # at their initial 1e-6 the blocks add next to nothing
+        if isinstance(layer, keras.layers.EinsumDense):
+            layer.kernel.assign(keras.ops.full_like(layer.kernel, 0.3))
     freeze(graph, 2)
     model = TrainedModel(graph.input, graph.output)
     if kept:
@@ -188,16 +231,7 @@ def fewshot(kept: bool, evaluates: bool) -> Turn:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    batches, test = Feed(images, labels, 16, seed=0), Feed(images, labels, 256)
-
-    def turn() -> int:
-        if evaluates:
-            model.evaluate(test, verbose=0)
-        else:
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
-        return len(labels)
-
-    return turn
+    return model, Feed(images, labels, 16, seed=0), Feed(images, labels, 256)
 
 
 # --- repeats -----------------------------------------------------------------------------------
@@ -205,22 +239,33 @@ def fewshot(kept: bool, evaluates: bool) -> Turn:
 
 def repeats(parallel: int, threads: int) -> Turn:
     """Five repeats of a small recipe, from nothing to their folders."""
+
+    def turn() -> int:
+        with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:
+            run_repeats(parallel, threads, Path(out))
+        return REPEATS * 3 * 2000
+
+    return turn
+
+
+def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
+    """Runs the five repeats; returns their folders.
+
+    Args:
+        parallel: How many at a time.
+        threads: Of each.
+        out: Where the folders go.
+    """
     from keras_cnn import engine, recipe, store
 
     plan = recipe.read("reliability")
     settings = {"data": "synthetic:2000", "epochs": 3}
     specs = recipe.runs(plan, "mini", repeats=REPEATS, overrides=settings)
-
-    def turn() -> int:
-        out = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
-        jobs = [engine.Job(spec, store.run_folder(spec, out)) for spec in specs]
-        failed = engine.execute(jobs, parallel, threads, lambda event: None)
-        shutil.rmtree(out)
-        if failed:
-            raise RuntimeError(failed[0].error)
-        return REPEATS * 3 * 2000
-
-    return turn
+    jobs = [engine.Job(spec, store.run_folder(spec, out)) for spec in specs]
+    failed = engine.execute(jobs, parallel, threads, lambda event: None)
+    if failed:
+        raise RuntimeError(failed[0].error)
+    return [job.folder for job in jobs]
 
 
 CONTENDERS: dict[str, Callable[[], Turn]] = {
@@ -235,6 +280,7 @@ CONTENDERS: dict[str, Callable[[], Turn]] = {
         )
     },
     "feed": feed,
+    "feed as floats": feed_as_floats,
     "sliced tensor": sliced_tensor,
     "png loader": png_loader,
     "kept training": partial(fewshot, kept=True, evaluates=False),
@@ -246,10 +292,16 @@ CONTENDERS: dict[str, Callable[[], Turn]] = {
 }
 
 
-def main(name: str, threads: int) -> None:
-    """Prepares a contender, then does its turns."""
+def report_stream() -> IO[str]:
+    """Standard output for reports alone: what libraries print goes to standard error from here."""
     reports = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no report
+    os.dup2(2, 1)
+    return reports
+
+
+def main(name: str, threads: int) -> None:
+    """Prepares a contender, then does its turns until standard input ends."""
+    reports = report_stream()
     environment.keep_freed_memory()  # for all alike
     prepare = CONTENDERS[name]
     turn = prepare()

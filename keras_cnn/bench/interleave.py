@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from keras_cnn import environment
+
+CHILD = (sys.executable, "-m", "keras_cnn.bench.contenders")
+SECONDS_TO_END = 30
 
 
 def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, list[float]]:
@@ -25,7 +29,7 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     variables = {**os.environ, **environment.child_variables("torch", threads)}
     workers = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "keras_cnn.bench.contenders", name, str(threads)],
+            [*CHILD, name, str(threads)],
             env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -46,6 +50,17 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
                     found[name].append(turn["images"] / turn["seconds"])
     finally:
         for worker in workers.values():
-            worker.kill()
-            worker.communicate()
+            _end(worker)
     return found
+
+
+def _end(worker: subprocess.Popen) -> None:
+    """Lets a contender end by itself, so that it ends its own processes and removes its files."""
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.close()
+    try:
+        worker.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+    worker.stdout.close()
