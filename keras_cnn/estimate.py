@@ -15,6 +15,8 @@ from keras_cnn.recipe import Run
 IMAGES_PER_SECOND = {
     "baseline": 700.0,
     "enhanced": 100.0,
+    "fewshot_cnn": 700.0,
+    "siamese_cnn": 60.0,
     "resnet18": 100.0,
     "convnext_atto": 250.0,
     "convnext_femto": 200.0,

@@ -43,6 +43,12 @@ MEASURES: dict[str, Measure] = {
     "test_accuracy": Measure("test accuracy", "percent", 100, 1, by_epoch=True),
     "train_loss": Measure("train loss", decimals=3, by_epoch=True),
     "test_loss": Measure("test loss", decimals=3, by_epoch=True),
+    "test_accuracy_over_images": Measure("accuracy of the saved model", "percent", 100, 1),
+    "pair_accuracy": Measure("accuracy on test pairs", "percent", 100, 1),
+    "episode_accuracy": Measure("accuracy on test episodes", "percent", 100, 1),
+    "episode_interval": Measure(
+        "95 percent interval of the accuracy on test episodes, ±", "percentage points", 100, 1
+    ),
     "seconds": Measure("seconds of training"),
     "seconds_an_epoch": Measure("seconds an epoch"),
     "parameters": Measure("parameters", decimals=0, varies=False),

@@ -21,7 +21,7 @@ from keras_cnn.settings import (
     Model,
     Positive,
     PositiveInt,
-    Supervised,
+    Training,
 )
 
 Settings = dict[str, object]
@@ -95,11 +95,19 @@ class Figure(Group):
 
 
 class Row(Group):
-    """One row of the slide's table: the settings in which it differs, and what the slide prints."""
+    """One row of the slide's table.
+
+    Attributes:
+        row: Its name.
+        settings: Those in which it differs; they must be its method's.
+        deck: What the slide prints.
+        variants: Those it is run in; empty takes all.
+    """
 
     row: int | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     settings: Settings = Field(default_factory=dict)
     deck: Deck = Deck()
+    variants: list[str] = Field(default_factory=list)
 
 
 class Profile(Group):
@@ -149,6 +157,10 @@ class Recipe(Group):
     profiles: dict[str, Profile]
     rows: Annotated[list[Row], Field(min_length=1)]
 
+    def variants_of(self, row: Row) -> list[str]:
+        """The variants a row is run in."""
+        return [name for name in self.variants if not row.variants or name in row.variants]
+
 
 class Run(Group):
     """One row, one variant, one repeat: everything `run_one` needs to know.
@@ -178,7 +190,7 @@ class Run(Group):
     data: Data
     model: Model
     feeding: Feeding
-    training: Supervised
+    training: Training
 
     @property
     def training_seed(self) -> int:
@@ -193,10 +205,14 @@ class Run(Group):
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and where it was written, for error lines."""
+    """A value, where it was written, and whether the row's method has to know it.
+
+    What a recipe sets for all its rows may concern the method of some of them alone.
+    """
 
     value: object
     place: str
+    of_row: bool = False
 
 
 def folder() -> Path:
@@ -235,6 +251,8 @@ def read(name: str) -> Recipe:
     for profile in recipe.profiles:
         for variant in recipe.variants:
             for row in recipe.rows:
+                if variant not in recipe.variants_of(row):
+                    continue
                 groups = _groups(_merged(recipe, row, variant, profile, {}, lines))
                 values = {key: value for group in groups for key, value in group}
                 settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
@@ -279,19 +297,32 @@ def runs(
         if row not in row_names:
             raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, row_names)}")
     count = repeats or recipe.profiles[profile].repeats or recipe.repeats
-    chosen = [row for row in recipe.rows if rows is None or str(row.row) in rows]
-    variants = list(recipe.variants) if variant == "both" else [variant]
-    specs = {
-        (row.row, name): _resolve(recipe, row, name, profile, overrides or {}, backend)
-        for row in chosen
-        for name in variants
-    }
-    return [
-        specs[row.row, name].model_copy(update={"repeat": repeat})
-        for repeat in range(count)
-        for row in chosen
-        for name in variants
+    overrides = overrides or {}
+    specs = [
+        _resolve(recipe, row, name, profile, overrides, backend)
+        for row in recipe.rows
+        if rows is None or str(row.row) in rows
+        for name in recipe.variants_of(row)
+        if variant in (name, "both")
     ]
+    if not specs:
+        raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
+    _check_overrides(overrides, specs)
+    return [spec.model_copy(update={"repeat": repeat}) for repeat in range(count) for spec in specs]
+
+
+def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Run]) -> None:
+    """Refuses a setting of the command line that no run has."""
+    known = {
+        field
+        for spec in specs
+        for group in (Compute, spec.data, spec.model, spec.feeding, spec.training)
+        for field in (group if isinstance(group, type) else type(group)).model_fields
+    }
+    for key in overrides:
+        if key not in known:
+            methods = ", ".join(sorted({spec.training.method for spec in specs}))
+            raise UserError(f"command line: {methods} has no {key!r}: {nearest(key, known)}")
 
 
 def _resolve(
@@ -342,13 +373,14 @@ def _merged(
     for at, layer in layers:
         for key, value in layer.items():
             line = lines.get((*at, key))
-            merged[key] = Setting(value, f"{recipe.path}:{line}" if line else recipe.path)
+            place = f"{recipe.path}:{line}" if line else recipe.path
+            merged[key] = Setting(value, place, of_row=layer is row.settings)
     for key, value in overrides.items():
         merged[key] = Setting(value, "command line")
     return merged
 
 
-def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Supervised]:
+def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Group]:
     """The merged settings in their groups, typed."""
     method = merged.get("method", Setting("supervised", ""))
     if method.value not in METHODS:
@@ -358,7 +390,7 @@ def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feedin
     groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
     known = [field for group in groups for field in group.model_fields]
     for key, setting in merged.items():
-        if key not in known:
+        if key not in (known if setting.of_row else _setting_names()):
             raise UserError(f"{setting.place}: no setting {key!r}: {nearest(key, known)}")
     return tuple(_typed(group, merged) for group in groups)
 
@@ -415,6 +447,9 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
             place = f"{recipe.path}:{lines[('rows', index)]}"
             raise UserError(f"{place}: row {row.row!r} is here a second time")
         seen.add(str(row.row))
+        for number, variant in enumerate(row.variants):
+            key = ("rows", index, "variants", number)
+            _require_known(recipe, lines, key, "variant", variant, recipe.variants)
     if "deck" not in recipe.profiles:
         raise UserError(f"{recipe.path}: profiles needs 'deck', the slide's own measurement")
 

@@ -175,6 +175,7 @@ def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | N
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "peak_memory_megabytes": environment.peak_memory_megabytes(),
+        **outcome.measures,
     }
 
 

@@ -97,11 +97,10 @@ class Feeding(Group):
     drop_last: bool = False
 
 
-class Supervised(Group):
-    """How `fit` trains the network on labelled images.
+class Descent(Group):
+    """How a method that descends gradients does it.
 
     Attributes:
-        method: Which method these settings belong to.
         optimizer: `adam` (epsilon 1e-8) or `sgd`, with torch's update rules.
         learning_rate: At the first epoch.
         momentum: Of SGD.
@@ -110,17 +109,9 @@ class Supervised(Group):
             `cosine` anneals to zero over `schedule_epochs` and climbs back after them.
         schedule_epochs: Period of the schedule in epochs.
         schedule_factor: Of the `step` schedule.
-        epochs: Passes over the training images.
-        batch_size: Images a step.
-        eval_mode_sticks: Train in inference mode from the second epoch on, as the deck's loop did
-            by never calling train() again.
-        frozen_statistics_move: BatchNorm of frozen stages still updates its running statistics
-            in training mode, as under torch's requires_grad=False.
-        average_over: What reported loss and accuracy are means of: `images`, or (as the deck
-            printed them) `batches`, where the smaller last batch weighs as much as any other.
+        epochs: Passes over the training images, or rounds of episodes or tasks.
     """
 
-    method: Literal["supervised"] = "supervised"
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.0
@@ -129,14 +120,190 @@ class Supervised(Group):
     schedule_epochs: PositiveInt = 5
     schedule_factor: Positive = 0.5
     epochs: PositiveInt = 20
+
+
+class Supervised(Descent):
+    """How `fit` trains the network on labelled images.
+
+    Attributes:
+        method: Which method these settings belong to.
+        batch_size: Images a step.
+        eval_mode_sticks: Train in inference mode from the second epoch on, as the deck's loop did
+            by never calling train() again.
+        frozen_statistics_move: BatchNorm of frozen stages still updates its running statistics
+            in training mode, as under torch's requires_grad=False.
+        average_over: What reported loss and accuracy are means of: `images`, or (as the deck
+            printed them) `batches`, where the smaller last batch weighs as much as any other.
+        augment: How training images are changed, one of `data.augment.KINDS`; `none` leaves them.
+        augment_share: Share of the training images that are changed, drawn anew each epoch; the
+            others stay as they are.
+        augment_once: Draw once, before the first epoch, and keep each first image's label whole,
+            as the deck did; otherwise each epoch draws anew and labels are mixed by area.
+    """
+
+    method: Literal["supervised"] = "supervised"
     batch_size: PositiveInt = 16
     eval_mode_sticks: bool = False
     frozen_statistics_move: bool = False
     average_over: Literal["images", "batches"] = "images"
+    augment: Literal["none", "flip", "rotation", "jitter", "mixed", "cutmix", "mixup", "cutout"] = (
+        "none"
+    )
+    augment_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    augment_once: bool = False
 
 
-METHODS: dict[str, type[Group]] = {"supervised": Supervised}
+class Prototypical(Descent):
+    """How a prototypical network learns from episodes.
+
+    Attributes:
+        method: Which method these settings belong to.
+        embedding: Outputs of a dense layer on the features; None embeds by the features alone.
+        distance: Of a query image to a prototype: `squared_euclidean` (the paper's),
+            `euclidean` (the deck's), or `cosine`.
+        normalised: Bring embeddings to length 1.
+        episodes: `disjoint` draws `way` classes with `support_shots` and `query_shots` other
+            images of each; `split_batches` splits shuffled batches of `batch_size` images at
+            random into `support_images` and a rest of queries, as the deck did, and drops absent
+            classes, which shifts the labels behind them.
+        way: Classes of an episode; None takes all.
+        support_shots: Support images a class.
+        query_shots: Query images a class.
+        episodes_an_epoch: Training episodes an epoch.
+        evaluation_episodes: Test episodes after the last epoch.
+        batch_size: Images of a split batch.
+        support_images: How many of them are support images.
+    """
+
+    method: Literal["prototypical"] = "prototypical"
+    embedding: PositiveInt | None = 128
+    distance: Literal["squared_euclidean", "euclidean", "cosine"] = "squared_euclidean"
+    normalised: bool = False
+    episodes: Literal["disjoint", "split_batches"] = "disjoint"
+    way: Annotated[int, Field(ge=2)] | None = None
+    support_shots: PositiveInt = 5
+    query_shots: PositiveInt = 10
+    episodes_an_epoch: PositiveInt = 20
+    evaluation_episodes: Annotated[int, Field(ge=2)] = 600
+    batch_size: PositiveInt = 128
+    support_images: PositiveInt = 100
+
+
+class Siamese(Descent):
+    """How a siamese network learns from pairs.
+
+    Attributes:
+        method: Which method these settings belong to.
+        embedding: Outputs of a dense layer on the features; None embeds by the features alone.
+        margin: Distance from which on images of different classes are no longer pushed apart.
+        pairs: `balanced` has as many pairs of one class as of two; `random` pairs any images.
+        labels_inverted: Push images of one class apart and pull those of two together, as the
+            deck did.
+        threshold: Distance below which a pair is called the same: `fitted` to training pairs, or
+            `half_margin`.
+        batch_size: Pairs a step.
+    """
+
+    method: Literal["siamese"] = "siamese"
+    embedding: PositiveInt | None = 128
+    margin: Positive = 1.0
+    pairs: Literal["balanced", "random"] = "balanced"
+    labels_inverted: bool = False
+    threshold: Literal["fitted", "half_margin"] = "fitted"
+    batch_size: PositiveInt = 32
+
+
+class Maml(Descent):
+    """How model-agnostic meta-learning finds weights from which few steps suffice.
+
+    `optimizer` and `learning_rate` are those of the outer loop.
+
+    Attributes:
+        method: Which method these settings belong to.
+        inner_learning_rate: Of the inner loop's gradient descent.
+        inner_steps: Of the inner loop.
+        second_order: Differentiate through the inner steps; False takes their gradients as
+            constants (first-order MAML).
+        way: Classes of a task; None takes all.
+        support_shots: Support images a class.
+        query_shots: Query images a class.
+        tasks_a_step: Tasks whose losses one outer step averages.
+        steps_an_epoch: Outer steps an epoch.
+        batch_norm: `task` normalises by the statistics of the images at hand; `stored` by the
+            running statistics, which stand still.
+        adaptation_steps: Inner steps on all shots that turn the weights found into the classifier.
+        detached_copy: Train a copy on each batch of `batch_size` images with Adam and throw it
+            away, as the deck did: no gradient reaches the weights.
+        batch_size: Images a detached copy is trained and tested on.
+    """
+
+    method: Literal["maml"] = "maml"
+    inner_learning_rate: Positive = 0.01
+    inner_steps: PositiveInt = 5
+    second_order: bool = True
+    way: Annotated[int, Field(ge=2)] | None = None
+    support_shots: PositiveInt = 5
+    query_shots: PositiveInt = 10
+    tasks_a_step: PositiveInt = 2
+    steps_an_epoch: PositiveInt = 20
+    batch_norm: Literal["task", "stored"] = "stored"
+    adaptation_steps: PositiveInt = 20
+    detached_copy: bool = False
+    batch_size: PositiveInt = 128
+
+
+class LinearProbe(Group):
+    """How logistic regression learns on a backbone's features, which stay as they are.
+
+    Attributes:
+        method: Which method these settings belong to.
+        regularization_strength: Of the L2 penalty on the weights of the standardised features,
+            as the inverse of scikit-learn's C.
+        epochs: One: the features are seen whole.
+    """
+
+    method: Literal["linear_probe"] = "linear_probe"
+    regularization_strength: Positive = 1.0
+    epochs: Literal[1] = 1
+
+
+class NearestMean(Group):
+    """How the nearest class mean classifies a backbone's features, which stay as they are.
+
+    Attributes:
+        method: Which method these settings belong to.
+        centered: Subtract the mean of all shots first.
+        normalised: Bring features to length 1, after centering.
+        epochs: One: the features are seen whole.
+    """
+
+    method: Literal["nearest_mean"] = "nearest_mean"
+    centered: bool = True
+    normalised: bool = True
+    epochs: Literal[1] = 1
+
+
+Training = Annotated[
+    Supervised | Prototypical | Siamese | Maml | LinearProbe | NearestMean,
+    Field(discriminator="method"),
+]
+
+METHODS: dict[str, type[Group]] = {
+    "supervised": Supervised,
+    "prototypical": Prototypical,
+    "siamese": Siamese,
+    "maml": Maml,
+    "linear_probe": LinearProbe,
+    "nearest_mean": NearestMean,
+}
 
 # Raised by hand when a method's code changes what it computes: results of the older code are then
 # run again, not mixed with new ones.
-CODE_VERSIONS: dict[str, int] = {"supervised": 1}
+CODE_VERSIONS: dict[str, int] = {
+    "supervised": 1,
+    "prototypical": 1,
+    "siamese": 1,
+    "maml": 1,
+    "linear_probe": 1,
+    "nearest_mean": 1,
+}

@@ -104,7 +104,9 @@ def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
     first = group[0]
     return Line(
         row=first.run["row"],
-        settings={heading: first.settings[name] for heading, name in recipe.columns.items()},
+        settings={
+            heading: first.settings.get(name, "-") for heading, name in recipe.columns.items()
+        },
         variant=first.run["variant"],
         n=len(group),
         comparable=first.run["comparable"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_cnn import data, environment, models, recipe
-from keras_cnn.methods import supervised
+from keras_cnn.methods import networks, supervised
 from keras_cnn.models.freeze import freeze, split
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
@@ -59,7 +59,7 @@ def test_training_on_kept_features_gives_the_same_model(monkeypatch):
     outcomes = {}
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr(supervised, "split", lambda *_: None)
+            monkeypatch.setattr(networks, "split", lambda *_: None)
         environment.seed_everything(run.training_seed)
         outcomes[kept] = supervised.train(
             run, splits["train"], splits["test"], list("0123456789"), lambda record: None

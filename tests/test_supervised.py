@@ -33,7 +33,7 @@ def small_network(monkeypatch):
         logits = heads.logits(x, class_count, head, dropout, dropout_position, seed)
         return keras.Model(inputs, logits, name=name)
 
-    monkeypatch.setattr(supervised.models, "classifier", classifier)
+    monkeypatch.setattr(supervised.networks.models, "classifier", classifier)
 
 
 def trained(variant, row="2", name="fewshot_convnext", shots=4, epochs=3, **overrides):

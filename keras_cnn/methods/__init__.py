@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ class Outcome:
         history: One record an epoch, keys as in `store.HISTORY_COLUMNS`.
         probabilities: Of the test images, (n, classes) float32, rows sum to 1.
         model: Raw 0-255 RGB images (n, h, w, 3) to probabilities (n, classes).
+        measures: What the method measures besides, by the names of `measures.MEASURES`.
     """
 
     history: list[dict[str, float]]
     probabilities: np.ndarray
     model: keras.Model
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 def find(name: str) -> Callable[..., Outcome]:

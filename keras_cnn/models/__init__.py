@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NETWORKS = {
     "baseline": "baseline",
     "enhanced": "enhanced",
+    "fewshot_cnn": "fewshot_cnn",
+    "siamese_cnn": "siamese_cnn",
     "resnet18": "resnet",
     "convnext_atto": "convnext",
     "convnext_femto": "convnext",
@@ -24,7 +26,14 @@ NETWORKS = {
     "convnext_nano": "convnext",
     "convnext_tiny": "convnext",
 }
-SMALLEST_IMAGE_SIZE = {"baseline": 4, "enhanced": 8, "resnet": 32, "convnext": 32}
+SMALLEST_IMAGE_SIZE = {
+    "baseline": 4,
+    "enhanced": 8,
+    "fewshot_cnn": 8,
+    "siamese_cnn": 16,
+    "resnet": 32,
+    "convnext": 32,
+}
 
 
 def check(name: str, image_size: int) -> None:
@@ -117,5 +126,42 @@ def classifier(
     features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
     logits = heads.logits(features.output, class_count, head, dropout, dropout_position, seed)
     model = keras.Model(features.input, logits, name=name)
+    initializers.draw(model, seed)
+    return model
+
+
+def embedder(
+    name: str,
+    image_size: int = 32,
+    embedding: int | None = None,
+    normalised: bool = False,
+    seed: int = 0,
+    hidden_units: int | None = None,
+    stochastic_depth: float = 0.0,
+) -> keras.Model:
+    """A network whose outputs are compared by their distance, as one flat functional model.
+
+    Args:
+        name: One of `NETWORKS`.
+        image_size: Height and width of its input, in pixels.
+        embedding: Outputs of a new dense layer; None gives the features alone.
+        normalised: Bring the outputs to length 1.
+        seed: As for `classifier`.
+        hidden_units: As for `backbone`.
+        stochastic_depth: As for `backbone`.
+
+    Returns:
+        Raw images (n, h, w, 3), 0 to 255, to embeddings (n, channels).
+
+    Raises:
+        UserError: As `backbone` does.
+    """
+    import keras
+
+    from keras_cnn.models import heads, initializers
+
+    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
+    embedded = heads.embedding(features.output, embedding, normalised, seed)
+    model = keras.Model(features.input, embedded, name=name)
     initializers.draw(model, seed)
     return model

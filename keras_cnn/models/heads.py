@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_cnn.models.initializers import torch_initializers
@@ -76,6 +77,57 @@ def logits(
     if dropout and dropout_position == "after_logits":
         found = drop(found)
     return found
+
+
+def embedding(
+    features: keras.KerasTensor, size: int | None, normalised: bool, seed: int
+) -> keras.KerasTensor:
+    """Puts features where distances between them mean something; weights begin as torch's.
+
+    Args:
+        features: (n, channels).
+        size: Outputs of a dense layer; None leaves it out.
+        normalised: Bring them to length 1.
+        seed: Of the weights.
+
+    Returns:
+        (n, size), or (n, channels).
+    """
+    if size is not None:
+        start = torch_initializers(features.shape[-1], seed, "head_embedding")
+        features = layers.Dense(size, name="head_embedding", **start)(features)
+    return layers.UnitNormalization(name="head_norm")(features) if normalised else features
+
+
+def prototype_logits(
+    embedding: keras.KerasTensor, prototypes: np.ndarray, distance: str
+) -> keras.KerasTensor:
+    """Classifies by the nearest prototype, with built-in layers only.
+
+    Of the squared distance |z|^2 + |p|^2 - 2 z p, softmax does not see |z|^2, and the rest is a
+    dense layer.
+
+    Args:
+        embedding: (n, channels); `euclidean` takes those of length 1.
+        prototypes: (classes, channels).
+        distance: `squared_euclidean`, `euclidean` or `cosine`: the logits are minus the distance,
+            or the cosine.
+
+    Returns:
+        (n, classes); under `squared_euclidean` plus the same number for all classes of an image.
+    """
+    lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)  # (classes, 1)
+    if distance == "cosine":
+        embedding = layers.UnitNormalization(name="head_unit")(embedding)
+        kernel, bias = (prototypes / np.maximum(lengths, 1e-12)).T, 0 * lengths[:, 0]
+    elif distance == "squared_euclidean":
+        kernel, bias = 2 * prototypes.T, -(lengths[:, 0] ** 2)
+    else:
+        kernel, bias = -2 * prototypes.T, 1 + lengths[:, 0] ** 2
+    dense = layers.Dense(len(prototypes), name=LOGITS)
+    found = dense(embedding)
+    dense.set_weights([kernel, bias])
+    return found if distance != "euclidean" else -ops.sqrt(ops.maximum(found, 0.0))
 
 
 def plain_head(model: keras.Model) -> keras.Model:

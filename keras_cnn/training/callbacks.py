@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_cnn.settings import Descent
+
 Report = Callable[[dict[str, float]], None]
 
 
@@ -29,6 +31,19 @@ def learning_rate_at(
     if schedule == "cosine":
         return base * (1 + math.cos(math.pi * epoch / schedule_epochs)) / 2
     return base
+
+
+def schedule(settings: Descent) -> keras.callbacks.Callback:
+    """Sets the learning rate of each epoch as the settings' schedule has it."""
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch: learning_rate_at(
+            epoch,
+            settings.learning_rate,
+            settings.schedule,
+            settings.schedule_epochs,
+            settings.schedule_factor,
+        )
+    )
 
 
 class EvalModeSticks(keras.callbacks.Callback):

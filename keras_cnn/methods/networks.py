@@ -1,0 +1,110 @@
+"""The network a run asks for, ready to train: built, its weights loaded, its stages frozen."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_cnn import models
+from keras_cnn.data import Split
+from keras_cnn.models.freeze import freeze, split
+from keras_cnn.pretrained import convert, registry
+from keras_cnn.recipe import Run
+from keras_cnn.training.model import TrainedModel
+
+EVALUATION_BATCH_SIZE = 256
+
+
+def classifier(run: Run, class_count: int, statistics_move: bool = False) -> keras.Model:
+    """A network with a new head.
+
+    Args:
+        run: Which network.
+        class_count: Outputs.
+        statistics_move: Of frozen BatchNorm, see `freeze`.
+
+    Returns:
+        Raw images (n, h, w, 3), 0 to 255, to logits (n, class_count).
+    """
+    graph = models.classifier(
+        run.model.model,
+        class_count=class_count,
+        image_size=run.data.image_size,
+        head=run.model.head,
+        dropout=run.model.dropout,
+        dropout_position=run.model.dropout_position,
+        seed=run.training_seed,
+        hidden_units=run.model.hidden_units,
+        stochastic_depth=run.model.stochastic_depth,
+    )
+    return _ready(graph, run, statistics_move)
+
+
+def embedder(run: Run, embedding: int | None, normalised: bool = False) -> keras.Model:
+    """A network that gives an image a place among others.
+
+    Args:
+        run: Which network.
+        embedding: Outputs of a new dense layer; None gives the features alone.
+        normalised: Bring them to length 1.
+
+    Returns:
+        Raw images (n, h, w, 3), 0 to 255, to embeddings (n, channels).
+    """
+    graph = models.embedder(
+        run.model.model,
+        image_size=run.data.image_size,
+        embedding=embedding,
+        normalised=normalised,
+        seed=run.training_seed,
+        hidden_units=run.model.hidden_units,
+        stochastic_depth=run.model.stochastic_depth,
+    )
+    return _ready(graph, run)
+
+
+def without_constant_part(
+    graph: keras.Model, run: Run, train: Split, test: Split
+) -> tuple[TrainedModel, np.ndarray, np.ndarray]:
+    """The model to train and what it is fed: images, or their features where these stay the same.
+
+    A frozen part that gives an image the same features in every epoch is run once, not `epochs`
+    times; the arithmetic is the same.
+
+    Args:
+        graph: From `classifier` or `embedder`.
+        run: What to do.
+        train: Images (n, h, w, 3) uint8 and labels (n,).
+        test: Likewise.
+
+    Returns:
+        A model on the same weights, and its inputs for the images of `train` and of `test`.
+    """
+    parts = split(graph, run.model.unfrozen_stages)
+    if parts is None:
+        return TrainedModel(graph.input, graph.output), train.images, test.images
+    frozen, features = parts
+    kept = [outputs(frozen, images) for images in (train.images, test.images)]
+    return TrainedModel(features, graph.output), *kept
+
+
+def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a model gives for images, run as fast as in training.
+
+    Args:
+        model: Functional, one input and one output.
+        images: Whatever it takes, (n, …).
+
+    Returns:
+        (n, …), in inference mode.
+    """
+    fast = TrainedModel(model.input, model.output)
+    return np.asarray(fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0))
+
+
+def _ready(graph: keras.Model, run: Run, statistics_move: bool = False) -> keras.Model:
+    weights = registry.weights_file(run.model.model, run.model.weights)
+    if weights is not None:
+        convert.load_torch_weights(graph, weights)
+    freeze(graph, run.model.unfrozen_stages, statistics_move)
+    return graph
