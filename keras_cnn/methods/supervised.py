@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 
 from keras_cnn import saved
-from keras_cnn.data import Split
+from keras_cnn.data import Split, augment
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.recipe import Run
 from keras_cnn.settings import Supervised
@@ -28,8 +30,15 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         The history, the test images' probabilities (n, classes), and the model to save.
     """
     settings: Supervised = run.training
-    graph = networks.classifier(run, len(class_names), settings.frozen_statistics_move)
-    if run.feeding.feed == "files":
+    class_count = len(class_names)
+    redraw, shares = None, False
+    if settings.augment != "none":
+        redraw = partial(_augmented, train, settings, class_count, run.training_seed)
+        shares = settings.augment in augment.MIXES_LABELS and not settings.augment_once
+    if redraw and settings.augment_once:
+        train, redraw = Split(redraw(0).images, train.labels), None
+    graph = networks.classifier(run, class_count, settings.frozen_statistics_move)
+    if redraw or run.feeding.feed == "files":
         model, train_inputs, test_inputs = (
             TrainedModel(graph.input, graph.output),
             train.images,
@@ -42,18 +51,25 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         optimizer=optimizers.build(
             settings.optimizer, settings.learning_rate, settings.momentum, settings.l2
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=_metrics(over_batches),
+        loss=(
+            keras.losses.CategoricalCrossentropy(from_logits=True)
+            if shares
+            else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        ),
+        metrics=_metrics(over_batches, shares),
     )
     history = callbacks.History(report, loss="batch_loss" if over_batches else "loss")
     test_batch_size = settings.batch_size if over_batches else networks.EVALUATION_BATCH_SIZE
     with feeding.batches(
         run.feeding,
         train=Split(train_inputs, train.labels),
-        test=Split(test_inputs, test.labels),
+        test=Split(
+            test_inputs, augment.one_hot(test.labels, class_count) if shares else test.labels
+        ),
         batch_size=settings.batch_size,
         test_batch_size=test_batch_size,
         seed=run.training_seed,
+        redraw=redraw,
     ) as (train_batches, test_batches, of_the_feed):
         model.fit(
             train_batches,
@@ -72,10 +88,30 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     return Outcome(history.records, networks.outputs(classifier, test.images), classifier)
 
 
-def _metrics(over_batches: bool) -> list:
+def _augmented(
+    train: Split, settings: Supervised, class_count: int, seed: int, epoch: int
+) -> Split:
+    """The training images of an epoch."""
+    images, labels = augment.augmented(
+        train.images,
+        train.labels,
+        class_count,
+        settings.augment,
+        settings.augment_share,
+        (seed, epoch),
+    )
+    return Split(images, labels)
+
+
+def _metrics(over_batches: bool, shares: bool) -> list:
+    """Accuracy, of mixed images against the label with the largest share, and the deck's loss."""
     if not over_batches:
         return ["accuracy"]
+    accuracy, cross_entropy = batch_mean.accuracy, batch_mean.cross_entropy
+    if shares:
+        accuracy = keras.metrics.categorical_accuracy
+        cross_entropy = partial(keras.ops.categorical_crossentropy, from_logits=True)
     return [
-        batch_mean.BatchMean(batch_mean.accuracy, "accuracy"),
-        batch_mean.BatchMean(batch_mean.cross_entropy, "batch_loss"),
+        batch_mean.BatchMean(accuracy, "accuracy"),
+        batch_mean.BatchMean(cross_entropy, "batch_loss"),
     ]

@@ -12,37 +12,46 @@ import keras
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.settings import Feeding
-from keras_cnn.training.feed import Feed, Reshuffle
+from keras_cnn.training.feed import Feed, Redraw, Reshuffle
 
 
 @contextmanager
 def batches(
-    feeding: Feeding, train: Split, test: Split, batch_size: int, test_batch_size: int, seed: int
+    feeding: Feeding,
+    train: Split,
+    test: Split,
+    batch_size: int,
+    test_batch_size: int,
+    seed: int,
+    redraw: Redraw | None = None,
 ) -> Iterator[tuple[object, object, list[keras.callbacks.Callback]]]:
     """What `fit` trains on and is tested on while the context lasts.
 
     Args:
         feeding: From where, and how.
-        train: Images uint8, or features, and labels.
+        train: Images uint8, or features, and labels: integers, or shares of classes.
         test: Likewise.
         batch_size: Of training.
         test_batch_size: Of testing.
         seed: Of the order of the training images, drawn anew each epoch.
+        redraw: Gives the training images of each epoch in place of `train`; from memory only.
 
     Raises:
-        UserError: Dropping the last batch would leave none.
+        UserError: Dropping the last batch would leave none, or files would have to be redrawn.
 
     Yields:
         Training batches, test batches, and the callbacks that go with them.
     """
     if feeding.feed == "memory":
-        train_batches = Feed(train.images, train.labels, batch_size, seed)
+        train_batches = Feed(train.images, train.labels, batch_size, seed, redraw)
         yield (
             train_batches,
             Feed(test.images, test.labels, test_batch_size),
             [Reshuffle(train_batches)],
         )
         return
+    if redraw is not None:
+        raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
     if feeding.drop_last and len(train.labels) < batch_size:
         raise UserError(
             f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is "

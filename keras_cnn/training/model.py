@@ -103,15 +103,17 @@ class TrainedModel(keras.Model):
         self.test_function = step
 
     def _plain_cross_entropy(self) -> Callable | None:
-        """The compiled loss as one torch call, where it is the usual one."""
+        """The compiled loss as one torch call, where it is a usual one."""
         loss = self.loss
-        if (
-            type(loss) is not keras.losses.SparseCategoricalCrossentropy
-            or not loss.from_logits
-            or loss.ignore_class is not None
-            or loss.reduction != "sum_over_batch_size"
-            or self.losses  # penalties
-        ):
+        if type(loss) is keras.losses.SparseCategoricalCrossentropy:
+            usual = loss.ignore_class is None
+        elif type(loss) is keras.losses.CategoricalCrossentropy:
+            usual = loss.label_smoothing == 0
+        else:
+            return None
+        if not usual or not loss.from_logits or loss.reduction != "sum_over_batch_size":
+            return None
+        if self.losses:  # penalties
             return None
         from torch.nn import functional
 
