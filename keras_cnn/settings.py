@@ -51,6 +51,7 @@ class Model(Group):
         weights: `pretrained` (as fetched), `random`, or the path of a torch or safetensors file.
         unfrozen_stages: The last n stages train, with the head; None trains everything.
         head: `dense`, or `cosine` similarity to one learned weight a class.
+        cosine_scale: What the similarities are multiplied by to make logits.
         dropout: Rate of the head's dropout.
         dropout_position: Before the dense layer, or (as the deck did) on the logits.
         stochastic_depth: Highest rate of dropped residual branches.
@@ -61,6 +62,7 @@ class Model(Group):
     weights: str = "pretrained"
     unfrozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
     head: Literal["dense", "cosine"] = "dense"
+    cosine_scale: Positive = 1.0
     dropout: Fraction = 0.0
     dropout_position: Literal["before_dense", "after_logits"] = "before_dense"
     stochastic_depth: Fraction = 0.0
@@ -196,12 +198,17 @@ class Siamese(Descent):
         method: Which method these settings belong to.
         embedding: Outputs of a dense layer on the features; None embeds by the features alone.
         margin: Distance from which on images of different classes are no longer pushed apart.
-        pairs: `balanced` has as many pairs of one class as of two; `random` pairs any images.
+        pairs: `balanced` gives each image another one, in turns of its own class and of another;
+            `random` takes any image and tosses a coin for the class of the other one: the deck
+            says only that pairs were random, and its 49 and 51 percent mean that about half of
+            them were of one class (of any two images of ten classes it would be a tenth).
         labels_inverted: Push images of one class apart and pull those of two together, as the
             deck did.
         threshold: Distance below which a pair is called the same: `fitted` to training pairs, or
             `half_margin`.
-        batch_size: Pairs a step.
+        test_on: What test accuracy counts: `classes`, by the nearest class mean of the training
+            embeddings; or test `pairs`, as the deck did.
+        batch_size: Pairs a step. An epoch has as many pairs as there are training images.
     """
 
     method: Literal["siamese"] = "siamese"
@@ -210,6 +217,7 @@ class Siamese(Descent):
     pairs: Literal["balanced", "random"] = "balanced"
     labels_inverted: bool = False
     threshold: Literal["fitted", "half_margin"] = "fitted"
+    test_on: Literal["classes", "pairs"] = "classes"
     batch_size: PositiveInt = 32
 
 
@@ -220,7 +228,7 @@ class Maml(Descent):
 
     Attributes:
         method: Which method these settings belong to.
-        inner_learning_rate: Of the inner loop's gradient descent.
+        inner_learning_rate: Of the inner loop's gradient descent; of a detached copy's Adam.
         inner_steps: Of the inner loop.
         second_order: Differentiate through the inner steps; False takes their gradients as
             constants (first-order MAML).
@@ -231,25 +239,62 @@ class Maml(Descent):
         steps_an_epoch: Outer steps an epoch.
         batch_norm: `task` normalises by the statistics of the images at hand; `stored` by the
             running statistics, which stand still.
-        adaptation_steps: Inner steps on all shots that turn the weights found into the classifier.
+        adaptation_steps: Inner steps, each on all shots, that turn the weights found into the
+            classifier.
         detached_copy: Train a copy on each batch of `batch_size` images with Adam and throw it
             away, as the deck did: no gradient reaches the weights.
         batch_size: Images a detached copy is trained and tested on.
     """
 
     method: Literal["maml"] = "maml"
-    inner_learning_rate: Positive = 0.01
+    inner_learning_rate: Positive = 0.05
     inner_steps: PositiveInt = 5
     second_order: bool = True
     way: Annotated[int, Field(ge=2)] | None = None
     support_shots: PositiveInt = 5
-    query_shots: PositiveInt = 10
+    query_shots: PositiveInt = 5
     tasks_a_step: PositiveInt = 2
     steps_an_epoch: PositiveInt = 20
     batch_norm: Literal["task", "stored"] = "stored"
     adaptation_steps: PositiveInt = 20
     detached_copy: bool = False
     batch_size: PositiveInt = 128
+
+
+class Pretrain(Group):
+    """How a backbone learns from many images, to be taught others from few later.
+
+    AdamW under a rate that warms up, then falls to zero along a cosine; labels smoothed; crops,
+    flips and colours drawn anew each epoch; evaluated and saved as the moving average of weights.
+
+    Attributes:
+        method: Which method these settings belong to.
+        epochs: Passes over the training images.
+        minutes: Train for as many epochs, one at least, as this machine makes in this time; None
+            takes `epochs`.
+        batch_size: Images a step.
+        learning_rate: The highest.
+        warm_up_epochs: In which it rises from zero.
+        weight_decay: Decoupled; not of biases, norms and layer scales.
+        label_smoothing: Share of each label spread over all classes.
+        average_decay: Of the moving average of weights, a step.
+        crop_from: Height and width in pixels at which training images are loaded, to be cropped.
+        smallest_crop: Share of an image's area.
+        colour: Brightness, contrast and saturation vary by factors of up to 1 -+ this.
+    """
+
+    method: Literal["pretrain"] = "pretrain"
+    epochs: PositiveInt = 40
+    minutes: Positive | None = None
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 1e-3
+    warm_up_epochs: NotNegative = 2.0
+    weight_decay: NotNegative = 0.05
+    label_smoothing: Fraction = 0.1
+    average_decay: Fraction = 0.998
+    crop_from: Annotated[int, Field(ge=8)] = 64
+    smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.35
+    colour: Fraction = 0.2
 
 
 class LinearProbe(Group):
@@ -259,12 +304,15 @@ class LinearProbe(Group):
         method: Which method these settings belong to.
         regularization_strength: Of the L2 penalty on the weights of the standardised features,
             as the inverse of scikit-learn's C.
-        epochs: One: the features are seen whole.
     """
 
     method: Literal["linear_probe"] = "linear_probe"
     regularization_strength: Positive = 1.0
-    epochs: Literal[1] = 1
+
+    @property
+    def epochs(self) -> int:
+        """One: the features are seen whole."""
+        return 1
 
 
 class NearestMean(Group):
@@ -274,17 +322,20 @@ class NearestMean(Group):
         method: Which method these settings belong to.
         centered: Subtract the mean of all shots first.
         normalised: Bring features to length 1, after centering.
-        epochs: One: the features are seen whole.
     """
 
     method: Literal["nearest_mean"] = "nearest_mean"
     centered: bool = True
     normalised: bool = True
-    epochs: Literal[1] = 1
+
+    @property
+    def epochs(self) -> int:
+        """One: the features are seen whole."""
+        return 1
 
 
 Training = Annotated[
-    Supervised | Prototypical | Siamese | Maml | LinearProbe | NearestMean,
+    Supervised | Prototypical | Siamese | Maml | Pretrain | LinearProbe | NearestMean,
     Field(discriminator="method"),
 ]
 
@@ -293,6 +344,7 @@ METHODS: dict[str, type[Group]] = {
     "prototypical": Prototypical,
     "siamese": Siamese,
     "maml": Maml,
+    "pretrain": Pretrain,
     "linear_probe": LinearProbe,
     "nearest_mean": NearestMean,
 }
@@ -304,6 +356,28 @@ CODE_VERSIONS: dict[str, int] = {
     "prototypical": 1,
     "siamese": 1,
     "maml": 1,
+    "pretrain": 1,
     "linear_probe": 1,
     "nearest_mean": 1,
 }
+
+_HEAD = ("head", "cosine_scale", "dropout", "dropout_position")
+_FEEDING = tuple(Feeding.model_fields)
+
+# What the other groups have for other methods: a method has no use for these.
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "supervised": (),
+    "prototypical": (*_HEAD, *_FEEDING),
+    "siamese": (*_HEAD, *_FEEDING),
+    "maml": _FEEDING,
+    "pretrain": _FEEDING,
+    "linear_probe": (*_HEAD, *_FEEDING, "unfrozen_stages", "stochastic_depth"),
+    "nearest_mean": (*_HEAD, *_FEEDING, "unfrozen_stages", "stochastic_depth"),
+}
+
+
+def names(method: str) -> list[str]:
+    """The settings that a method's runs have, whatever their group."""
+    groups = (Compute, Data, Model, Feeding, METHODS[method])
+    fields = [field for group in groups for field in group.model_fields]
+    return [field for field in fields if field not in WITHOUT_EFFECT[method]]

@@ -20,7 +20,7 @@ def small_network(monkeypatch):
     """Every model name stands for a small network, named as the backbones name their layers."""
 
     def classifier(
-        name, class_count, image_size, head, dropout, dropout_position, seed, **of_the_network
+        name, class_count, image_size, head, cosine_scale, dropout, dropout_position, seed, **rest
     ):
         inputs = keras.Input((image_size, image_size, 3))
         x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)

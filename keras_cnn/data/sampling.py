@@ -1,4 +1,4 @@
-"""Draws of few images a class."""
+"""Draws of few images a class, of episodes and of pairs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_cnn.errors import UserError
+
+# Indices into the labels (n,) and the labels of a task (n,), both int64.
+Draw = tuple[np.ndarray, np.ndarray]
+# Indices of left and of right images, int64 (n,), and whether both are of one class, bool (n,).
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw_shots(
@@ -33,8 +38,7 @@ def draw_shots(
     """
     if shots < 1:
         raise UserError(f"shots is {shots}: at least 1 is needed")
-    classes = np.unique(labels) if class_names is None else np.arange(len(class_names))
-    members = [np.flatnonzero(labels == label) for label in classes]
+    classes, members = _members(labels, class_names)
     fewest = min(range(len(members)), key=lambda index: len(members[index]))
     if len(members[fewest]) < shots:
         name = repr(class_names[fewest]) if class_names else classes[fewest]
@@ -47,3 +51,173 @@ def draw_shots(
         for label, indices in zip(classes, members, strict=True)
     ]
     return np.stack(drawn, axis=1).reshape(-1)  # (shots, classes): the classes take turns
+
+
+def draw_episodes(
+    labels: np.ndarray,
+    count: int,
+    way: int | None,
+    support_shots: int,
+    query_shots: int,
+    rng: np.random.Generator,
+    class_names: Sequence[str] | None = None,
+) -> list[Draw]:
+    """Draws small tasks: some classes, support images of each, and other images as queries.
+
+    Args:
+        labels: Integer classes (n,).
+        count: How many episodes.
+        way: Classes of an episode, drawn anew for each; None takes all.
+        support_shots: Support images of each class.
+        query_shots: Query images of each class; none of them is a support image.
+        rng: Draws.
+        class_names: As for `draw_shots`.
+
+    Returns:
+        For each episode the images' indices, the `way * support_shots` support images first, and
+        their labels in the episode, 0 to way - 1. In each of the two parts the classes take turns.
+
+    Raises:
+        UserError: A class has too few images, or there are fewer classes.
+    """
+    classes, members = _members(labels, class_names)
+    way = len(classes) if way is None else way
+    if way > len(classes):
+        raise UserError(f"way is {way}: there are {len(classes)} classes")
+    shots = support_shots + query_shots
+    fewest = min(range(len(members)), key=lambda index: len(members[index]))
+    if len(members[fewest]) < shots:
+        name = repr(class_names[fewest]) if class_names else classes[fewest]
+        raise UserError(
+            f"episodes of {support_shots} support_shots and {query_shots} query_shots: class "
+            f"{name} has {len(members[fewest])} images; {shots} are needed"
+        )
+    episodes = []
+    for _ in range(count):
+        chosen = rng.choice(len(classes), way, replace=False)
+        drawn = [rng.choice(members[index], shots, replace=False) for index in chosen]
+        # (way, shots) -> (shots * way,): the classes take turns, so support comes first
+        episodes.append((np.stack(drawn, axis=1).reshape(-1), np.tile(np.arange(way), shots)))
+    return episodes
+
+
+def split_batches(
+    labels: np.ndarray, batch_size: int, support_images: int, rng: np.random.Generator
+) -> list[Draw]:
+    """Cuts all images, shuffled, into batches; the first images of each are its support.
+
+    So the deck made its episodes. Classes that no support image of a batch shows are dropped, and
+    those behind them move up: a query's label y then means the y-th of the classes that are there.
+
+    Args:
+        labels: Integer classes (n,).
+        batch_size: Images a batch; the last one has what is left, and is left out where that
+            leaves no query.
+        support_images: How many images of a batch are its support.
+        rng: Draws.
+
+    Returns:
+        For each batch the images' indices, the support images first, and their labels in the
+        batch: a support image's is its class's place among the classes that are there; a query's
+        is its class as it was, or -1 where that is no place.
+
+    Raises:
+        UserError: No batch has a query.
+    """
+    order = rng.permutation(len(labels))
+    batches = []
+    for start in range(0, len(labels), batch_size):
+        chosen = order[start : start + batch_size]
+        if len(chosen) > support_images:
+            batches.append((chosen, _shifted(labels[chosen], support_images)))
+    if not batches:
+        raise UserError(
+            f"batches of at most {min(batch_size, len(labels))} images leave no query beside "
+            f"{support_images} support_images: set fewer"
+        )
+    return batches
+
+
+def _shifted(labels: np.ndarray, support_images: int) -> np.ndarray:
+    present = np.unique(labels[:support_images])
+    support = np.searchsorted(present, labels[:support_images])
+    queries = labels[support_images:]
+    return np.concatenate([support, np.where(queries < len(present), queries, -1)])
+
+
+def balanced_pairs(
+    labels: np.ndarray, rng: np.random.Generator, class_names: Sequence[str] | None = None
+) -> Pairs:
+    """Gives each image another one; pairs of one class and of two take turns.
+
+    Args:
+        labels: Integer classes (n,).
+        rng: Draws.
+        class_names: As for `draw_shots`.
+
+    Returns:
+        The images on the left, each once, and on the right, int64 (n,) indices; and whether the
+        two are of the same class, bool (n,). None is paired with itself.
+
+    Raises:
+        UserError: A class has a single image, or there is only one class.
+    """
+    left = rng.permutation(len(labels))
+    same = np.arange(len(labels)) % 2 == 0
+    return left, _partners(labels, left, same, rng, class_names), same
+
+
+def random_pairs(
+    labels: np.ndarray, rng: np.random.Generator, class_names: Sequence[str] | None = None
+) -> Pairs:
+    """Draws images at random, and tosses a coin for whether the other one is of the same class.
+
+    Args:
+        labels: Integer classes (n,).
+        rng: Draws.
+        class_names: As for `draw_shots`.
+
+    Returns:
+        As `balanced_pairs`; an image may be on the left several times, or never.
+
+    Raises:
+        UserError: As `balanced_pairs` does.
+    """
+    left = rng.integers(0, len(labels), len(labels))
+    same = rng.random(len(labels)) < 0.5
+    return left, _partners(labels, left, same, rng, class_names), same
+
+
+def _partners(
+    labels: np.ndarray,
+    left: np.ndarray,
+    same: np.ndarray,
+    rng: np.random.Generator,
+    class_names: Sequence[str] | None,
+) -> np.ndarray:
+    """For each image another one, uniformly of its own class or of all others."""
+    classes, members = _members(labels, class_names)
+    sizes = np.array([len(indices) for indices in members])
+    if len(classes) < 2 or sizes.min() < 2:
+        what = "two classes"
+        if len(classes) > 1:
+            name = repr(class_names[sizes.argmin()]) if class_names else classes[sizes.argmin()]
+            what = f"two images of each class: class {name} has {sizes.min()}"
+        raise UserError(f"pairs of the same class and of two need at least {what}")
+    by_class = np.concatenate(members)
+    starts = np.cumsum(sizes) - sizes
+    own = np.searchsorted(classes, labels[left])  # the place of each image's class
+    size, start = sizes[own], starts[own]
+    place = np.argsort(by_class)[left]  # of each image in `by_class`
+    of_same = start + (place - start + rng.integers(1, size)) % size
+    of_other = rng.integers(0, len(labels) - size)
+    of_other = of_other + size * (of_other >= start)  # steps over the image's own class
+    return by_class[np.where(same, of_same, of_other)]
+
+
+def _members(
+    labels: np.ndarray, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The classes, and the indices of each one's images."""
+    classes = np.unique(labels) if class_names is None else np.arange(len(class_names))
+    return classes, [np.flatnonzero(labels == label) for label in classes]

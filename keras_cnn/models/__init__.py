@@ -93,6 +93,7 @@ def classifier(
     class_count: int,
     image_size: int = 32,
     head: str = "dense",
+    cosine_scale: float = 1.0,
     dropout: float = 0.0,
     dropout_position: str = "before_dense",
     seed: int = 0,
@@ -106,6 +107,7 @@ def classifier(
         class_count: Outputs.
         image_size: Height and width of its input, in pixels.
         head: `dense` or `cosine`, see `heads.logits`.
+        cosine_scale: What the cosines of a `cosine` head are multiplied by.
         dropout: Rate of the head's dropout; 0 leaves it out.
         dropout_position: `before_dense` or `after_logits`.
         seed: Of the weights, which are the same on every backend, of dropout and of stochastic
@@ -124,7 +126,9 @@ def classifier(
     from keras_cnn.models import heads, initializers
 
     features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
-    logits = heads.logits(features.output, class_count, head, dropout, dropout_position, seed)
+    logits = heads.logits(
+        features.output, class_count, head, dropout, dropout_position, seed, cosine_scale
+    )
     model = keras.Model(features.input, logits, name=name)
     initializers.draw(model, seed)
     return model

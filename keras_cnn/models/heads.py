@@ -15,20 +15,26 @@ LOGITS = "head_logits"
 class CosineLogits(layers.Layer):
     """Cosine similarity of the features to one learned weight a class (Gidaris and Komodakis 2018).
 
-    arXiv:1804.09458, without the learned scale: logits lie in [-1, 1]. Features (n, channels) to
-    logits (n, class_count).
+    arXiv:1804.09458, with a scale that is set, not learned: logits lie in [-scale, scale]. Features
+    (n, channels) to logits (n, class_count).
 
     Args:
         class_count: Outputs.
+        scale: What cosines are multiplied by.
         kernel_initializer: Of the weights (channels, class_count).
         name: The layer's.
     """
 
     def __init__(
-        self, class_count: int, kernel_initializer: keras.initializers.Initializer, name: str
+        self,
+        class_count: int,
+        scale: float,
+        kernel_initializer: keras.initializers.Initializer,
+        name: str,
     ) -> None:
         super().__init__(name=name)
         self.class_count = class_count
+        self.scale = scale
         self.kernel_initializer = kernel_initializer
 
     def build(self, input_shape: tuple) -> None:
@@ -40,8 +46,9 @@ class CosineLogits(layers.Layer):
         )
 
     def call(self, features: object) -> object:
-        """Features (n, channels) to cosines (n, class_count)."""
-        return ops.matmul(ops.normalize(features, axis=-1), ops.normalize(self.kernel, axis=0))
+        """Features (n, channels) to scaled cosines (n, class_count)."""
+        directions = ops.normalize(self.kernel, axis=0)
+        return self.scale * ops.matmul(ops.normalize(features, axis=-1), directions)
 
 
 def logits(
@@ -51,6 +58,7 @@ def logits(
     dropout: float,
     dropout_position: str,
     seed: int,
+    cosine_scale: float = 1.0,
 ) -> keras.KerasTensor:
     """Puts a head on features; its weights begin as torch's Linear does.
 
@@ -61,6 +69,7 @@ def logits(
         dropout: Its rate; 0 leaves it out.
         dropout_position: `before_dense`, or `after_logits`: of the logits themselves.
         seed: Of the weights and of dropout.
+        cosine_scale: What the cosines of `CosineLogits` are multiplied by.
 
     Returns:
         (n, class_count).
@@ -70,7 +79,7 @@ def logits(
         features = drop(features)
     start = torch_initializers(features.shape[-1], seed, LOGITS)
     if kind == "cosine":
-        head = CosineLogits(class_count, start["kernel_initializer"], LOGITS)
+        head = CosineLogits(class_count, cosine_scale, start["kernel_initializer"], LOGITS)
     else:
         head = layers.Dense(class_count, name=LOGITS, **start)
     found = head(features)
@@ -99,35 +108,49 @@ def embedding(
     return layers.UnitNormalization(name="head_norm")(features) if normalised else features
 
 
+def class_means(embeddings: np.ndarray, labels: np.ndarray, class_count: int) -> np.ndarray:
+    """The prototypes: the mean embedding of each class.
+
+    Args:
+        embeddings: (n, channels).
+        labels: (n,), every class at least once.
+        class_count: How many classes.
+
+    Returns:
+        (class_count, channels).
+    """
+    return np.stack([embeddings[labels == label].mean(axis=0) for label in range(class_count)])
+
+
 def prototype_logits(
     embedding: keras.KerasTensor, prototypes: np.ndarray, distance: str
 ) -> keras.KerasTensor:
-    """Classifies by the nearest prototype, with built-in layers only.
+    """Classifies by the nearest prototype, with what Keras alone can load.
 
-    Of the squared distance |z|^2 + |p|^2 - 2 z p, softmax does not see |z|^2, and the rest is a
-    dense layer.
+    The squared distance is |z|^2 + |p|^2 - 2 z p: all but |z|^2 is a dense layer.
 
     Args:
-        embedding: (n, channels); `euclidean` takes those of length 1.
+        embedding: (n, channels).
         prototypes: (classes, channels).
         distance: `squared_euclidean`, `euclidean` or `cosine`: the logits are minus the distance,
             or the cosine.
 
     Returns:
-        (n, classes); under `squared_euclidean` plus the same number for all classes of an image.
+        (n, classes); under `squared_euclidean` plus |z|^2, which softmax does not see.
     """
     lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)  # (classes, 1)
     if distance == "cosine":
         embedding = layers.UnitNormalization(name="head_unit")(embedding)
         kernel, bias = (prototypes / np.maximum(lengths, 1e-12)).T, 0 * lengths[:, 0]
-    elif distance == "squared_euclidean":
-        kernel, bias = 2 * prototypes.T, -(lengths[:, 0] ** 2)
     else:
-        kernel, bias = -2 * prototypes.T, 1 + lengths[:, 0] ** 2
+        kernel, bias = 2 * prototypes.T, -(lengths[:, 0] ** 2)
     dense = layers.Dense(len(prototypes), name=LOGITS)
     found = dense(embedding)
     dense.set_weights([kernel, bias])
-    return found if distance != "euclidean" else -ops.sqrt(ops.maximum(found, 0.0))
+    if distance != "euclidean":
+        return found
+    squared = ops.sum(ops.square(embedding), axis=-1, keepdims=True) - found
+    return -ops.sqrt(ops.maximum(squared, 0.0))
 
 
 def plain_head(model: keras.Model) -> keras.Model:
@@ -146,7 +169,7 @@ def plain_head(model: keras.Model) -> keras.Model:
     unit = layers.UnitNormalization(axis=-1, name="head_norm")(cosine.input)
     dense = layers.Dense(cosine.class_count, use_bias=False, name=LOGITS)
     found = dense(unit)
-    dense.kernel.assign(ops.normalize(cosine.kernel, axis=0))
+    dense.kernel.assign(cosine.scale * ops.normalize(cosine.kernel, axis=0))
     for layer in model.layers[model.layers.index(cosine) + 1 :]:  # dropout of the logits
         found = layer(found)
     return keras.Model(model.input, found)

@@ -1,0 +1,287 @@
+"""Prototypical networks: the mathematics against NumPy, the method on images it can learn."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_cnn import data, environment, saved, store
+from keras_cnn.data import Split
+from keras_cnn.data.sampling import draw_shots
+from keras_cnn.errors import UserError
+from keras_cnn.methods import networks, prototypical
+from keras_cnn.models import heads
+from keras_cnn.recipe import Run
+from keras_cnn.settings import Prototypical
+from keras_cnn.training import episodes
+
+DISTANCES = ("squared_euclidean", "euclidean", "cosine")
+AS_RUN = {"episodes": "split_batches", "distance": "euclidean", "normalised": True}
+RNG = np.random.default_rng(0)
+EMBEDDINGS = RNG.normal(size=(14, 6)).astype("float32")
+
+
+def numpy_logits(queries, prototypes, distance):
+    """Image by image, prototype by prototype, in float64."""
+    found = np.empty((len(queries), len(prototypes)))
+    for i, z in enumerate(queries.astype("float64")):
+        for j, p in enumerate(prototypes.astype("float64")):
+            if distance == "cosine":
+                found[i, j] = z @ p / np.linalg.norm(z) / np.linalg.norm(p)
+            else:
+                power = {"euclidean": 1, "squared_euclidean": 2}[distance]
+                found[i, j] = -(np.linalg.norm(z - p) ** power)
+    return found
+
+
+def numpy_losses(found, labels):
+    return np.array(
+        [np.log(np.exp(row).sum()) - row[label] for row, label in zip(found, labels, strict=True)]
+    )
+
+
+def episode(**settings):
+    """Three ways, two support and one or more query images each."""
+    settings = {"way": 3, "support_shots": 2, "query_shots": 1, **settings}
+    return prototypical.Episodes(Prototypical(**settings), np.zeros(0, int), list("abcde"))
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_prototypes_distances_and_losses_are_those_of_numpy(distance):
+    labels = np.array([0, 2, 1, 1, 0, 2, 2, 0, 1, 1, 0, 2, 2, 1])  # six of support, eight queries
+    # Labels come as any type: Keras hands a loss floats, a metric integers.
+    for given in (labels, labels.astype("float32"), labels[:, None]):
+        answers, found = episode(distance=distance).queries(
+            keras.ops.convert_to_tensor(given), keras.ops.convert_to_tensor(EMBEDDINGS)
+        )
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(answers), labels[6:])
+        support = EMBEDDINGS[:6].astype("float64")
+        prototypes = np.stack(
+            [support[[0, 4]].mean(0), support[[2, 3]].mean(0), support[[1, 5]].mean(0)]
+        )
+        expected = numpy_logits(EMBEDDINGS[6:], prototypes, distance)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
+    tensors = [keras.ops.convert_to_tensor(array) for array in (labels, EMBEDDINGS)]
+    losses = keras.ops.convert_to_numpy(episode(distance=distance).loss(*tensors))
+    np.testing.assert_allclose(losses, numpy_losses(expected, labels[6:]), atol=1e-5)
+    hits = keras.ops.convert_to_numpy(episode(distance=distance).accuracy(*tensors))
+    np.testing.assert_array_equal(hits, expected.argmax(axis=1) == labels[6:])
+    assert 0 < hits.mean() < 1
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_losss_gradient_is_that_of_finite_differences(distance):
+    labels = np.array([0, 2, 1, 1, 0, 2, 2, 0, 1])
+
+    def loss(embeddings):
+        prototypes = np.stack([embeddings[:6][labels[:6] == way].mean(axis=0) for way in range(3)])
+        return numpy_losses(numpy_logits(embeddings[6:], prototypes, distance), labels[6:]).mean()
+
+    # A layer whose kernel is the embeddings: a step of SGD at rate 1 takes their gradient away.
+    layer = keras.layers.Dense(6, use_bias=False)
+    model = keras.Sequential([keras.Input((9,)), layer])
+    layer.set_weights([EMBEDDINGS[:9]])
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss=episode(distance=distance).loss)
+    model.fit(np.eye(9), labels, batch_size=9, shuffle=False, verbose=0)
+    gradient = EMBEDDINGS[:9] - layer.get_weights()[0]
+    for i, j in np.ndindex(9, 6):
+        step = np.zeros((9, 6))
+        step[i, j] = 1e-5
+        slope = (loss(EMBEDDINGS[:9] + step) - loss(EMBEDDINGS[:9] - step)) / 2e-5
+        assert gradient[i, j] == pytest.approx(slope, abs=2e-6)
+
+
+@pytest.mark.every_backend
+def test_a_query_on_its_prototype_has_a_finite_gradient():
+    """One shot, and an image like it: the distance is 0, where a root has no slope."""
+    alike = episode(support_shots=1, distance="euclidean")
+    inputs = np.repeat(EMBEDDINGS[:3], 2, axis=0)[[0, 2, 4, 1, 3, 5]]
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, use_bias=False)])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=alike.loss)
+    model.fit(inputs, np.tile(np.arange(3), 2), batch_size=6, shuffle=False, verbose=0)
+    assert np.isfinite(model.get_weights()[0]).all()
+
+
+@pytest.mark.every_backend
+def test_absent_classes_are_dropped_and_labels_behind_them_mean_others():
+    """By hand: the support shows classes a, c and e of five.
+
+    They are the columns 0, 1 and 2. A query of b (1) then counts as right at c, one of c (2) at e,
+    and one of d (3) never.
+    """
+    split = prototypical.Episodes(
+        Prototypical(**AS_RUN, support_images=3), np.zeros(0, int), list("abcde")
+    )
+    a, c, e = np.eye(3, dtype="float32")
+    embeddings = np.stack([a, c, e, a, c, c, e, e])
+    labels = np.array([0, 1, 2, 0, 1, 2, 2, -1])  # queries: an a, a b, two cs, a d, as they are
+    hits = keras.ops.convert_to_numpy(split.accuracy(labels, embeddings))
+    np.testing.assert_array_equal(hits, [1, 1, 0, 1, 0])
+    losses = keras.ops.convert_to_numpy(split.loss(labels, embeddings))
+    near = np.log(1 + 2 * np.exp(-np.sqrt(2)))
+    np.testing.assert_allclose(
+        losses, [near, near, near + np.sqrt(2), near, 0], atol=1e-5
+    )  # the two classes that are not there take no part
+
+
+def test_the_interval_is_students():
+    accuracies = np.random.default_rng(1).random(40)
+    low, high = stats.t.interval(0.95, 39, accuracies.mean(), stats.sem(accuracies))
+    assert prototypical.half_width(accuracies) == pytest.approx((high - low) / 2)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_head_classifies_as_the_distances_do(distance, tmp_path):
+    """Embeddings of any length, prototypes too."""
+    prototypes = np.random.default_rng(2).normal(size=(4, 6)).astype("float32")
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, heads.prototype_logits(inputs, prototypes, distance))
+    saved.save(model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    found = np.asarray(loaded.predict(EMBEDDINGS, verbose=0))
+    expected = numpy_logits(EMBEDDINGS, prototypes, distance)
+    if distance == "squared_euclidean":  # up to what softmax does not see
+        expected += np.square(EMBEDDINGS).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    losses, hits = prototypical.of_prototypes(EMBEDDINGS, np.arange(14) % 4, prototypes, distance)
+    np.testing.assert_allclose(losses, numpy_losses(expected, np.arange(14) % 4), atol=1e-5)
+    np.testing.assert_array_equal(hits, expected.argmax(axis=1) == np.arange(14) % 4)
+
+
+def trained(shots=20, test_images=200, model=None, **settings):
+    """What `train` gives on few synthetic images of 16 pixels."""
+    run = Run.model_validate(
+        {
+            "recipe": "any",
+            "row": "1",
+            "variant": "any",
+            "repeat": 0,
+            "profile": "mini",
+            "backend": keras.backend.backend(),
+            "comparable": False,
+            "data": {"data": f"synthetic:{max(test_images, 10 * shots)}", "image_size": 16},
+            "model": {"model": "fewshot_cnn", "weights": "random", **(model or {})},
+            "feeding": {},
+            "training": {
+                "method": "prototypical",
+                "embedding": 16,
+                "support_shots": 4,
+                "query_shots": 6,
+                "evaluation_episodes": 20,
+                **settings,
+            },
+        }
+    )
+    dataset = data.load(run.data.data, 16)
+    chosen = draw_shots(dataset.splits["train"].labels, shots, run.shots_seed)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    train = Split(np.asarray(train.images[chosen]), train.labels[chosen])
+    test = Split(np.asarray(test.images[:test_images]), test.labels[:test_images])
+    environment.seed_everything(run.training_seed)
+    reports = []
+    outcome = prototypical.train(run, train, test, list(dataset.class_names), reports.append)
+    assert reports == outcome.history
+    return outcome, train, test
+
+
+def embedded(outcome, split):
+    """What the saved model's graph gives before its prototypes."""
+    logits = outcome.model.get_layer(heads.LOGITS)
+    return networks.outputs(keras.Model(outcome.model.input, logits.input), split.images)
+
+
+@pytest.mark.every_backend
+def test_it_learns_from_episodes_and_gives_back_what_it_promises(tmp_path):
+    outcome, train, test = trained(epochs=3, episodes_an_epoch=15)
+    for epoch, record in enumerate(outcome.history, start=1):
+        assert tuple(record) == store.HISTORY_COLUMNS and record["epoch"] == epoch
+        assert np.isfinite(list(record.values())).all()
+    first, last = outcome.history[0], outcome.history[-1]
+    assert last["train_loss"] < 0.8 * first["train_loss"]
+    assert last["train_accuracy"] > 0.5 and last["test_accuracy"] > 0.35  # chance is 0.1
+    assert outcome.measures["episode_accuracy"] == pytest.approx(last["test_accuracy"], abs=0.15)
+    assert 0 < outcome.measures["episode_interval"] < 0.06
+
+    # The last record's test figures are those of the full test set by all shots' prototypes.
+    places = embedded(outcome, train)
+    prototypes = np.stack([places[train.labels == label].mean(axis=0) for label in range(10)])
+    expected = numpy_logits(embedded(outcome, test), prototypes, "squared_euclidean")
+    hits = expected.argmax(axis=1) == test.labels
+    assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=0.006)  # one image on the edge
+    assert last["test_loss"] == pytest.approx(
+        numpy_losses(expected, test.labels).mean(), rel=1e-3, abs=1e-4
+    )
+    softmax = np.exp(expected - expected.max(axis=1, keepdims=True))
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outcome.probabilities, softmax, atol=1e-4)
+
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    again = loaded.predict(test.images, verbose=0)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+@pytest.mark.every_backend
+def test_as_the_deck_ran_it(tmp_path):
+    outcome, _, test = trained(
+        epochs=6, learning_rate=3e-3, batch_size=64, support_images=48, **AS_RUN
+    )
+    first, last = outcome.history[0], outcome.history[-1]
+    assert last["train_loss"] < first["train_loss"]
+    assert last["test_accuracy"] > 0.2 and not outcome.measures
+    # The test figures are means over the batches; of 200 images the last has 8, without a query.
+    rng = np.random.default_rng([213, 5, 1])
+    order = rng.permutation(200)
+    places = embedded(outcome, test)
+    np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1, atol=1e-5)
+    accuracies, losses = [], []
+    for start in (0, 64, 128):
+        support, queries = np.split(order[start : start + 64], [48])
+        present = np.unique(test.labels[support])
+        prototypes = np.stack(
+            [places[support][test.labels[support] == label].mean(axis=0) for label in present]
+        )
+        found = numpy_logits(places[queries], prototypes, "euclidean")
+        assert len(present) == 10, "no shift here: the hand-made example has one"
+        accuracies.append((found.argmax(axis=1) == test.labels[queries]).mean())
+        losses.append(numpy_losses(found, test.labels[queries]).mean())
+    assert last["test_accuracy"] == pytest.approx(np.mean(accuracies), abs=1 / 48 + 1e-6)
+    assert last["test_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    again = loaded.predict(test.images, verbose=0)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_result():
+    first, second = (trained(epochs=1, episodes_an_epoch=3, way=5)[0] for _ in range(2))
+    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
+    assert first.measures == pytest.approx(second.measures)
+
+
+def test_kept_features_give_the_same_as_the_whole_network(monkeypatch):
+    outcomes = []
+    for kept in (True, False):
+        if not kept:
+            monkeypatch.setattr(networks, "split", lambda *_: None)
+        model = {"unfrozen_stages": 1}
+        outcomes.append(trained(epochs=1, episodes_an_epoch=4, model=model)[0])
+    np.testing.assert_allclose(outcomes[0].probabilities, outcomes[1].probabilities, atol=1e-4)
+
+
+def test_too_few_images_show_before_training(monkeypatch):
+    monkeypatch.setattr(episodes, "fit", lambda *_, **__: pytest.fail("it trained"))
+    with pytest.raises(UserError, match=r"class '.*' has 8 images; 10 are needed"):
+        trained(shots=8)
+    with pytest.raises(UserError, match=r"class '.*' has 5 images; 10 are needed"):
+        trained(test_images=50)
+    with pytest.raises(UserError, match="way is 11: there are 10 classes"):
+        trained(way=11)
+    with pytest.raises(UserError, match="leave no query beside 300 support_images"):
+        trained(batch_size=400, support_images=300, **AS_RUN)

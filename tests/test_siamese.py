@@ -1,0 +1,194 @@
+"""Siamese networks: the mathematics against NumPy, the method on images it can learn."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cnn import data, environment, saved, store
+from keras_cnn.data import Split
+from keras_cnn.data.sampling import draw_shots
+from keras_cnn.errors import UserError
+from keras_cnn.methods import networks, siamese
+from keras_cnn.models import heads
+from keras_cnn.recipe import Run
+from keras_cnn.training import episodes
+
+AS_RUN = {
+    "pairs": "random",
+    "labels_inverted": True,
+    "threshold": "half_margin",
+    "test_on": "pairs",
+}
+# Ten pairs: lengths around the margin, so that some of them are pushed and some are not.
+EMBEDDINGS = np.random.default_rng(0).normal(scale=0.5, size=(20, 4)).astype("float32")
+TARGETS = np.array([1, 0, 0, 1, 0, 1, 1, 0, 0, 0])
+
+
+def numpy_losses(embeddings, targets, margin):
+    """Pair by pair, in float64."""
+    losses = []
+    for pair, together in enumerate(targets):
+        apart = np.linalg.norm(
+            embeddings[pair].astype("float64") - embeddings[pair + len(targets)].astype("float64")
+        )
+        losses.append(apart**2 / 2 if together else max(margin - apart, 0.0) ** 2 / 2)
+    return np.array(losses)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("margin", [1.0, 1.5])
+def test_the_loss_is_that_of_numpy(margin):
+    expected = numpy_losses(EMBEDDINGS, TARGETS, margin)
+    assert 0 < (expected == 0).sum() < 6, "some pairs are far enough apart"
+    for targets in (TARGETS, TARGETS.astype("float32"), TARGETS[:, None]):
+        tensors = [keras.ops.convert_to_tensor(array) for array in (targets, EMBEDDINGS)]
+        losses = siamese.contrastive_loss(*tensors, margin)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(losses), expected, atol=1e-5)
+
+
+@pytest.mark.every_backend
+def test_the_losss_gradient_is_that_of_finite_differences():
+    # A layer whose kernel is the embeddings: a step of SGD at rate 1 takes their gradient away.
+    layer = keras.layers.Dense(4, use_bias=False)
+    model = keras.Sequential([keras.Input((20,)), layer])
+    layer.set_weights([EMBEDDINGS])
+
+    def loss(targets, embeddings):
+        return siamese.contrastive_loss(targets, embeddings, 1.0)
+
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss=loss)
+    model.train_on_batch(np.eye(20, dtype="float32"), TARGETS)
+    gradient = EMBEDDINGS - layer.get_weights()[0]
+    for i, j in np.ndindex(20, 4):
+        step = np.zeros((20, 4))
+        step[i, j] = 1e-5
+        above = numpy_losses(EMBEDDINGS + step, TARGETS, 1.0).mean()
+        below = numpy_losses(EMBEDDINGS - step, TARGETS, 1.0).mean()
+        assert gradient[i, j] == pytest.approx((above - below) / 2e-5, abs=2e-6)
+
+
+@pytest.mark.every_backend
+def test_a_pair_of_one_place_has_a_finite_gradient():
+    layer = keras.layers.Dense(4, use_bias=False)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model.compile(
+        optimizer=keras.optimizers.SGD(1.0),
+        loss=lambda targets, embeddings: siamese.contrastive_loss(targets, embeddings, 1.0),
+    )
+    model.train_on_batch(np.ones((4, 2), "float32"), np.array([0, 1]))
+    assert np.isfinite(layer.get_weights()[0]).all()
+
+
+def test_batches_hold_left_images_then_right_ones_and_their_targets():
+    pairs = (np.arange(5), np.arange(10, 15), np.array([True, False, False, True, True]))
+    first, second = siamese.batches(pairs, 3, labels_inverted=False)
+    assert first[0].tolist() == [0, 1, 2, 10, 11, 12] and first[1].tolist() == [1, 0, 0]
+    assert second[0].tolist() == [3, 4, 13, 14] and second[1].tolist() == [1, 1]
+    inverted = [targets.tolist() for _, targets in siamese.batches(pairs, 3, labels_inverted=True)]
+    assert inverted == [[0, 1, 1], [0, 0]]
+
+
+def test_the_fitted_threshold_is_the_best_one():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        apart = rng.integers(0, 6, 12).astype("float32")  # with equal distances
+        same = rng.random(12) < 0.5
+        found = siamese.fitted_threshold(apart, same)
+        best = max(
+            siamese.pair_accuracy(apart, same, threshold)
+            for threshold in (*(np.arange(6) - 0.5), np.inf)
+        )
+        assert siamese.pair_accuracy(apart, same, found) == best
+    apart, same = np.array([0.1, 0.9, 0.3, 0.7]), np.array([True, False, True, False])
+    assert siamese.fitted_threshold(apart, same) == pytest.approx(0.5)
+
+
+def test_the_nearest_mean_is_that_of_distances():
+    means = np.random.default_rng(1).normal(size=(3, 4))
+    labels = np.arange(20) % 3
+    apart = np.linalg.norm(EMBEDDINGS[:, None] - means, axis=2)
+    expected = (apart.argmin(axis=1) == labels).mean()
+    assert siamese.nearest_mean_accuracy(EMBEDDINGS, labels, means) == expected
+
+
+def trained(shots=20, test_images=200, **settings):
+    """What `train` gives on few synthetic images of 16 pixels."""
+    run = Run.model_validate(
+        {
+            "recipe": "any",
+            "row": "1",
+            "variant": "any",
+            "repeat": 0,
+            "profile": "mini",
+            "backend": keras.backend.backend(),
+            "comparable": False,
+            "data": {"data": f"synthetic:{max(test_images, 10 * shots)}", "image_size": 16},
+            "model": {"model": "fewshot_cnn", "weights": "random"},
+            "feeding": {},
+            "training": {"method": "siamese", "embedding": 16, "batch_size": 40, **settings},
+        }
+    )
+    dataset = data.load(run.data.data, 16)
+    chosen = draw_shots(dataset.splits["train"].labels, shots, run.shots_seed)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    train = Split(np.asarray(train.images[chosen]), train.labels[chosen])
+    test = Split(np.asarray(test.images[:test_images]), test.labels[:test_images])
+    environment.seed_everything(run.training_seed)
+    reports = []
+    outcome = siamese.train(run, train, test, list(dataset.class_names), reports.append)
+    assert reports == outcome.history
+    for epoch, record in enumerate(outcome.history, start=1):
+        assert tuple(record) == store.HISTORY_COLUMNS and record["epoch"] == epoch
+        assert np.isfinite(list(record.values())).all()
+    return outcome, train, test
+
+
+@pytest.mark.every_backend
+def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
+    outcome, train, test = trained(epochs=10, learning_rate=3e-3)
+    first, last = outcome.history[0], outcome.history[-1]
+    assert last["train_loss"] < 0.8 * first["train_loss"]
+    assert last["train_accuracy"] > 0.65 and outcome.measures["pair_accuracy"] > 0.6  # of two
+    assert last["test_accuracy"] > 0.25  # of ten
+
+    # The classifier is the nearest class mean of the shots' embeddings, and what was measured.
+    logits = outcome.model.get_layer(heads.LOGITS)
+    places = keras.Model(outcome.model.input, logits.input)
+    of_train, of_test = (networks.outputs(places, split.images) for split in (train, test))
+    means = np.stack([of_train[train.labels == label].mean(axis=0) for label in range(10)])
+    apart = np.linalg.norm(of_test[:, None] - means, axis=2).astype("float64")
+    hits = apart.argmin(axis=1) == test.labels
+    assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=0.006)  # one image on the edge
+    softmax = np.exp(-(apart**2))
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outcome.probabilities, softmax, atol=1e-5)
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    again = loaded.predict(test.images, verbose=0)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+@pytest.mark.every_backend
+def test_as_the_deck_ran_it_stays_at_chance_of_two():
+    outcome, _, _ = trained(epochs=6, learning_rate=2e-3, **AS_RUN)
+    last = outcome.history[-1]
+    # 200 pairs of chance: standard deviation 0.035. It may learn the reverse, never the right.
+    assert last["test_accuracy"] < 0.6 and last["train_accuracy"] < 0.6
+    assert last["test_accuracy"] > 0.3
+    assert outcome.measures["pair_accuracy"] == last["test_accuracy"]
+
+
+def test_the_same_seed_gives_the_same_result():
+    first, second = (trained(epochs=1, shots=6)[0] for _ in range(2))
+    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
+    assert first.measures == second.measures
+
+
+def test_too_few_images_show_before_training(monkeypatch):
+    monkeypatch.setattr(episodes, "fit", lambda *_, **__: pytest.fail("it trained"))
+    with pytest.raises(UserError, match=r"two images of each class: class '.*' has 1"):
+        trained(shots=1)
+    with pytest.raises(UserError, match=r"two images of each class: class '.*' has 1"):
+        trained(test_images=15)
