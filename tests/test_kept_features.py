@@ -9,6 +9,7 @@ import pytest
 from keras_cnn import data, environment, models, recipe
 from keras_cnn.methods import networks, supervised
 from keras_cnn.models.freeze import freeze, split
+from keras_cnn.training import kept
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
 
@@ -57,15 +58,69 @@ def test_training_on_kept_features_gives_the_same_model(monkeypatch):
     run = recipe.runs(plan, "mini", ["4"], "corrected", 1, overrides)[0]
     splits = data.load("synthetic:40").splits
     outcomes = {}
-    for kept in (True, False):
-        if not kept:
+    for keep in (True, False):
+        if not keep:
             monkeypatch.setattr(networks, "split", lambda *_: None)
         environment.seed_everything(run.training_seed)
-        outcomes[kept] = supervised.train(
+        outcomes[keep] = supervised.train(
             run, splits["train"], splits["test"], list("0123456789"), lambda record: None
         )
-    kept, whole = outcomes[True], outcomes[False]
-    np.testing.assert_allclose(kept.probabilities, whole.probabilities, atol=1e-4)
-    for one, other in zip(kept.history, whole.history, strict=True):
+    together, whole = outcomes[True], outcomes[False]
+    np.testing.assert_allclose(together.probabilities, whole.probabilities, atol=1e-4)
+    for one, other in zip(together.history, whole.history, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
         assert one["test_loss"] == pytest.approx(other["test_loss"], abs=1e-4)
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """How often features are computed, in a home of its own."""
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path))
+    computed = []
+    outputs = networks.outputs
+
+    def counting(model, images):
+        computed.append(len(images))
+        return outputs(model, images)
+
+    monkeypatch.setattr(networks, "outputs", counting)
+    return computed
+
+
+def test_runs_share_features_where_weights_and_images_are_the_same(counted):
+    frozen, _ = split(frozen_model("enhanced", 1, hidden_units=4), 1)
+    first = networks.frozen_outputs(frozen, IMAGES)
+    again = networks.frozen_outputs(frozen, IMAGES.copy())
+    assert counted == [4]
+    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(again, networks.outputs(frozen, IMAGES))
+
+    other_run, _ = split(frozen_model("enhanced", 1, hidden_units=4, seed=1), 1)
+    other_run.set_weights(frozen.get_weights())  # as pretrained weights are the same in every run
+    counted.clear()
+    networks.frozen_outputs(other_run, IMAGES)
+    assert counted == []
+
+    changed = IMAGES.copy()
+    changed[0, 0, 0, 0] ^= 1
+    networks.frozen_outputs(frozen, changed)
+    weights = frozen.get_weights()
+    weights[0][0, 0, 0, 0] += 1e-3
+    frozen.set_weights(weights)
+    networks.frozen_outputs(frozen, IMAGES)
+    assert counted == [4, 4]
+
+
+def test_a_damaged_file_is_computed_anew_and_the_oldest_go(counted, monkeypatch, tmp_path):
+    frozen, _ = split(frozen_model("enhanced", 1, hidden_units=4), 1)
+    networks.frozen_outputs(frozen, IMAGES)
+    (path,) = (tmp_path / "features").glob("*")
+    path.write_bytes(path.read_bytes()[:100])
+    networks.frozen_outputs(frozen, IMAGES)
+    assert counted == [4, 4]
+    monkeypatch.setattr(kept, "MOST_BYTES", 2.5 * path.stat().st_size)
+    for _ in range(3):
+        networks.frozen_outputs(frozen, IMAGES[::-1])  # two orders: two files
+        networks.frozen_outputs(frozen, np.roll(IMAGES, 1, axis=0))
+    assert len(list((tmp_path / "features").glob("*"))) == 2
+    assert not path.exists()

@@ -10,6 +10,7 @@ from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, split
 from keras_cnn.pretrained import convert, registry
 from keras_cnn.recipe import Run
+from keras_cnn.training import kept
 from keras_cnn.training.model import TrainedModel
 
 EVALUATION_BATCH_SIZE = 256
@@ -31,6 +32,7 @@ def classifier(run: Run, class_count: int, statistics_move: bool = False) -> ker
         class_count=class_count,
         image_size=run.data.image_size,
         head=run.model.head,
+        cosine_scale=run.model.cosine_scale,
         dropout=run.model.dropout,
         dropout_position=run.model.dropout_position,
         seed=run.training_seed,
@@ -68,8 +70,8 @@ def without_constant_part(
 ) -> tuple[TrainedModel, np.ndarray, np.ndarray]:
     """The model to train and what it is fed: images, or their features where these stay the same.
 
-    A frozen part that gives an image the same features in every epoch is run once, not `epochs`
-    times; the arithmetic is the same.
+    A frozen part that gives an image the same features in every epoch is run once for all epochs,
+    and for all runs that share it; the arithmetic is the same.
 
     Args:
         graph: From `classifier` or `embedder`.
@@ -84,8 +86,13 @@ def without_constant_part(
     if parts is None:
         return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
-    kept = [outputs(frozen, images) for images in (train.images, test.images)]
-    return TrainedModel(features, graph.output), *kept
+    found = [frozen_outputs(frozen, split.images) for split in (train, test)]
+    return TrainedModel(features, graph.output), *found
+
+
+def frozen_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """As `outputs`, of a model that does not train: read where a run has computed it before."""
+    return kept.features(model, images, lambda: outputs(model, images))
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

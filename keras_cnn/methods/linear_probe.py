@@ -1,0 +1,66 @@
+"""Logistic regression on a backbone's features (Alain and Bengio 2016, arXiv:1610.01644)."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_cnn.data import Split
+from keras_cnn.methods import Outcome, on_features
+from keras_cnn.models.heads import LOGITS
+from keras_cnn.recipe import Run
+from keras_cnn.settings import LinearProbe
+from keras_cnn.training.callbacks import Report
+
+MOST_ITERATIONS = 2000
+
+
+def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
+    """Fits scikit-learn's logistic regression to the standardised features of the shots.
+
+    Args:
+        run: What to do; `run.training` is a `LinearProbe`.
+        train: Images (n, h, w, 3) uint8 and labels (n,) to fit to.
+        test: The same, to evaluate on.
+        class_names: In the order of the labels.
+        report: Called with the one record.
+
+    Returns:
+        A history of one record, the test images' probabilities (n, classes), the model to save.
+    """
+    settings: LinearProbe = run.training
+
+    def head(
+        features: keras.KerasTensor, shots: np.ndarray, labels: np.ndarray
+    ) -> keras.KerasTensor:
+        kernel, bias = fit(shots, labels, settings.regularization_strength)
+        dense = keras.layers.Dense(len(class_names), name=LOGITS)
+        logits = dense(features)
+        dense.set_weights([kernel, bias])
+        return logits
+
+    return on_features.classify(run, train, test, report, head)
+
+
+def fit(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """The dense layer of a logistic regression, its standardisation folded in.
+
+    Args:
+        features: (n, channels).
+        labels: (n,), every class from 0 on at least once.
+        strength: The inverse of scikit-learn's C.
+
+    Returns:
+        Kernel (channels, classes) and bias (classes,), for features as they are.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    spread[spread < 1e-6 * max(spread.max(), 1e-30)] = np.inf  # a constant feature says nothing
+    model = LogisticRegression(C=1 / strength, max_iter=MOST_ITERATIONS)
+    model.fit((features - mean) / spread, labels)
+    weights, bias = model.coef_, model.intercept_  # (classes, channels), (classes,)
+    if len(weights) == 1:  # two classes: the logits of the second against the first
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    kernel = (weights / spread).T  # (classes, channels) -> (channels, classes)
+    return kernel, bias - mean @ kernel

@@ -1,0 +1,82 @@
+"""Features of a frozen network, computed once and kept on disk for every run that shares them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_cnn import environment, store
+from keras_cnn.home import home
+
+MOST_BYTES = 2_000_000_000
+
+
+def features(
+    model: keras.Model, images: np.ndarray, compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """What a frozen model gives for images: read where a run has computed it before.
+
+    Rows, repeats and later commands that share the frozen weights and the images share the
+    features. They are found by content: of images, weights, layers, software and the number of
+    threads, since all of these may change the last bits. The oldest files go where all of them
+    would take over 2 GB.
+
+    Args:
+        model: Functional; none of its weights changes, and it draws nothing at random.
+        images: (n, h, w, 3) uint8.
+        compute: Computes the features, (n, …).
+
+    Returns:
+        float32 (n, …), to the last bit what `compute` gives.
+    """
+    path = _folder() / f"{_key(model, images)}.npy"
+    try:
+        found = np.load(path)
+        os.utime(path)  # used just now: the last to go
+        return found
+    except (OSError, ValueError, EOFError):
+        pass  # not there, or damaged: computed and written anew
+    computed = compute()
+    try:
+        with store.replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, computed)
+        _forget_oldest()
+    except OSError:
+        pass  # a full disk costs the next run time, not this one its result
+    return computed
+
+
+def _folder() -> Path:
+    return home() / "features"
+
+
+def _key(model: keras.Model, images: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    # A layer's name says what it computes. (`get_config` would: it imports TensorFlow, anywhere.)
+    layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
+    told = [environment.describe(), model.name, layers, images.shape]
+    digest.update(json.dumps(told).encode())
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
+    digest.update(np.ascontiguousarray(images))
+    return digest.hexdigest()
+
+
+def _forget_oldest() -> None:
+    kept = []
+    for path in _folder().glob("*.npy"):
+        try:
+            kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        except FileNotFoundError:
+            continue  # another run was faster
+    total = 0
+    for _, size, path in sorted(kept, reverse=True):
+        total += size
+        if total > MOST_BYTES:
+            path.unlink(missing_ok=True)

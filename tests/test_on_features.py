@@ -1,0 +1,119 @@
+"""Linear probe and nearest class mean against scikit-learn's own pipelines on the same features."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from keras_cnn import data, recipe, saved
+from keras_cnn.data import Split
+from keras_cnn.methods import linear_probe, nearest_mean, networks
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def splits():
+    loaded = data.load("digits", 16).splits
+    return {
+        name: Split(np.asarray(split.images[:200]), split.labels[:200])
+        for name, split in loaded.items()
+    }
+
+
+def specified(method, **settings):
+    plan = recipe.read("fewshot_convnext")
+    overrides = {"data": "digits", "image_size": 16, "model": "baseline", "hidden_units": 4}
+    (run, *_) = recipe.runs(plan, "mini", ["1"], "corrected", 1, overrides)
+    kept = run.model.model_copy(update={"unfrozen_stages": None})
+    training = recipe.METHODS[method](**settings)
+    return run.model_copy(update={"training": training, "model": kept})
+
+
+def features_of(run, splits):
+    backbone = networks.embedder(run, None)
+    return [networks.outputs(backbone, splits[name].images) for name in ("train", "test")]
+
+
+@pytest.mark.every_backend
+def test_the_linear_probe_is_scikit_learns_pipeline(splits, tmp_path):
+    run = specified("linear_probe", regularization_strength=2.0)
+    records = []
+    outcome = linear_probe.train(run, splits["train"], splits["test"], NAMES, records.append)
+    shots, queries = features_of(run, splits)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=2000))
+    pipeline.fit(shots.astype(np.float64), splits["train"].labels)
+    expected = pipeline.predict_proba(queries)
+    np.testing.assert_allclose(outcome.probabilities, expected, atol=2e-3)
+    (record,) = records
+    hits = expected.argmax(axis=1) == splits["test"].labels
+    assert record["test_accuracy"] == pytest.approx(hits.mean(), abs=0.01)
+    assert record["test_accuracy"] > 0.7
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+def test_a_probe_of_two_classes_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    features = random.normal(3, [1.0, 5.0, 1e-9, 0.2], (60, 4))
+    labels = (features[:, 1] + random.normal(0, 2, 60) > 3).astype(int)
+    kernel, bias = linear_probe.fit(features, labels, 1.0)
+    logits = features @ kernel + bias
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    expected = pipeline.fit(features[:, [0, 1, 3]], labels).decision_function(
+        features[:, [0, 1, 3]]
+    )
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=1e-3)
+    assert kernel[2].tolist() == [0, 0]  # the constant feature
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_nearest_mean_is_scikit_learns_nearest_centroid(splits, centered, normalised, tmp_path):
+    run = specified("nearest_mean", centered=centered, normalised=normalised)
+    outcome = nearest_mean.train(run, splits["train"], splits["test"], NAMES, lambda record: None)
+    shots, queries = (part.astype(np.float64) for part in features_of(run, splits))
+    center = shots.mean(axis=0) if centered else 0.0
+    shots, queries = shots - center, queries - center
+    if normalised:
+        shots, queries = (
+            part / np.linalg.norm(part, axis=1, keepdims=True) for part in (shots, queries)
+        )
+    centroids = NearestCentroid().fit(shots, splits["train"].labels)
+    expected = centroids.predict(queries)
+    # Float32 may decide a near tie otherwise.
+    assert (outcome.probabilities.argmax(axis=1) == expected).mean() >= 0.995
+    squared = ((queries[:, None] - centroids.centroids_) ** 2).sum(axis=-1)  # (n, classes)
+    logits = np.log(outcome.probabilities)
+    differences = squared.mean(axis=1, keepdims=True) - squared
+    found = logits - logits.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, differences, atol=0.01 * np.abs(differences).max())
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+def test_centering_and_length_matter(splits):
+    """The four settings are four classifiers, not one under four names."""
+    outcomes = [
+        nearest_mean.train(
+            specified("nearest_mean", centered=centered, normalised=normalised),
+            splits["train"],
+            splits["test"],
+            NAMES,
+            lambda record: None,
+        ).probabilities
+        for centered in (False, True)
+        for normalised in (False, True)
+    ]
+    plain, of_length_one, centered, both = (found.argmax(axis=1) for found in outcomes)
+    assert (plain == centered).mean() >= 0.995  # without lengths, the center changes no distance
+    assert (plain != of_length_one).any()
+    assert (of_length_one != both).any() and (centered != both).any()
