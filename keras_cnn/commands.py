@@ -48,26 +48,30 @@ def recipe(
     """Run what is not on disk yet of a recipe, then print and write its table.
 
     Args:
-        name: One of `python -m keras_cnn recipes`, or the path of a recipe file.
+        name: One of `python -m keras_cnn recipes`, the path of a recipe file, or all: each of
+            them with the same flags, of which --rows, --variant, --weights and --set are refused.
         rows: Rows to run, as 1,4. All by default.
         repeats: Runs of each row and variant.
         variant: as_run (as the deck's code did), corrected, or both.
         profile: deck (CINIC-10 and the deck's weights, once fetched) or mini (what every machine
             has). By default deck when it has been fetched.
-        data: A source (cinic10, cifar10, digits, synthetic) or a folder of images.
+        data: A source (cinic10, cifar10, digits, synthetic) or a folder of images, all of whose
+            test images are used.
         weights: pretrained, random, or a torch or safetensors file.
         image_size: Height and width in pixels the images are brought to.
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         jobs: Runs at a time. By default one a processor core, or one on a GPU.
         set: Any setting, as --set epochs 3 or --set epochs=3; may be given again.
-        dry_run: Print every resolved run and an estimate of the time; run nothing.
+        dry_run: Print what would be run and an estimate of the time; run nothing.
         fresh: Run again what is on disk too.
     """
+    from functools import partial
+
     from keras_cnn import study
 
-    study.conduct(
-        name,
+    conduct = partial(
+        study.conduct,
         profile=profile or None,
         rows=[row.strip() for row in rows.split(",")] if rows else None,
         variant=variant,
@@ -79,6 +83,15 @@ def recipe(
         fresh=bool(fresh),
         dry_run=bool(dry_run),
     )
+    if name == "all":
+        flags = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
+        for flag, given in flags.items():
+            if given:
+                raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
+        if not study.conduct_all(conduct):
+            raise SystemExit(1)
+    elif conduct(name).failed:
+        raise SystemExit(1)
 
 
 def fetch(name: str) -> None:
@@ -95,19 +108,27 @@ def fetch(name: str) -> None:
         print(path)
 
 
-def data(source: str, image_size: str = "32", out: str = "") -> None:
-    """Tell what a data source holds, its faults, and draw a grid of samples.
+def data(source: str, image_size: str = "32", out: str = "", augment: str = "") -> None:
+    """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
         source: cinic10, cifar10, digits, synthetic, or a folder of images.
         image_size: Height and width in pixels the images are brought to.
-        out: Where the picture goes; by default <source>-samples.png here.
+        out: Where the picture goes; by default <source>-samples.png or <source>-<augment>.png here.
+        augment: Only draw what becomes of samples by flip, rotation, jitter, mixed, cutmix, mixup,
+            cutout, or by all of them.
     """
     from keras_cnn import data as sources
-    from keras_cnn.data import inspect
+    from keras_cnn.data import augment_grid, inspect
 
     size = _whole_number("image-size", image_size)
-    picture = _picture("out", Path(out or f"{Path(source).resolve().name}-samples.png"))
+    shown = augment_grid.kinds(augment) if augment else []
+    name = f"{Path(source).resolve().name}-{augment or 'samples'}.png"
+    picture = _picture("out", Path(out or name))
+    if shown:
+        augment_grid.draw(sources.load(source, size), shown, picture)
+        print(f"augmented samples: {picture}")
+        return
     print(inspect.render(inspect.describe(source, size)))
     inspect.picture_grid(sources.load(source, size), picture)
     print(f"samples: {picture}")
@@ -192,6 +213,19 @@ def summary(
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))
+
+
+def report(out: str = "artifacts", to: str = "") -> None:
+    """Write one page on all slides, report.md and report.html, from the results on disk.
+
+    Args:
+        out: Where results lie: OUT/RECIPE/.
+        to: The folder the page goes to; OUT by default.
+    """
+    os.environ["KERAS_BACKEND"] = _backend("")
+    from keras_cnn import report as reports
+
+    reports.report(Path(out), Path(to or out))
 
 
 def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> None:

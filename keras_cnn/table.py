@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_cnn import measures
+from keras_cnn.data import sources
 from keras_cnn.measures import MEASURES
 from keras_cnn.recipe import Recipe, Row
 from keras_cnn.store import Result
@@ -68,6 +69,8 @@ class Table:
         title: One line.
         caption: What was measured on what.
         command: What gives the table again.
+        data: The images' source, in short.
+        beside_deck: Whether the slide's figures are of interest: not for a user's own images.
         shown: The measures a reader sees; CSV and JSON hold all.
         lines: Rows and variants in the recipe's order.
     """
@@ -75,6 +78,8 @@ class Table:
     title: str
     caption: str
     command: str
+    data: str
+    beside_deck: bool
     shown: list[str]
     lines: list[Line]
 
@@ -97,7 +102,16 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
             ]
             if group:
                 lines.append(_line(recipe, row, group))
-    return Table(recipe.title, _caption(recipe, results), command, recipe.measures, lines)
+    beside_deck = all(sources.is_named(result.run["data"]["data"]) for result in results)
+    return Table(
+        title=recipe.title,
+        caption=_caption(recipe, results, beside_deck),
+        command=command,
+        data=_data(results[0]),
+        beside_deck=beside_deck,
+        shown=recipe.measures,
+        lines=lines,
+    )
 
 
 def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
@@ -129,7 +143,7 @@ def _figures(name: str, row: Row, group: Sequence[Result]) -> Figures:
     )
 
 
-def _caption(recipe: Recipe, results: Sequence[Result]) -> str:
+def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> str:
     """What was measured on what, by which software and machine, and how to read the figures."""
     first = results[0]
     versions = {
@@ -153,7 +167,7 @@ def _caption(recipe: Recipe, results: Sequence[Result]) -> str:
     ]
     if set(recipe.measures) & set(ACCURACIES):
         sentences.append("Best of n is the repeat with the best test accuracy.")
-    if any(row.deck.model_fields_set for row in recipe.rows):
+    if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
     return " ".join([*sentences, recipe.note]).strip()
 
@@ -180,7 +194,7 @@ def markdown(table: Table) -> str:
     comparable = all(line.comparable for line in lines)
     columns = {"row": [line.row for line in lines]}
     for heading in lines[0].settings:
-        columns[heading] = [_setting(line.settings[heading]) for line in lines]
+        columns[heading] = [setting_text(line.settings[heading]) for line in lines]
     columns["variant"] = [line.variant for line in lines]
     columns["n"] = [str(line.n) for line in lines]
     for name in table.shown:
@@ -196,13 +210,14 @@ def markdown(table: Table) -> str:
             measures.written(figures.mean, figures.sd, places) for figures in of_lines
         ]
         if comparable and name in on_slide:
-            columns[f"{heading}, deck"] = _deck(of_lines)
+            columns[f"{heading}, deck"] = deck_texts(of_lines)
     parts = [f"# {table.title}", table.caption, _grid(columns)]
-    if on_slide and not comparable:
+    if on_slide and table.beside_deck and not comparable:
         by_row = {line.row: line.measures for line in lines}
         slide = {"row": list(by_row)}
         for name in on_slide:
-            slide[f"{_heading(name)}, deck"] = _deck([of_row[name] for of_row in by_row.values()])
+            of_rows = [of_row[name] for of_row in by_row.values()]
+            slide[f"{_heading(name)}, deck"] = deck_texts(of_rows)
         parts += [
             "The slide's own figures, from CINIC-10 and the weights and settings of the deck: "
             "another measurement, not comparable with the table above.",
@@ -247,7 +262,8 @@ def _grid(columns: Mapping[str, Sequence[str]]) -> str:
     return "\n".join([line(columns), rule, *map(line, zip(*columns.values(), strict=True))])
 
 
-def _setting(value: object) -> str:
+def setting_text(value: object) -> str:
+    """A setting as a table's cell."""
     if value is None:
         return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -258,7 +274,7 @@ def _heading(name: str) -> str:
     return MEASURES[name].label if name in ACCURACIES else MEASURES[name].heading
 
 
-def _deck(column: Sequence[Figures]) -> list[str]:
+def deck_texts(column: Sequence[Figures]) -> list[str]:
     """The slide's figures under one another, with the decimals of the one that has most."""
     texts = [f"{figures.deck:g}" for figures in column if figures.deck is not None]
     places = max((len(text.partition(".")[2]) for text in texts), default=0)

@@ -87,6 +87,16 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     assert "digits" in text and "convnext_atto from random weights" in text and "mini" in text
 
 
+def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):
+    plan, made = results(tmp_path)
+    for result in made:
+        result.run["data"]["data"] = str(tmp_path / "digits")  # a folder, not the source
+        result.run["comparable"] = False
+    text = table.markdown(table.build(plan, made, "a command"))
+    assert "data digits" in text
+    assert "slide" not in text and "deck's" not in text and "| 63" not in text
+
+
 def test_one_repeat_has_no_spread(tmp_path):
     plan, made = results(tmp_path, repeats=1)
     built = table.build(plan, made, "a command")
@@ -132,8 +142,8 @@ def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
 
 def test_the_decks_figures_stand_under_one_another_with_the_same_decimals():
     column = [table.Figures(None, None, None, deck) for deck in (56.4, 57.0, None, 100)]
-    assert table._deck(column) == ["56.4", "57.0", "-", "100.0"]
-    assert table._deck(column[1:]) == ["57", "-", "100"]  # as few as the slide has
+    assert table.deck_texts(column) == ["56.4", "57.0", "-", "100.0"]
+    assert table.deck_texts(column[1:]) == ["57", "-", "100"]  # as few as the slide has
 
 
 def test_small_figures_keep_three_digits(tmp_path):

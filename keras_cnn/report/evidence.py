@@ -1,0 +1,111 @@
+"""The results of a recipe that are on disk and belong together. Never imports keras."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_cnn import store, table
+from keras_cnn.errors import UserError
+from keras_cnn.recipe import Recipe
+from keras_cnn.store import Result
+from keras_cnn.table import Line, Table
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a recipe's folder holds.
+
+    Attributes:
+        plan: The recipe.
+        folder: Where its results lie, or would.
+        results: The runs of the last command's table, which share data, weights and settings;
+            other runs in the folder may be of anything.
+        table: Made from them; None where there are none.
+        problems: What is wrong with the folder, one line each.
+    """
+
+    plan: Recipe
+    folder: Path
+    results: Sequence[Result]
+    table: Table | None
+    problems: Sequence[str]
+
+    @property
+    def command(self) -> str:
+        """What makes the results."""
+        words = ["python", "-m", "keras_cnn", "recipe", self.plan.name]
+        out = self.folder.parent
+        return shlex.join(words if out == Path("artifacts") else [*words, f"--out={out}"])
+
+    @property
+    def source(self) -> str:
+        """On what the results were made, in a few words; of results that there are."""
+        runs = [result.run for result in self.results]
+        names = sorted({Path(run["data"]["data"]).name or run["data"]["data"] for run in runs})
+        profiles = sorted({run["profile"] for run in runs})
+        words = f"profile {', '.join(profiles)}, data {', '.join(names)}"
+        comparable = all(run["comparable"] for run in runs)
+        return words if comparable else f"{words}; not the deck's measurement"
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """The table's lines; none where there is no table."""
+        return self.table.lines if self.table else ()
+
+    def line(self, row: str, variant: str) -> Line | None:
+        """One row and variant; None where it has no runs."""
+        found = (line for line in self.lines if (line.row, line.variant) == (row, variant))
+        return next(found, None)
+
+    def of(self, line: Line) -> list[Result]:
+        """The runs a line is made from."""
+        return [result for result in self.results if result.folder.name in line.runs]
+
+
+def gather(plan: Recipe, out: Path) -> Evidence:
+    """Reads the runs that the last `recipe` command made a table of.
+
+    What cannot be read is left out and named among the problems.
+
+    Args:
+        plan: The recipe.
+        out: The folder the command was given.
+    """
+    folder = out / plan.name
+    problems: list[str] = []
+    command, names = _last_table(folder, problems)
+    rows = {(str(row.row), name) for row in plan.rows for name in plan.variants_of(row)}
+    results = []
+    for name in names:
+        try:
+            result = store.read(folder / name)
+        except UserError as error:
+            problems.append(str(error) if (folder / name).is_dir() else f"{folder / name}: gone")
+            continue
+        if (result.run["row"], result.run["variant"]) in rows:
+            results.append(result)
+        else:
+            problems.append(f"{result.folder}: of a row or variant that the recipe has no longer")
+    made = table.build(plan, results, command) if results else None
+    return Evidence(plan, folder, results, made, problems)
+
+
+def _last_table(folder: Path, problems: list[str]) -> tuple[str, list[str]]:
+    """The last command, and the folders' names of its table."""
+    path = folder / "table.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = [Path(run).name for line in content["lines"] for run in line["runs"]]
+        return str(content["command"]), names
+    except FileNotFoundError:
+        if next(folder.glob("*/run.json"), None):
+            problems.append(
+                f"{folder}: runs without a table.json, which tells what belongs together"
+            )
+    except (OSError, ValueError, KeyError, TypeError):
+        problems.append(f"{path}: damaged; the recipe's command writes it again")
+    return "", []

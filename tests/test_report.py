@@ -1,0 +1,595 @@
+from __future__ import annotations
+
+import base64
+import html.parser
+import itertools
+import json
+import re
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from keras_cnn import figures, recipe, report, store, table
+from keras_cnn.__main__ import main
+from keras_cnn.report import deck, effects, evidence, sections, to_html, to_markdown
+from keras_cnn.report.tree import Code, Column, Heading, Link, Paragraph, Picture, Table, prose
+
+HEAD = """\
+title: A recipe
+columns: {penalty: l2}
+settings: {model: baseline, weights: random, epochs: 3}
+variants:
+  as_run: {eval_mode_sticks: true}
+  corrected: {}
+profiles:
+  deck: {}
+  mini: {settings: {data: digits}}
+"""
+GRID = (
+    HEAD
+    + """\
+slides: [11, 12]
+figures:
+  - {name: grid, title: A grid, kind: heat_map, by: dropout, across: l2, where: {epochs: 3}}
+rows:
+  - {row: 1, settings: {dropout: 0.0, l2: 0.0}, deck: {train_accuracy: 71, test_accuracy: 61.5}}
+  - {row: 2, settings: {dropout: 0.5, l2: 0.0}, deck: {train_accuracy: 72, test_accuracy: 62}}
+  - {row: 3, settings: {dropout: 0.0, l2: 0.1}}
+  - {row: 4, settings: {dropout: 0.5, l2: 0.1}}
+  - {row: 5, settings: {dropout: 0.9, l2: 0.1, epochs: 9}}
+"""
+)
+CURVES = (
+    HEAD
+    + """\
+slides: [17, 18, 23]
+rows:
+  - {row: 1, settings: {l2: 0.0}, deck: {train_accuracy: 98, test_accuracy: 50}}
+  - {row: 4, settings: {l2: 0.1}, deck: {train_accuracy: 100, test_accuracy: 63}}
+"""
+)
+METHODS = """\
+title: Methods
+slides: [19]
+measures: [test_accuracy, test_accuracy_over_images, pair_accuracy, weights_moved]
+columns: {method: method, distance: distance}
+settings: {model: baseline, weights: random}
+variants:
+  as_run: {distance: euclidean, normalised: true, episodes: split_batches}
+  corrected: {}
+profiles:
+  deck: {}
+rows:
+  - {row: prototypical, settings: {method: prototypical}, deck: {test_accuracy: 46}}
+  - {row: siamese, settings: {method: siamese}, deck: {test_accuracy: 51}}
+  - {row: maml, settings: {method: maml}, deck: {test_accuracy: 14}}
+  - {row: simple, settings: {method: nearest_mean}, variants: [corrected]}
+"""
+AUGMENTATION = (
+    HEAD
+    + """\
+slides: [22]
+rows:
+  - {row: 1, settings: {augment: flip}, deck: {test_accuracy: 61}}
+  - {row: 2, settings: {augment: cutmix}, deck: {test_accuracy: 39}}
+  - {row: 3, settings: {augment: none}}
+"""
+)
+BEYOND = HEAD + "rows: [{row: 1}]\n"
+RECIPES = {
+    "regularization": GRID,
+    "fewshot_convnext": CURVES,
+    "fewshot_methods": METHODS,
+    "fewshot_augmentation": AUGMENTATION,
+    "fewshot_shots": BEYOND,
+}
+SPLITS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+HOSTILE = 'a_b_ <i>|c| `d` & "e" *f*'
+REPEATS = 3
+
+
+NETWORKS = {}
+network = sections._network
+draw = figures.draw
+
+
+def network_once(of):
+    """The blocks of a network's summary, counted once for all tests: that takes a while."""
+    if of.model not in NETWORKS:
+        NETWORKS[of.model] = network(of)
+    return NETWORKS[of.model]
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """Where results go; the package has the recipes above and no others."""
+    monkeypatch.setattr(sections, "_network", network_once)
+    monkeypatch.setattr(figures, "draw", lambda plan, results, folder: [])
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    for name, text in RECIPES.items():
+        (recipes / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(recipe, "folder", lambda: recipes)
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def drawn(out, monkeypatch):
+    """Pictures are drawn, too; most tests do without, for speed."""
+    monkeypatch.setattr(figures, "draw", draw)
+
+
+def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, repeats=REPEATS):
+    """Writes finished runs with random figures and their table, as a `recipe` command would."""
+    plan = recipe.read(name)
+    random = np.random.default_rng(seed)
+    results = []
+    overrides = {"data": data} if data else {}
+    for run in recipe.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
+        folder = out / name / f"{run.row}-{run.variant}-{run.repeat}-{seed}"
+        folder.mkdir(parents=True)
+        history = [[epoch, 0.1, *random.random(4), 1.5] for epoch in (1, 2, 3)]
+        columns = ("epoch", "learning_rate", *SPLITS, "seconds")
+        last = dict(zip(columns, history[-1], strict=True))
+        metrics = {key: last[key] for key in SPLITS} | {
+            "test_accuracy_over_images": random.random(),
+            "train_images": 1000,
+            "test_images": 800,
+            "seconds": 4.5,
+            **(more(run) if more else {}),
+        }
+        where = {"backend": "torch", "versions": {"keras": "3"}, "device": "cpu", "processor": "p"}
+        store.write_json(folder / "run.json", run.model_dump())
+        store.write_json(folder / "environment.json", where)
+        store.write_json(folder / "metrics.json", metrics)
+        rows_of = [
+            [record[columns.index(key)] for key in store.HISTORY_COLUMNS] for record in history
+        ]
+        store.write_csv(folder / "history.csv", store.HISTORY_COLUMNS, rows_of)
+        store.write_csv(
+            folder / "confusion.csv", ["", "cat", "dog"], [["cat", 9, 1], ["dog", 2, 8]]
+        )
+        results.append(store.read(folder))
+    text = table.as_json(table.build(plan, results, f"a command for {name}"))
+    store.write_text(out / name / "table.json", text)
+    return results
+
+
+def finals(results, row, variant, measure="test_accuracy"):
+    """In percent, (repeats,)"""
+    of = [r for r in results if (r.run["row"], r.run["variant"]) == (row, variant)]
+    return 100 * np.array([r.metrics[measure] for r in of])
+
+
+def found(out, name):
+    return evidence.gather(recipe.read(name), out)
+
+
+def page(out):
+    return report.page([found(out, name) for name in recipe.names()], out)
+
+
+def section(blocks, anchor):
+    """The blocks from a heading to the next of its level."""
+    start = next(i for i, b in enumerate(blocks) if isinstance(b, Heading) and b.anchor == anchor)
+    end = next(
+        (
+            i
+            for i, b in enumerate(blocks)
+            if i > start and isinstance(b, Heading) and b.level <= blocks[start].level
+        ),
+        len(blocks),
+    )
+    return blocks[start:end]
+
+
+def words(blocks):
+    """All running text and code."""
+    spans = [span for block in blocks if isinstance(block, Paragraph) for span in block.spans]
+    return " ".join(span if isinstance(span, str) else span.text for span in spans)
+
+
+def tables(blocks):
+    """Each table as a dict of its columns, by group and heading."""
+    return [
+        {(column.group, column.heading): list(column.cells) for column in block.columns}
+        for block in blocks
+        if isinstance(block, Table)
+    ]
+
+
+class Reader(html.parser.HTMLParser):
+    """Refuses tags that are not closed in turn; collects what a browser would load or show."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+    def all(self, name):
+        return [(tag, attrs[name]) for tag, attrs in self.attributes if name in attrs]
+
+
+# What is computed
+
+
+def test_best_of_n_is_held_against_the_mean_of_the_same_runs(out):
+    results = made(out, "fewshot_convnext")
+    excess = effects.excess_of_best(found(out, "fewshot_convnext"))
+    wanted = {}
+    for row in ("1", "4"):
+        values = finals(results, row, "as_run")
+        wanted[row] = values.max() - values.mean()
+    assert excess == pytest.approx(wanted)
+    text = effects.best_of_n(found(out, "fewshot_convnext"))
+    assert f"best of {REPEATS} stands {np.mean(list(wanted.values())):.1f} points" in text
+    assert f"{max(wanted.values()):.1f} in row {max(wanted, key=wanted.get)}" in text
+
+
+def test_one_repeat_has_no_best_of_n_and_no_standard_error(out):
+    made(out, "fewshot_convnext", repeats=1)
+    of = found(out, "fewshot_convnext")
+    assert effects.best_of_n(of) is None
+    assert effects.difference(of, "test_accuracy").standard_error is None
+    assert "standard error" not in effects.as_run_and_corrected(of)
+
+
+def test_corrected_is_held_against_as_run_row_by_row(out):
+    results = made(out, "fewshot_convnext")
+    of = effects.difference(found(out, "fewshot_convnext"), "test_accuracy")
+    pairs = [[finals(results, row, variant) for variant in ("as_run", "corrected")] for row in "14"]
+    each = {row: b.mean() - a.mean() for row, (a, b) in zip("14", pairs, strict=True)}
+    assert of.by_row == pytest.approx(each)
+    assert of.mean == pytest.approx(np.mean(list(each.values())))
+    variances = [values.var(ddof=1) / REPEATS for pair in pairs for values in pair]
+    assert of.standard_error == pytest.approx(np.sqrt(np.sum(variances)) / 2)
+    text = effects.as_run_and_corrected(found(out, "fewshot_convnext"))
+    assert f"{of.mean:+.1f} points, standard error {of.standard_error:.1f}" in text
+    low = min(each, key=each.get)
+    assert f"from {each[low]:+.1f} (row {low})" in text
+    train = [np.mean([finals(results, row, "as_run", "train_accuracy") for row in "14"])]
+    assert f"Train accuracy {train[0]:.1f} as run" in text
+
+
+def test_rows_are_compared_where_they_differ_in_one_setting_alone(out):
+    results = made(out, "regularization")
+    for variant in ("as_run", "corrected"):
+        of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", variant)
+        means = {row: finals(results, row, variant).mean() for row in "1234"}  # 5 has other epochs
+        ranges = [abs(means["1"] - means["2"]), abs(means["3"] - means["4"])]
+        variances = [finals(results, row, variant).var(ddof=1) for row in "1234"]
+        assert (of.groups, of.rows) == (2, 4)
+        assert of.range == pytest.approx(np.mean(ranges))
+        assert of.sd == pytest.approx(np.sqrt(np.mean(variances)))
+        text = effects.EFFECTS["apart_by_dropout"](found(out, "regularization"))
+        assert f"test accuracy {variant.replace('_', ' ')} {np.mean(ranges):.1f} points" in text
+    of = effects.apart(found(out, "regularization"), "l2", "test_accuracy", "corrected")
+    assert of.range == pytest.approx(
+        np.mean([abs(means["1"] - means["3"]), abs(means["2"] - means["4"])])
+    )
+    assert effects.apart(found(out, "regularization"), "l3", "test_accuracy", "as_run") is None
+
+
+def test_methods_are_told_by_their_own_measures(out):
+    def more(run):
+        moved = {"as_run": 0.0, "corrected": 2.0 + run.repeat}[run.variant]
+        pair = {"pair_accuracy": 0.5 + 0.01 * run.repeat} if run.row == "siamese" else {}
+        return pair | ({"weights_moved": moved} if run.row == "maml" else {})
+
+    results = made(out, "fewshot_methods", more=more)
+    of = found(out, "fewshot_methods")
+    siamese = effects.EFFECTS["siamese"](of)
+    assert siamese.count(f"(n = {REPEATS}): accuracy on test pairs 51.0 ± 1.0") == 2
+    assert "Chance of 2 classes is 50.0 percent" in siamese and "maml" not in siamese
+    maml = effects.EFFECTS["maml"](of)
+    moved = "distance the weights moved"
+    assert re.search(
+        rf"as run \(n = 3\): {moved} 0\.?0* ± 0.*corrected.*{moved} 3\.\d* ± 1\.", maml
+    )
+    values = finals(results, "prototypical", "as_run")
+    text = f"test accuracy {values.mean():.1f} ± {values.std(ddof=1):.1f}"
+    assert text in effects.EFFECTS["prototypical"](of)
+
+
+def test_augmentations_are_held_against_the_row_without(out):
+    results = made(out, "fewshot_augmentation")
+    text = effects.EFFECTS["augmentation"](found(out, "fewshot_augmentation"))
+    for variant in ("as_run", "corrected"):
+        flip, cutmix, none = (finals(results, row, variant).mean() for row in "123")
+        each = f"flip {flip - none:+.1f}, cutmix {cutmix - none:+.1f} points against {none:.1f}"
+        assert f"{variant.replace('_', ' ')} {each} with none" in text
+    made(out, "fewshot_augmentation", seed=1, rows=["1", "2"])  # then there is nothing to hold to
+    assert effects.EFFECTS["augmentation"](found(out, "fewshot_augmentation")) is None
+
+
+def test_a_diverged_row_is_left_out_of_effects(out):
+    results = made(out, "fewshot_convnext")
+    path = results[0].folder / "metrics.json"
+    metrics = json.loads(path.read_text()) | {"test_accuracy": float("nan")}
+    store.write_json(path, metrics)
+    of = found(out, "fewshot_convnext")
+    assert set(effects.excess_of_best(of)) == set(effects.difference(of, "test_accuracy").by_row)
+    assert set(effects.excess_of_best(of)) == {"4"}
+
+
+# What the page shows
+
+
+def test_slides_stand_in_order_and_defects_after_them(out):
+    headings = [block for block in page(out) if isinstance(block, Heading)]
+    titles = [heading.text for heading in headings if heading.text.startswith("Slide")]
+    shown = []
+    for title in titles:
+        numbers = [int(number) for number in re.findall(r"\d+", title.split(":")[0])]
+        shown += range(numbers[0], numbers[-1] + 1)
+    assert shown == list(range(2, 24))
+    defects = [heading.anchor for heading in headings if heading.anchor.startswith("defect-")]
+    assert defects == [f"defect-{number}" for number in range(1, 9)]
+
+
+def test_without_results_each_slide_and_defect_names_the_command(out):
+    blocks = page(out)
+    for anchor, name in (
+        ("slide-11", "regularization"),
+        ("slide-17", "fewshot_convnext"),
+        ("slide-23", "fewshot_convnext"),
+        ("recipe-fewshot_shots", "fewshot_shots"),
+        ("defect-1", "fewshot_convnext"),
+        ("defect-2", "regularization"),
+        ("defect-7", "fewshot_methods"),
+    ):
+        text = words(section(blocks, anchor))
+        assert "Not measured here yet" in text, anchor
+        assert f"python -m keras_cnn recipe {name} --out={out}" in text, anchor
+        assert "Measured," not in text
+    (deck_table,) = tables(section(blocks, "slide-17"))
+    assert deck_table["", "row"] == ["1", "4"] and deck_table["", "penalty"] == ["0", "0.1"]
+    assert deck_table["", "test accuracy, percent"] == ["50", "63"]
+
+
+def test_the_decks_figures_stand_beside_ours_where_both_are_of_one_measurement(out):
+    results = made(out, "fewshot_convnext", rows=["4"])
+    part = section(page(out), "slide-17")
+    (shown,) = tables(part)
+    test = "test accuracy, percent"
+    assert shown["", "row"] == ["1", "4"] and shown["", "n"] == ["0", str(REPEATS)]
+    assert shown[test, "deck"] == ["50", "63"]
+    for variant, heading in (("as_run", "as run"), ("corrected", "corrected")):
+        values = finals(results, "4", variant)
+        assert shown[test, heading] == ["-", f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"]
+    assert shown[test, "as run, best"] == ["-", f"{finals(results, '4', 'as_run').max():.1f}"]
+    text = words(part)
+    assert "Rows not measured here yet (1): " in text
+    assert "cinic10" in text and "baseline from random weights" in text and "torch" in text
+    assert "a command for fewshot_convnext" in text
+
+
+def test_figures_of_other_data_have_a_table_of_their_own(out):
+    made(out, "fewshot_convnext", profile="mini")
+    presented, ours = tables(section(page(out), "slide-17"))
+    assert presented["", "test accuracy, percent"] == ["50", "63"]
+    assert not [heading for heading in ours if "deck" in heading]
+    text = words(section(page(out), "defect-1"))
+    assert "fewshot_convnext  (profile mini, data digits; not the deck's measurement)" in text
+
+
+def test_only_runs_of_the_last_command_are_averaged(out):
+    made(out, "fewshot_convnext", seed=1, data="another folder")
+    results = made(out, "fewshot_convnext", seed=2)
+    (shown,) = tables(section(page(out), "slide-17"))
+    assert shown["", "n"] == [str(REPEATS)] * 2
+    values = finals(results, "1", "as_run")
+    assert shown["test accuracy, percent", "as run"][0].startswith(f"{values.mean():.1f} ±")
+
+
+def test_settings_in_which_variants_differ_are_both_shown(out):
+    made(out, "fewshot_methods")
+    (shown,) = tables(section(page(out), "slide-19"))
+    assert shown["", "distance"] == ["euclidean / squared_euclidean", "-", "-", "-"]
+    assert shown["", "n"] == ["3", "3", "3", "0 / 3"]
+    assert not [heading for group, heading in shown if "pairs" in group]  # nobody measured it
+
+
+def test_damaged_and_missing_runs_are_one_line_each_and_the_rest_counts(out, capsys):
+    results = made(out, "fewshot_convnext")
+    shutil.rmtree(results[0].folder)
+    (results[1].folder / "metrics.json").write_text("{")
+    of = found(out, "fewshot_convnext")
+    assert len(of.results) == len(results) - 2 and len(of.problems) == 2
+    assert of.problems[0].endswith("gone") and "damaged" in of.problems[1]
+    text = words(section(page(out), "slide-17"))
+    assert all(f"Left out: {problem}." in text for problem in of.problems)
+    report.report(out, out)
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"lines": 3, "command": ""}', None])
+def test_a_damaged_table_is_one_line(out, content):
+    made(out, "fewshot_convnext")
+    path = out / "fewshot_convnext" / "table.json"
+    path.unlink() if content is None else path.write_text(content)
+    of = found(out, "fewshot_convnext")
+    assert of.table is None and len(of.problems) == 1 and "table.json" in of.problems[0]
+    text = words(section(page(out), "slide-17"))
+    assert of.problems[0] in text and "Not measured here yet" in text
+
+
+def test_runs_of_rows_the_recipe_has_no_longer_are_left_out(out):
+    made(out, "fewshot_convnext")
+    path = recipe.folder() / "fewshot_convnext.yaml"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))  # without row 4
+    of = found(out, "fewshot_convnext")
+    assert {line.row for line in of.lines} == {"1"}
+    assert len(of.problems) == 2 * REPEATS
+
+
+def test_each_slide_has_its_own_pictures(out, drawn):
+    made(out, "fewshot_convnext")
+    made(out, "regularization")
+    blocks = page(out)
+    for anchor, names in (
+        ("slide-11", {"grid.png"}),
+        ("slide-17", set()),
+        ("slide-18", {"row-4-curves.png"}),
+        ("slide-23", {"row-4-as_run-confusion.png", "row-4-corrected-confusion.png"}),
+    ):
+        part = section(blocks, anchor)
+        pictures = [block for block in part if isinstance(block, Picture)]
+        assert {picture.path.name for picture in pictures} == names
+        assert all(picture.path.is_file() for picture in pictures)
+    texts = [
+        picture.text for picture in section(blocks, "slide-23") if isinstance(picture, Picture)
+    ]
+    assert texts[0] == "Row 4, as run: confusion matrix (fewshot_convnext)"
+    assert "A grid" in next(b for b in section(blocks, "slide-11") if isinstance(b, Picture)).text
+    assert Link("the table of fewshot_convnext", "slide-17") in [
+        span for b in section(blocks, "slide-18") if isinstance(b, Paragraph) for span in b.spans
+    ]
+
+
+def test_the_summaries_are_the_decks(out):
+    part = section(page(out), "slide-3")
+    totals = [one for one in tables(part) if ("", "deck") in one]
+    assert len(totals) == 2
+    for one in totals:
+        assert one["", "here"] == one["", "deck"]
+    assert totals[0]["", "here"][:2] == ["49,130", "969.15 M"]
+
+
+def test_every_name_in_the_slides_file_is_known():
+    words_ = deck.read()
+    for defect in words_.defects:
+        assert defect.measured and set(defect.measured.values()) <= effects.EFFECTS.keys()
+    slides = [number for slide in words_.slides for number in slide.slides]
+    assert slides == list(range(2, 24))
+
+
+# How it is written
+
+
+def test_the_html_page_is_whole_and_needs_nothing_else(out, drawn, tmp_path):
+    made(out, "fewshot_convnext")
+    made(out, "regularization", profile="mini")
+    report.report(out, tmp_path / "site")
+    text = (tmp_path / "site" / "report.html").read_text(encoding="utf-8")
+    reader = Reader(text)
+    assert ("html", "en") in reader.all("lang")
+    assert "script" not in reader.tags and "link" not in reader.tags and "iframe" not in reader.tags
+    assert "@import" not in text and "url(" not in text
+    sources = [source for _, source in reader.all("src")]
+    assert len(sources) == 4
+    pictures = {path.read_bytes() for path in out.glob("*/*.png")}
+    for source in sources:
+        kind, content = source.split(",")
+        assert kind == "data:image/png;base64" and base64.b64decode(content) in pictures
+    ids = Counter(value for _, value in reader.all("id"))
+    assert max(ids.values()) == 1
+    links = [value for _, value in reader.all("href")]
+    assert links and all(value.startswith("#") and value[1:] in ids for value in links)
+    images = [attrs for tag, attrs in reader.attributes if tag == "img"]
+    assert all(attrs["alt"].strip() and int(attrs["width"]) > 0 for attrs in images)
+    levels = [int(tag[1]) for tag in reader.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    contents = [attrs["href"] for tag, attrs in reader.attributes if attrs.get("href")]
+    assert {f"#slide-{n}" for n in (2, 3, 5, 17, 23)} <= set(contents)
+
+
+def test_names_are_escaped_in_html_and_in_markdown(out, tmp_path):
+    made(out, "fewshot_convnext", data=HOSTILE)
+    report.report(out, out)
+    reader = Reader((out / "report.html").read_text(encoding="utf-8"))
+    assert "i" not in reader.tags and f"data {HOSTILE}, " in "".join(reader.text)
+    markdown = (out / "report.md").read_text(encoding="utf-8")
+    escaped = to_markdown.render([Paragraph([HOSTILE])], tmp_path).strip()
+    assert escaped == r'a_b\_ \<i\>\|c\| \`d\` & "e" \*f\*' and escaped in markdown
+    assert "<i" not in markdown.replace(r"\<i", "")
+
+
+def test_markdown_reads_back_as_what_was_meant(tmp_path):
+    (tmp_path / "a b").mkdir()
+    blocks = [
+        Heading(1, "A_title_ *here*", "top"),
+        Heading(2, "Part", "part"),
+        Paragraph(["x_y <b> [z] 1*2*3 ", Code("a | `b` ``c``"), " ", Link("to", "part")]),
+        Paragraph(["missing ", Code("make it")], "missing"),
+        Table("A table", [Column("row", ["a|b"]), Column("deck", ["1"], "test, percent", True)]),
+        Picture(tmp_path / "a b" / "c.png", "What [it] shows"),
+    ]
+    lines = to_markdown.render(blocks, tmp_path / "site").splitlines()
+    assert lines[0] == "# A_title\\_ \\*here\\*"
+    assert '<a id="part"></a>Part' in lines[2]
+    assert lines[4] == "x_y \\<b\\> \\[z\\] 1\\*2\\*3 ``` a | `b` ``c`` ``` [to](#part)"
+    assert lines[6] == "> missing `make it`"
+    start = lines.index("**A table**") + 2
+    assert lines[start : start + 3] == [
+        "| row | test, percent: deck |", "| --- | ---: |", "| a\\|b | 1 |",
+    ]  # fmt: skip
+    assert lines[-1] == "![What \\[it\\] shows](../a%20b/c.png)"
+
+
+def test_html_tables_have_headings_over_headings(tmp_path):
+    columns = [
+        Column("row", ["<1>"]),
+        Column("deck", ["2"], "test", True),
+        Column("as run", ["3"], "test", True),
+    ]
+    reader = Reader(to_html.render([Heading(1, "T & t", "top"), Table("A <table>", columns)]))
+    assert reader.all("colspan") == [("th", "2")] and reader.all("rowspan") == [("th", "2")]
+    assert [tag for tag in reader.tags if tag in ("th", "td")] == ["th"] * 5 + ["td"] * 2
+    assert "<1>" in reader.text and "A <table>" in reader.text and "T & t" in reader.text
+
+
+def test_backticks_make_code():
+    assert prose("a `b` c") == ["a ", Code("b"), " c"]
+    assert prose("`b`") == [Code("b")]
+
+
+def test_the_command_writes_both_forms_and_says_where(out, drawn, tmp_path, capsys):
+    made(out, "fewshot_convnext")
+    assert main(["report", f"--out={out}", f"--to={tmp_path / 'site'}"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 5 recipes have results" in said
+    for ending in ("md", "html"):
+        assert (tmp_path / "site" / f"report.{ending}").is_file()
+        assert str(tmp_path / "site" / f"report.{ending}") in said
+    # pictures are named as seen from the page
+    text = (tmp_path / "site" / "report.md").read_text()
+    paths = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert len(paths) == 3
+    for path in paths:
+        assert (tmp_path / "site" / path).resolve().is_file()
+    assert main(["report", f"--out={out}"]) == 0 and (out / "report.html").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(out, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["report", f"--out={out}", f"--to={tmp_path / 'file'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_same_results_give_the_same_page(out):
+    made(out, "fewshot_convnext")
+    report.report(out, out)
+    first = [(out / f"report.{ending}").read_bytes() for ending in ("md", "html")]
+    report.report(out, out)
+    assert [(out / f"report.{ending}").read_bytes() for ending in ("md", "html")] == first
