@@ -15,6 +15,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,8 +50,8 @@ def fetch(name: str) -> list[Path]:
     is used when it lies in `home()/downloads` under its name.
 
     Args:
-        name: `cinic10`, `cifar10`, `convnext_tiny`, `resnet18`, or `deck`: all a deck's recipe
-            needs.
+        name: `cinic10`, `cifar10`, `tiny_imagenet`, `convnext_tiny`, `resnet18`, or `deck`: all
+            that the deck's recipes need.
 
     Returns:
         The folder of each data set and the file of each set of weights.
@@ -274,7 +275,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _unpack(archive: Path, download: Download) -> None:
-    """Unpacks a tar archive into a folder beside the target, which then takes its name.
+    """Unpacks a tar or zip archive into a folder beside the target, which then takes its name.
 
     Raises:
         UserError: An entry would land outside; nothing is unpacked.
@@ -285,10 +286,13 @@ def _unpack(archive: Path, download: Download) -> None:
     try:
         with (
             archive.open("rb") as file,
-            tarfile.open(fileobj=file) as tar,
             _progress(f"unpacking {download.title}", download.size_bytes) as report,
         ):
-            tar.extractall(partial, members=_watched(tar, file, report), filter="data")
+            if download.file_name.endswith(".zip"):
+                _unzip(file, partial, report)
+            else:
+                with tarfile.open(fileobj=file) as tar:
+                    tar.extractall(partial, members=_watched(tar, file, report), filter="data")
         if hasattr(os, "sync"):
             os.sync()  # once, not an fsync for each of 270,000 images
         os.rename(partial, target)
@@ -299,6 +303,17 @@ def _unpack(archive: Path, download: Download) -> None:
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unzip(file: BinaryIO, folder: Path, report: Callable[[int], None]) -> None:
+    """Unpacks a zip archive; names that lead out of the folder are kept inside by `zipfile`."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                archive.extract(member, folder)
+                report(member.header_offset)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{file.name}: not a whole zip archive ({error})") from None
 
 
 def _watched(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,9 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     that cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
-        name: `cinic10`, `cifar10` (both fetched before), `digits`, `synthetic`, `synthetic:N` (N
-            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
+        name: `cinic10`, `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`,
+            `synthetic:N` (N images a split), or the path of a folder of PNG, JPEG, WebP or BMP
+            files.
         image_size: Pixels. The centre square of each image is scaled to this height and width; a
             square image of that size keeps its pixels.
         splits: Which splits to load.
@@ -124,9 +126,17 @@ def find(name: str) -> Source:
         return folders.source(folder)
     if name and folder.exists():
         raise UserError(f"{name} is a file: give the folder that holds the images")
+    similar = folders.similar(folder) if name else None
+    if similar and (folder.parent != Path() or not get_close_matches(name, SOURCES, cutoff=0.5)):
+        raise UserError(f"no folder {name!r}: did you mean {str(similar)!r}?")
     raise UserError(
         f"no data {name!r}: {nearest(name, SOURCES)}, or give the path of a folder of images"
     )
+
+
+def is_named(name: str) -> bool:
+    """Whether a name is a source's, not the path of a user's folder."""
+    return name.partition(":")[0] in SOURCES
 
 
 def title(name: str) -> str:
@@ -148,6 +158,13 @@ def _cifar10() -> Source:
     from keras_cnn.data import cifar10
 
     return cifar10.source(_fetched("cifar10", home() / "cifar10" / "cifar-10-batches-py"))
+
+
+def _tiny_imagenet() -> Source:
+    from keras_cnn.data import tiny_imagenet
+
+    folder = home() / "tiny_imagenet" / "tiny-imagenet-200"
+    return tiny_imagenet.source(_fetched("tiny_imagenet", folder))
 
 
 def _fetched(name: str, folder: Path) -> Path:
@@ -173,6 +190,7 @@ def _synthetic() -> Source:
 SOURCES: dict[str, Callable[[], Source]] = {
     "cinic10": _cinic10,
     "cifar10": _cifar10,
+    "tiny_imagenet": _tiny_imagenet,
     "digits": _digits,
     "synthetic": _synthetic,
 }

@@ -85,6 +85,21 @@ DOWNLOADS = {
             contents=("cifar-10-batches-py",),
         ),
         Download(
+            name="tiny_imagenet",
+            title="Tiny ImageNet",
+            addresses=(
+                "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                "http://cs231n.stanford.edu/tiny-imagenet-200.zip",  # as it is published
+            ),
+            size_bytes=248_100_043,
+            # Its authors state none: this is what loaders of it agree on, avalanche's for one.
+            algorithm="md5",
+            digest="90528d7ca1a48142e341f4ef8d21d0de",
+            file_name="tiny-imagenet-200.zip",
+            kind="archive",
+            contents=("tiny-imagenet-200",),
+        ),
+        Download(
             name="convnext_tiny",
             title="ConvNeXt-Tiny weights (ImageNet-12k, then ImageNet-1k)",
             addresses=(

@@ -1,0 +1,92 @@
+"""Tiny ImageNet as its authors publish it: 200 classes of ImageNet at 64 pixels.
+
+Le and Yang 2015, "Tiny ImageNet Visual Recognition Challenge". The test images have no labels:
+the validation images serve as test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_cnn.data.listing import Listing, Source
+from keras_cnn.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FindFiles = Callable[[Path, list[str]], list[tuple[Path, int]]]
+
+AGAIN = "delete the folder and run `python -m keras_cnn fetch tiny_imagenet`"
+
+
+def source(folder: Path) -> Source:
+    """The 100,000 training images and the 10,000 validation images, as `test`.
+
+    Args:
+        folder: `tiny-imagenet-200`.
+
+    Raises:
+        UserError: Its lists of classes are missing; on listing a split, its images are.
+    """
+    class_ids = sorted(_lines(folder / "wnids.txt"))
+    words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt"))
+    names = [words.get(class_id, class_id).split(",")[0].strip() for class_id in class_ids]
+    seen = Counter(names)
+    class_names = tuple(
+        name if seen[name] == 1 else f"{name} ({class_id})"
+        for name, class_id in zip(names, class_ids, strict=True)
+    )
+    listed = {"train": _train_files, "test": _validation_files}
+    note = "the test images have no labels: the validation images serve as test"
+    splits = {
+        split: partial(_list, folder, class_ids, find_files) for split, find_files in listed.items()
+    }
+    return Source(class_names, splits, note)
+
+
+def _list(folder: Path, class_ids: list[str], find_files: FindFiles) -> Listing:
+    files = find_files(folder, class_ids)
+    if not files:
+        raise UserError(f"{folder} lacks images: {AGAIN}")
+    seen = []
+    for path, _ in files:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: {AGAIN}") from None
+        seen.append((str(path), stat.st_size, stat.st_mtime_ns))
+    key = hashlib.sha256(repr(seen).encode()).hexdigest()
+    return Listing(key, partial(_content, files), str(folder))
+
+
+def _train_files(folder: Path, class_ids: list[str]) -> list[tuple[Path, int]]:
+    return [
+        (path, label)
+        for label, class_id in enumerate(class_ids)
+        for path in sorted((folder / "train" / class_id / "images").glob("*.JPEG"))
+    ]
+
+
+def _validation_files(folder: Path, class_ids: list[str]) -> list[tuple[Path, int]]:
+    """`val_annotations.txt` has a line an image: its file, its class, and a box in it."""
+    labels = {class_id: label for label, class_id in enumerate(class_ids)}
+    parts = [line.split("\t") for line in _lines(folder / "val" / "val_annotations.txt")]
+    return sorted((folder / "val" / "images" / name, labels[of]) for name, of, *_ in parts)
+
+
+def _content(files: list[tuple[Path, int]]) -> tuple[list[str], np.ndarray]:
+    import numpy as np
+
+    return [str(path) for path, _ in files], np.array([label for _, label in files], np.int64)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {AGAIN}") from None

@@ -1,0 +1,152 @@
+"""Pretraining of a small backbone on many images, in the way of ConvNeXt (arXiv:2201.03545)."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import keras
+import numpy as np
+
+from keras_cnn import data, saved, store
+from keras_cnn.data import Split, augment
+from keras_cnn.data.crops import random_resized_crops
+from keras_cnn.data.sampling import draw_shots
+from keras_cnn.home import home
+from keras_cnn.methods import Outcome, networks
+from keras_cnn.recipe import Run
+from keras_cnn.settings import Pretrain
+from keras_cnn.training.callbacks import History, Report
+from keras_cnn.training.checkpoint import Checkpoint
+from keras_cnn.training.feed import Feed, Reshuffle
+from keras_cnn.training.model import TrainedModel
+
+TRIAL_STEPS = 30
+NOT_DECAYED = ("bias", "gamma", "beta")  # nor are the layer scales
+_STREAM = 3  # of crops and colours, apart from the order of images
+
+
+def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
+    """Trains a classifier from random weights; a run that was killed goes on after its last epoch.
+
+    Args:
+        run: What to do; `run.training` is a `Pretrain`.
+        train: Images (n, h, w, 3) uint8 and labels (n,): which ones train; they are loaded anew,
+            larger, to be cropped.
+        test: Images to evaluate on after each epoch, with the moving average of the weights.
+        class_names: In the order of the labels.
+        report: Called with one record an epoch.
+
+    Returns:
+        The history, the test images' probabilities (n, classes), and the model to save.
+    """
+    settings: Pretrain = run.training
+    classes = len(class_names)
+    large = _large_images(run, class_names)
+    feed = Feed(
+        train.images,
+        augment.one_hot(train.labels, classes),
+        settings.batch_size,
+        run.training_seed,
+        partial(_changed, run, large, classes),
+    )
+    graph = networks.classifier(run, classes)
+    model = TrainedModel(graph.input, graph.output)
+    checkpoint = Checkpoint(home() / "checkpoints" / f"{store.identity(run)}.h5")
+    epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed)
+    _compile(model, settings, epochs, len(feed))
+    records = checkpoint.restore(model)
+    history = History(report)
+    for record in records:
+        history.records.append(record)
+        report(record)
+    checkpoint.keep(history.records, epochs)
+    model.fit(
+        feed,
+        epochs=epochs,
+        initial_epoch=len(records),
+        shuffle=False,  # of whole batches
+        validation_data=Feed(
+            test.images, augment.one_hot(test.labels, classes), networks.EVALUATION_BATCH_SIZE
+        ),
+        callbacks=[
+            Reshuffle(feed),
+            keras.callbacks.SwapEMAWeights(),  # while the test images are evaluated
+            history,
+            checkpoint,
+        ],
+        verbose=0,
+    )
+    if len(records) == epochs:  # `fit` had nothing left to do, and did not end with the average
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    classifier = saved.classifier(graph)
+    outcome = Outcome(history.records, networks.outputs(classifier, test.images), classifier)
+    checkpoint.forget()
+    return outcome
+
+
+def _large_images(run: Run, class_names: list[str]) -> Split:
+    """The training images in the size that crops are cut from."""
+    split = data.load(run.data.data, run.training.crop_from, ("train",)).splits["train"]
+    if run.data.shots is None:
+        return split
+    chosen = draw_shots(split.labels, run.data.shots, run.shots_seed, class_names)
+    return Split(np.asarray(split.images[chosen]), split.labels[chosen])
+
+
+def _changed(run: Run, large: Split, classes: int, epoch: int) -> Split:
+    """The training images of an epoch: crops (n, h, w, 3) and smoothed labels (n, classes)."""
+    settings: Pretrain = run.training
+    generator = np.random.default_rng((run.training_seed, epoch, _STREAM))
+    crops = random_resized_crops(
+        large.images, run.data.image_size, settings.smallest_crop, generator
+    )
+    if settings.colour:
+        factors = generator.uniform(1 - settings.colour, 1 + settings.colour, (3, len(crops)))
+        crops = augment.adjust_colour(crops, *factors, np.zeros(len(crops)))
+    smoothing = np.float32(settings.label_smoothing)
+    shares = augment.one_hot(large.labels, classes) * (1 - smoothing) + smoothing / classes
+    return Split(crops, shares)
+
+
+def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoch: int) -> None:
+    steps = epochs * steps_an_epoch
+    warm_up = min(round(settings.warm_up_epochs * steps_an_epoch), steps // 2)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warm_up else settings.learning_rate,
+        steps - warm_up,
+        warmup_target=settings.learning_rate if warm_up else None,
+        warmup_steps=warm_up,
+    )
+    optimizer = keras.optimizers.AdamW(
+        rate,
+        weight_decay=settings.weight_decay,
+        use_ema=True,
+        ema_momentum=settings.average_decay,
+    )
+    optimizer.exclude_from_weight_decay(
+        [
+            weight
+            for weight in model.trainable_weights
+            if weight.name in NOT_DECAYED or weight.path.split("/")[0].endswith("_scale")
+        ]
+    )
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+
+
+def _planned_epochs(run: Run, model: TrainedModel, feed: Feed) -> int:
+    """How many epochs there are, or are time for; the model is left as it was."""
+    settings: Pretrain = run.training
+    if settings.minutes is None:
+        return settings.epochs
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    _compile(model, settings, 1, 10 * TRIAL_STEPS)
+    model.fit(feed, epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)  # warms up
+    began = time.perf_counter()
+    steps = min(TRIAL_STEPS, len(feed))
+    model.fit(feed, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)
+    seconds = (time.perf_counter() - began) / steps * len(feed)
+    for variable, value in zip(model.variables, before, strict=True):
+        variable.assign(value)
+    return max(1, int(settings.minutes * 60 / seconds))

@@ -1,0 +1,90 @@
+"""What a long run needs to go on after its last epoch, to the same result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from keras_cnn import store
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes all of a model's and its optimizer's state after each epoch.
+
+    Going on gives the same bits if all else that is random is drawn from the epoch's number, as
+    `Feed` does.
+
+    Args:
+        path: The file; it appears whole or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._records: list[dict[str, float]] = []
+        self._epochs = 0
+
+    def planned_epochs(self) -> int | None:
+        """How many epochs the interrupted run was to have; None where there is none."""
+        found = self._read()
+        return found["epochs"] if found else None
+
+    def restore(self, model: keras.Model) -> list[dict[str, float]]:
+        """Brings a compiled model to where the file left it.
+
+        Args:
+            model: As it was when the file was written, but for the values of its variables.
+
+        Returns:
+            The records of the epochs done; none where there is no file.
+        """
+        model.optimizer.build(model.trainable_variables)
+        found = self._read()
+        if not found:
+            return []
+        for variable, value in zip(_state(model), found["values"], strict=True):
+            variable.assign(value)
+        return found["records"]
+
+    def keep(self, records: list[dict[str, float]], epochs: int) -> None:
+        """Names what is written beside the state after each epoch.
+
+        Args:
+            records: Of the epochs done; grows as they are.
+            epochs: How many there will be.
+        """
+        self._records, self._epochs = records, epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the file."""
+        with store.replacing(self._path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["epochs"] = self._epochs
+            file.attrs["records"] = json.dumps(self._records)
+            for number, variable in enumerate(_state(self.model)):
+                file[f"{number}"] = keras.ops.convert_to_numpy(variable)
+
+    def forget(self) -> None:
+        """Removes the file: the run is done."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, object] | None:
+        try:
+            with h5py.File(self._path, "r") as file:
+                return {
+                    "epochs": int(file.attrs["epochs"]),
+                    "records": json.loads(file.attrs["records"]),
+                    "values": [np.asarray(file[f"{number}"]) for number in range(len(file))],
+                }
+        except (OSError, KeyError, ValueError):
+            return None  # not there, or damaged: from the beginning
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    """Weights, statistics, seeds of dropout, and the optimizer's own; metrics begin anew."""
+    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
+    kept = [variable for variable in model.variables if id(variable) not in metrics]
+    return [*kept, *model.optimizer.variables]

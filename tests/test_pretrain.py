@@ -1,0 +1,145 @@
+"""Pretraining: crops, the schedule's ends, going on after a kill, and what it hands over."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from keras_cnn import data, environment, recipe, saved
+from keras_cnn.data import crops
+from keras_cnn.methods import pretrain
+from keras_cnn.training import checkpoint
+
+NAMES = [str(digit) for digit in range(10)]
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.integers(0, 256, (5, 24, 24, 3)).astype("uint8")
+
+
+def test_a_box_is_resized_as_scipy_samples_it():
+    tops, lefts = GENERATOR.uniform(0, 6, (2, 5))
+    heights, widths = GENERATOR.uniform(8, 18, (2, 5))
+    flipped = np.array([False, True, False, True, True])
+    found = crops.resized(IMAGES, tops, lefts, heights, widths, flipped, 12)
+    fractions = (np.arange(24) + 0.5) / 24
+    for index in range(5):
+        rows = tops[index] + heights[index] * fractions - 0.5
+        columns = lefts[index] + widths[index] * fractions - 0.5
+        grid = np.meshgrid(rows, columns, indexing="ij")
+        for channel in range(3):
+            sampled = ndimage.map_coordinates(
+                IMAGES[index, :, :, channel].astype(float), grid, order=1, mode="nearest"
+            )
+            expected = sampled.reshape(12, 2, 12, 2).mean(axis=(1, 3))
+            expected = expected[:, ::-1] if flipped[index] else expected
+            np.testing.assert_allclose(found[index, :, :, channel], expected, atol=0.51)
+
+
+def test_crops_keep_to_the_shares_and_ratios_they_promise(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        crops,
+        "resized",
+        lambda images, tops, lefts, heights, widths, flipped, size: seen.update(
+            tops=tops, lefts=lefts, heights=heights, widths=widths, flipped=flipped
+        ),
+    )
+    many = np.broadcast_to(IMAGES[:1], (4000, 24, 24, 3))
+    crops.random_resized_crops(many, 12, 0.25, np.random.default_rng(1))
+    heights, widths = seen["heights"], seen["widths"]
+    area = heights * widths / 24**2
+    assert area.min() < 0.27 and area.max() <= 1 + 1e-9 and area.min() > 0.18
+    ratio = widths / heights
+    assert 0.74 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.34
+    assert (seen["tops"] + heights).max() <= 24 + 1e-9 and seen["tops"].min() >= 0
+    assert (seen["lefts"] + widths).max() <= 24 + 1e-9 and seen["lefts"].min() >= 0
+    assert seen["flipped"].mean() == pytest.approx(0.5, abs=0.03)
+
+
+def specified(**settings):
+    overrides = {
+        "data": "synthetic:120",
+        "model": "enhanced",
+        "hidden_units": 4,
+        "stochastic_depth": 0.0,
+        "image_size": 16,
+        "crop_from": 24,
+        "batch_size": 20,
+        "epochs": 3,
+        "warm_up_epochs": 1.0,
+        "average_decay": 0.8,
+    }
+    plan = recipe.read("pretrain")
+    backend = keras.backend.backend()
+    overrides |= settings
+    return recipe.runs(plan, "mini", ["convnext_atto"], overrides=overrides, backend=backend)[0]
+
+
+def trained(run, report=lambda record: None):
+    loaded = data.load(run.data.data, run.data.image_size).splits
+    environment.seed_everything(run.training_seed)
+    return pretrain.train(run, loaded["train"], loaded["test"], NAMES, report)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path))
+    return tmp_path
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.every_backend
+def test_a_killed_run_goes_on_to_the_same_result(home, tmp_path):
+    run = specified()
+    whole = trained(run)
+    assert [record["epoch"] for record in whole.history] == [1, 2, 3]
+    assert not list((home / "checkpoints").glob("*"))
+
+    def killed_in_the_third(record):
+        if record["epoch"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(run, killed_in_the_third)
+    assert len(list((home / "checkpoints").glob("*.h5"))) == 1
+    again = []
+    gone_on = trained(run, again.append)
+    assert again == gone_on.history
+    for one, other in zip(whole.history, gone_on.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    np.testing.assert_array_equal(gone_on.probabilities, whole.probabilities)
+
+    last = whole.history[-1]
+    labels = data.load(run.data.data, 16).splits["test"].labels
+    hits = whole.probabilities.argmax(axis=1) == labels
+    assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=1e-6)  # that of the average
+    saved.save(whole.model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    images = data.load(run.data.data, 16).splits["test"].images
+    again = loaded.predict(images, verbose=0)
+    np.testing.assert_allclose(again, whole.probabilities, atol=1e-5)
+
+
+def test_it_learns_and_the_rate_rises_and_falls_to_zero(home):
+    outcome = trained(specified(epochs=8, learning_rate=0.01, smallest_crop=0.8))
+    rates = [record["learning_rate"] for record in outcome.history]
+    assert max(rates) == pytest.approx(0.01, rel=0.05) and rates.index(max(rates)) <= 1
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert outcome.history[-1]["test_accuracy"] > 0.3  # chance is 0.1
+
+
+def test_minutes_decide_how_many_epochs_there_are(home):
+    assert len(trained(specified(minutes=1e-6)).history) == 1
+    counted = trained(specified(minutes=0.05)).history
+    assert 1 < len(counted) < 200
+    assert sum(record["seconds"] for record in counted) < 30
+
+
+def test_a_damaged_checkpoint_is_as_none(tmp_path):
+    path = tmp_path / "some.h5"
+    path.write_bytes(b"half a file")
+    assert checkpoint.Checkpoint(path).planned_epochs() is None
