@@ -47,6 +47,12 @@ def draw(plan: Recipe, results: Sequence[Result], folder: Path) -> list[Path]:
     return [folder / name for name in wanted]
 
 
+def drawn(folder: Path) -> list[Path]:
+    """What `draw` left in a folder: pictures, and what it remembers of them."""
+    stamps = folder / STAMPS
+    return [*(folder / name for name in _read_stamps(stamps)), stamps]
+
+
 # The file's name, to the runs it is drawn from and what draws it.
 Wanted = dict[str, tuple[Sequence[Result], Callable[[], matplotlib.figure.Figure]]]
 

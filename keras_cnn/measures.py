@@ -49,6 +49,7 @@ MEASURES: dict[str, Measure] = {
     "episode_interval": Measure(
         "95 percent interval of the accuracy on test episodes, ±", "percentage points", 100, 1
     ),
+    "weights_moved": Measure("distance the weights moved", decimals=2),
     "seconds": Measure("seconds of training"),
     "seconds_an_epoch": Measure("seconds an epoch"),
     "parameters": Measure("parameters", decimals=0, varies=False),

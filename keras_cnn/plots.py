@@ -181,6 +181,54 @@ def scatter(picture: Picture) -> Figure:
     return figure
 
 
+def trend(picture: Picture) -> Figure:
+    """Mean after the last epoch against `across`, a line for each value of `by`.
+
+    Error bars are 95 percent confidence intervals of the means by Student's t, where there are
+    repeats; they may reach out of the panel. Numbers that span a wide range stand on a logarithmic
+    axis.
+    """
+    setting, across = picture.figure.by, picture.figure.across
+    values = list(picture.by(picture.results, setting))
+    places = sorted({_along(result, across) for result in picture.results})
+    figure, panels = _panels(picture, len(picture.figure.shown), height=4.2, width=5.6)
+    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
+        for panel, quantity in zip(column, picture.figure.shown, strict=True):
+            for value, group in picture.by(of_variant, setting).items():
+                finals = {
+                    _along(row[0], across): _finals(row, quantity)
+                    for row in picture.by(group, "row").values()
+                }
+                along = sorted(place for place in finals if len(finals[place]))
+                means = np.array([finals[place].mean() for place in along])
+                reach = [_reach(finals[place]) for place in along]
+                number = values.index(value)
+                panel.errorbar(
+                    along,
+                    means,
+                    reach,
+                    marker=MARKERS[number % 7],
+                    color=COLOURS[number % 7],
+                    label=_text(value).replace("_", " "),
+                    markersize=5,
+                    linewidth=1.2,
+                    capsize=3,
+                )
+                low, high = panel.get_ylim()
+                if MEASURES[quantity].unit == "percent":
+                    panel.set_ylim(max(low, -2), min(high, 102))
+            panel.set_ylabel(MEASURES[quantity].heading)
+            if len(places) > 1 and min(places) > 0 and max(places) > WIDE_RANGE * min(places):
+                panel.set_xscale("log")
+            panel.set_xticks(places, [f"{place:g}" for place in places])
+            panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        column[-1].set_xlabel(picture.label(across))
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False)
+    _name_outer(panels)
+    return figure
+
+
 def heat_map(picture: Picture) -> Figure:
     """Mean and standard deviation after the last epoch, `by` downwards, `across` to the right."""
     rows = list(picture.by(picture.results, picture.figure.by))
@@ -252,7 +300,7 @@ def interval(picture: Picture) -> Figure:
 
 
 KINDS: dict[str, Callable[[Picture], Figure]] = {
-    kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, heat_map, interval)
+    kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
 }
 
 
@@ -382,9 +430,11 @@ def _mean_and_band(panel: Axes, group: Sequence[Result], quantity: str, colour: 
 
 def _every_run(panel: Axes, group: Sequence[Result], quantity: str, colour: str) -> None:
     epochs, values = _history(group, quantity)
-    panel.plot(epochs, values.T, color=colour, alpha=0.3, linewidth=0.8)
+    marker = "o" if len(epochs) == 1 else None
+    panel.plot(epochs, values.T, color=colour, alpha=0.3, linewidth=0.8, marker=marker)
     label = f"{quantity.split('_', 1)[0]}, mean"
-    panel.plot(epochs, values.mean(axis=0), color=colour, linestyle="--", linewidth=2, label=label)
+    mean = {"linestyle": "--", "linewidth": 2, "label": label, "marker": marker}
+    panel.plot(epochs, values.mean(axis=0), color=colour, **mean)
 
 
 def _line(
@@ -444,7 +494,7 @@ def _number_axes(panel: Axes, scale: str) -> None:
 def _epochs_below(column: Sequence[Axes]) -> None:
     column[-1].set_xlabel("epoch")
     for panel in column:
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def _bar(
@@ -512,6 +562,11 @@ def _points(
         heights = [np.nan if deck is None else deck for deck in decks]
         style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "linestyle": ":"}
         panel.plot(along, heights, color=DECK_COLOUR, label=f"{name}, deck", **style)
+
+
+def _reach(finals: np.ndarray) -> float:
+    """How far the interval of a row's mean reaches on each side; 0 of one run, which has none."""
+    return half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
 
 
 def _along(result: Result, across: str) -> float:

@@ -30,10 +30,11 @@ def predict(model_path: Path, images: Sequence[Path], top: int, as_json: bool) -
         as_json: Print one JSON array instead of text.
 
     Raises:
-        UserError: The model cannot be used, or there is no image.
+        UserError: The model cannot be used, there is no image, or none can be read.
         SystemExit: Code 2: some images could not be read; the others were classified.
     """
     paths = _image_files(images)
+    _require_readable(paths)  # before the framework starts
     model, card = saved.load(model_path)
     size = _image_size(model, model_path)
     names = _class_names(model, card)
@@ -115,6 +116,19 @@ def _image_files(given: Sequence[Path]) -> list[Path]:
         else:
             raise UserError(f"{path}: no such file or folder")
     return found
+
+
+def _require_readable(paths: Sequence[Path]) -> None:
+    """Refuses files of which not one is an image."""
+    unreadable: list[tuple[str, str]] = []
+    for path in paths:
+        found = decode.decode_batch([str(path)], image_size=8).unreadable
+        if not found:
+            return
+        unreadable += found
+    path, reason = unreadable[0]
+    others = f"; none of the {len(paths)} files can be read" if len(paths) > 1 else ""
+    raise UserError(f"{path}: {reason}{others}")
 
 
 def _image_size(model: keras.Model, path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from keras_cnn import strict_yaml
+from keras_cnn import settings, strict_yaml
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.measures import MEASURES
 from keras_cnn.settings import (
@@ -59,6 +59,7 @@ FIGURE_KINDS: dict[str, FigureKind] = {
     "lines": FigureKind(("by",), by_epoch=True),
     "bars": FigureKind(("by",)),
     "scatter": FigureKind(("by", "across")),
+    "trend": FigureKind(("by", "across")),
     "heat_map": FigureKind(("by", "across")),
     "interval": FigureKind(),
 }
@@ -111,9 +112,17 @@ class Row(Group):
 
 
 class Profile(Group):
-    """Where a recipe runs: on the deck's data and weights, or on what every machine has."""
+    """Where a recipe runs: on the deck's data and weights, or on what every machine has.
+
+    Attributes:
+        stands_in: What stands in for what, in words.
+        networks: Which network stands in for which.
+        repeats: Runs of each row and variant; None takes the recipe's.
+        settings: Those in which it differs.
+    """
 
     stands_in: str = ""
+    networks: dict[str, str] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
 
@@ -129,6 +138,7 @@ class Recipe(Group):
         columns: The table's columns: heading to the setting shown under it.
         repeats: Runs of each row and variant.
         alone: Make one run at a time, since its seconds are what is measured.
+        in_all: `recipe all` runs it too.
         needs: What `fetch` must have brought for the `deck` profile.
         note: What a reader of the table should know; may be empty.
         deck_figures: How the deck's numbers were made, as `best of five runs`.
@@ -147,6 +157,7 @@ class Recipe(Group):
     columns: dict[str, str]
     repeats: PositiveInt = 5
     alone: bool = False
+    in_all: bool = True
     needs: list[str] = Field(default_factory=list)
     note: str = ""
     deck_figures: str = "best of five runs"
@@ -313,12 +324,7 @@ def runs(
 
 def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Run]) -> None:
     """Refuses a setting of the command line that no run has."""
-    known = {
-        field
-        for spec in specs
-        for group in (Compute, spec.data, spec.model, spec.feeding, spec.training)
-        for field in (group if isinstance(group, type) else type(group)).model_fields
-    }
+    known = {name for spec in specs for name in settings.names(spec.training.method)}
     for key in overrides:
         if key not in known:
             methods = ", ".join(sorted({spec.training.method for spec in specs}))
@@ -375,9 +381,24 @@ def _merged(
             line = lines.get((*at, key))
             place = f"{recipe.path}:{line}" if line else recipe.path
             merged[key] = Setting(value, place, of_row=layer is row.settings)
+    merged |= _stand_in(recipe, profile, merged.get("model"), lines)
     for key, value in overrides.items():
         merged[key] = Setting(value, "command line")
     return merged
+
+
+def _stand_in(
+    recipe: Recipe,
+    profile: str,
+    model: Setting | None,
+    lines: Mapping[strict_yaml.KeyPath, int],
+) -> dict[str, Setting]:
+    """The network that stands in for a row's in a profile, if one does."""
+    networks = recipe.profiles[profile].networks
+    if model is None or model.value not in networks:
+        return {}
+    place = _place(recipe, lines, ("profiles", profile, "networks", model.value))
+    return {"model": Setting(networks[model.value], place)}
 
 
 def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Group]:
@@ -387,12 +408,21 @@ def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feedin
         raise UserError(
             f"{method.place}: no method {method.value!r}: {nearest(str(method.value), METHODS)}"
         )
-    groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
-    known = [field for group in groups for field in group.model_fields]
+    known = settings.names(str(method.value))
     for key, setting in merged.items():
         if key not in (known if setting.of_row else _setting_names()):
-            raise UserError(f"{setting.place}: no setting {key!r}: {nearest(key, known)}")
-    return tuple(_typed(group, merged) for group in groups)
+            raise UserError(
+                f"{setting.place}: no setting {key!r} of {method.value}: {nearest(key, known)}"
+            )
+    groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
+    typed = tuple(_typed(group, merged) for group in groups)
+    *_, feeding, training = typed
+    if feeding.feed == "files" and getattr(training, "augment", "none") != "none":
+        raise UserError(
+            f"{merged['feed'].place}: feed is 'files': augment changes images in memory; set feed "
+            "to memory, or augment to none"
+        )
+    return typed
 
 
 def _typed(group: type[Group], merged: Mapping[str, Setting]) -> Group:

@@ -95,8 +95,7 @@ def check(runs: Sequence[Run]) -> None:
     Raises:
         UserError: The data or the weights cannot be used, or a class has too few images.
     """
-    for run in {(run.data, run.shots_seed): run for run in runs}.values():
-        sample(run)
+    check_images(runs)
     named = ("random", "pretrained")  # the latter were checked when they were fetched
     files = {(run.model.model, run.model.weights) for run in runs if run.model.weights not in named}
     if files:
@@ -104,6 +103,16 @@ def check(runs: Sequence[Run]) -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             for model, weights in sorted(files):
                 pool.submit(_fit_weights, model, weights).result()
+
+
+def check_images(runs: Sequence[Run]) -> None:
+    """Draws the images of every run once, without a framework.
+
+    Raises:
+        UserError: The data cannot be used, or a class has too few images.
+    """
+    for run in {(run.data, run.shots_seed): run for run in runs}.values():
+        sample(run)
 
 
 def _fit_weights(model: str, weights: str) -> None:
@@ -155,7 +164,10 @@ def _drawn(
     try:
         indices = draw_shots(split.labels, shots, seed, class_names)
     except UserError as error:
-        raise UserError(f"{error} (--set {setting} N draws N, --set {setting} null all)") from None
+        fewest = np.bincount(split.labels, minlength=len(class_names)).min()
+        raise UserError(
+            f"{error} (--set {setting} {fewest} works, --set {setting} null takes all images)"
+        ) from None
     return Split(np.asarray(split.images[indices]), split.labels[indices])
 
 

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_cnn import engine, environment, estimate, models, progress, recipe, run, store, table
+from keras_cnn.data import sources
+from keras_cnn.errors import UserError
+from keras_cnn.estimate import Estimate
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Recipe
+from keras_cnn.recipe import Recipe, Run
+from keras_cnn.table import Table
+
+DEFAULT_OUT = Path("artifacts")
+TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """What became of a recipe's runs.
+
+    Attributes:
+        done: How many are on disk now.
+        failed: How many failed.
+        seconds: What the command took.
+        table: The table; None where there is nothing to show.
+        estimated: Of a dry run, which did nothing else.
+    """
+
+    done: int
+    failed: int
+    seconds: float
+    table: Path | None
+    estimated: Estimate | None = None
 
 
 def conduct(
@@ -21,54 +53,66 @@ def conduct(
     repeats: int | None = None,
     overrides: Mapping[str, object] | None = None,
     backend: str = "torch",
-    out: Path = Path("artifacts"),
+    out: Path = DEFAULT_OUT,
     parallel: int | None = None,
     fresh: bool = False,
     dry_run: bool = False,
-) -> None:
+) -> Conducted:
     """Runs what is not on disk yet of a recipe, then prints and writes its table and pictures.
 
     Args:
         name: A recipe's name, or the path of a recipe file.
-        profile: None takes `deck` when what it needs has been fetched, else `mini`.
+        profile: None takes `deck` when what it needs has been fetched or given, else `mini`, and
+            says so.
         rows: Names of rows; None runs all.
         variant: A variant's name, or `both`.
         repeats: Runs of each row and variant; None takes the recipe's number.
-        overrides: Settings that win over the file's.
+        overrides: Settings that win over the file's. Where `data` is a user's folder, all its
+            test images are used unless `test_shots` is given too.
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
         parallel: Runs at a time; None takes one a processor core, or one on a GPU and where the
             recipe measures time.
         fresh: Run again what is on disk too.
-        dry_run: Print the resolved runs and an estimate of the time; run nothing.
+        dry_run: Print the runs and an estimate of the time; run nothing.
+
+    Returns:
+        What became of it: some runs may have failed, the others are done and in the table.
 
     Raises:
         UserError: Something of the input cannot be used; nothing was run.
-        SystemExit: Code 1: some runs failed; the others are done and in the table.
     """
+    began = time.monotonic()
     overrides = overrides or {}
     plan = recipe.read(name)
-    if profile is None:
-        profile = _default_profile(plan, overrides)
-    specs = recipe.runs(plan, profile, rows, variant, repeats, overrides, backend)
+    missing_downloads = _missing_downloads(plan, overrides)
+    chosen = profile or ("mini" if "mini" in plan.profiles and missing_downloads else "deck")
+    specs = recipe.runs(plan, chosen, rows, variant, repeats, _with_test_images(overrides), backend)
     for spec in specs:
         models.check(spec.model.model, spec.data.image_size)
+    said = "" if profile else _choice(plan, chosen, missing_downloads, overrides, specs)
     gpu = environment.has_gpu()
     parallel = parallel or (1 if gpu or plan.alone else environment.cores())
-    threads = None if gpu else max(1, environment.cores() // parallel)
     if dry_run:
-        print(estimate.listing(specs, out, parallel))
-        return
+        estimated = estimate.estimate(specs, out, parallel)
+        _say(said)
+        title = f"{plan.name}: profile {chosen}, {parallel} at a time"
+        print(estimate.listing(title, specs, estimated))
+        return Conducted(sum(estimated.on_disk), 0, time.monotonic() - began, None, estimated)
     jobs = [engine.Job(spec, store.run_folder(spec, out), fresh) for spec in specs]
     missing = [job for job in jobs if fresh or not job.folder.exists()]
     run.check([job.run for job in missing])
     store.check_writable(out / plan.name)
+    _say(said)  # not before: a mistake is told alone
     failed: list[engine.Event] = []
     if missing:
+        done = len(jobs) - len(missing)
+        _say(f"{plan.name}: {_runs(len(jobs))}{f', {done} on disk already' if done else ''}")
+        threads = None if gpu else max(1, environment.cores() // parallel)
         with progress.shown(missing) as show:
             failed = engine.execute(missing, parallel, threads, show)
     folders = [job.folder for job in jobs if job.folder.exists()]
-    command = _command(name, profile, rows, variant, repeats, overrides, backend)
+    command = _command(name, chosen, rows, variant, repeats, overrides, backend, out)
     if folders:
         _publish(plan, folders, command, out / plan.name)
     failed_folders = {event.job.folder for event in failed}
@@ -76,21 +120,63 @@ def conduct(
         _failure_log(folder).unlink(missing_ok=True)  # of an earlier attempt
     if failed:
         _list_failures(failed)
-        raise SystemExit(1)
+    written = out / plan.name / "table.md" if folders else None
+    return Conducted(len(jobs) - len(failed), len(failed), time.monotonic() - began, written)
+
+
+def conduct_all(one: Callable[[str], Conducted]) -> bool:
+    """Conducts the recipes that come with the package, then prints a line for each.
+
+    Args:
+        one: Conducts the recipe of a name.
+
+    Returns:
+        Whether all went well. A recipe whose input cannot be used is told in its line, and the
+        others go on.
+
+    Raises:
+        UserError: No recipe can use the input; nothing was run.
+    """
+    ends: dict[str, Conducted | UserError] = {}
+    for name in recipe.names():
+        if not recipe.read(name).in_all:
+            continue
+        try:
+            ends[name] = one(name)
+        except UserError as error:
+            ends[name] = error
+    conducted = [end for end in ends.values() if isinstance(end, Conducted)]
+    if not conducted:
+        raise next(iter(ends.values()))
+    width = max(map(len, ends))
+    print("\n".join(["", *(f"{name.ljust(width)}  {_end(end)}" for name, end in ends.items())]))
+    estimates = [end.estimated for end in conducted if end.estimated]
+    if estimates:
+        left = progress.duration(sum(estimated.seconds_left for estimated in estimates))
+        print(f"{'all'.ljust(width)}  about {left} for what is not on disk")
+    return len(conducted) == len(ends) and not any(end.failed for end in conducted)
+
+
+def _end(end: Conducted | UserError) -> str:
+    """How a recipe ended, in one line."""
+    if isinstance(end, UserError):
+        return f"not run: {end}"
+    if end.estimated:
+        hindrance = end.estimated.hindrance
+        return estimate.summary(end.estimated) + (f"; not yet: {hindrance}" if hindrance else "")
+    where = end.table or "no table"
+    return f"{_runs(end.done)} done, {end.failed} failed, {progress.duration(end.seconds)}: {where}"
 
 
 def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) -> None:
     """Writes the table in its three forms, draws what changed, prints the table."""
-    results = [store.read(path) for path in folders]
-    made = table.build(plan, results, command)
-    for ending, render in (
-        ("md", table.markdown),
-        ("csv", table.comma_separated),
-        ("json", table.as_json),
-    ):
-        store.write_text(folder / f"table.{ending}", render(made))
     from keras_cnn import figures  # matplotlib takes a second to import
 
+    results = [store.read(path) for path in folders]
+    made = table.build(plan, results, command)
+    kept = _keep_former(made, folder, figures.drawn(folder))
+    for ending, render in TABLE_FORMS.items():
+        store.write_text(folder / f"table.{ending}", render(made))
     figures.draw(plan, results, folder)
     print(table.markdown(made))
     best = max(results, key=lambda result: result.metrics["test_accuracy"])
@@ -98,29 +184,97 @@ def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) 
         f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.\n"
         f"Best on the test images: {best.folder / 'model.keras'}"
     )
+    if kept:
+        _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 
 
-def _default_profile(plan: Recipe, overrides: Mapping[str, object]) -> str:
-    """The deck's own where what it needs is here or given, else `mini`, said in one line."""
+def _keep_former(made: Table, folder: Path, pictures: Sequence[Path]) -> Path | None:
+    """Moves the table on disk away where it shows runs that the new one lacks.
+
+    Other data, weights or settings are other runs; more repeats of the same are not.
+
+    Args:
+        made: The new table.
+        folder: Where it goes.
+        pictures: Drawn with the one on disk.
+
+    Returns:
+        Where that one is now; None when it may be replaced, or there is none.
+    """
+    try:
+        text = (folder / "table.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        former = json.loads(text)
+        runs = sorted(run for line in former["lines"] for run in line["runs"])
+        source = re.sub(r"[^\w.-]+", "_", str(former.get("data", "table")))
+    except (ValueError, KeyError, TypeError, AttributeError):  # not written by this package
+        runs, source = [text], "unknown"
+    if {*runs} <= {run for line in made.lines for run in line.runs}:
+        return None
+    name = f"{source}-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:8]}"
+    kept = folder / "earlier" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in (*(folder / f"table.{ending}" for ending in TABLE_FORMS), *pictures):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, kept / path.name)
+    return kept
+
+
+def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
+    """The settings given, and all test images of a user's folder, however many the deck drew."""
+    source = overrides.get("data")
+    is_own = isinstance(source, str) and not sources.is_named(source)
+    return {"test_shots": None, **overrides} if is_own else overrides
+
+
+def _missing_downloads(plan: Recipe, overrides: Mapping[str, object]) -> list[str]:
+    """What the deck's profile needs and is neither here nor given."""
     given = {"archive": "data" in overrides}
     given["weights"] = overrides.get("weights", "pretrained") not in ("pretrained", "random")
-    missing = [
+    return [
         download.name
         for name in plan.needs
         for download in registry.find(name)
         if not given[download.kind] and not download.is_here()
     ]
-    if "mini" not in plan.profiles or not missing:
-        return "deck"
-    said = plan.profiles["mini"].stands_in
-    if overrides.keys() & {"data", "model", "weights"}:
-        said = f"but for what is given here, {said}"
-    print(
-        f"Profile mini: {said} (the deck's own needs `python -m keras_cnn fetch deck`; "
-        f"not here yet: {' '.join(missing)}).",
-        file=sys.stderr,
-    )
-    return "mini"
+
+
+def _choice(
+    plan: Recipe,
+    profile: str,
+    missing: Sequence[str],
+    overrides: Mapping[str, object],
+    specs: Sequence[Run],
+) -> str:
+    """One line: the profile nobody asked for, and what it means here."""
+    said = plan.profiles[profile].stands_in or "the deck's own data, networks and settings"
+    if overrides:
+        data = _listed(sources.title(spec.data.data) for spec in specs)
+        said = f"data {data}; {_listed(_start(spec) for spec in specs)}"
+        named = ("random", "pretrained")
+        if overrides.get("weights", "random") not in named and "model" not in overrides:
+            said += " (--set model NAME: another network)"
+    if profile == "mini":
+        said += (
+            " (the deck's own needs `python -m keras_cnn fetch deck`; "
+            f"not here yet: {' '.join(missing)})"
+        )
+    elif "mini" in plan.profiles:
+        said += " (--profile=mini is smaller)"
+    return f"Profile {profile}: {said}."
+
+
+def _start(spec: Run) -> str:
+    """A run's network, and the weights it starts from."""
+    weights = spec.model.weights
+    named = weights in ("random", "pretrained")
+    return f"{spec.model.model} from {f'{weights} weights' if named else Path(weights).name}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _command(
@@ -131,6 +285,7 @@ def _command(
     repeats: int | None,
     overrides: Mapping[str, object],
     backend: str,
+    out: Path,
 ) -> str:
     """The command line that gives the same table again."""
     words = ["python", "-m", "keras_cnn", "recipe", name, f"--profile={profile}"]
@@ -141,7 +296,17 @@ def _command(
         text = json.dumps(value) if not isinstance(value, str) else value
         words += [f"--{key}={text}"] if key in ("data", "weights") else [f"--set={key}={text}"]
     words += [f"--backend={backend}"]
+    words += [f"--out={out}"] if out != DEFAULT_OUT else []
     return shlex.join(words)
+
+
+def _say(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _failure_log(folder: Path) -> Path:
@@ -151,8 +316,7 @@ def _failure_log(folder: Path) -> Path:
 
 def _list_failures(failed: Sequence[engine.Event]) -> None:
     """Names each failed run with its error, and keeps what its process wrote."""
-    count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
-    print(f"\n{count} failed; the same command tries again:", file=sys.stderr)
+    print(f"\n{_runs(len(failed))} failed; the same command tries again:", file=sys.stderr)
     for event in failed:
         log = _failure_log(event.job.folder)
         store.write_text(log, event.log or f"{event.error}\n")

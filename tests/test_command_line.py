@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import recipe, store
+from keras_cnn import engine, estimate, recipe, store, study
 from keras_cnn.__main__ import COMMANDS, main
+from keras_cnn.errors import UserError
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -106,7 +108,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         before = sorted(tmp_path.iterdir())
         assert main([str(argument) for argument in arguments]) == 2
         captured = capsys.readouterr()
-        lines = [x for x in captured.err.splitlines() if not x.startswith("Profile mini")]
+        lines = captured.err.splitlines()
         assert captured.out == "" and len(lines) == 1 and lines[0].startswith("keras_cnn: ")
         assert sorted(tmp_path.iterdir()) == before, "something was made"
         return lines[0]
@@ -142,6 +144,9 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext more", "'more' is too much"),
         ("recipe", "needs NAME"),
         ("recipe fewshot_convnext --data=synthetik", "'synthetic'"),
+        ("recipe all --rows=4", "recipe all takes no --rows"),
+        ("recipe all --set epochs=1", "recipe all takes no --set"),
+        ("recipe all --profile=dekc", "'deck'"),
         ("recipe fewshot_convnext --data=synthetic:20 --set shots=3", "at most 2 shots"),
         ("recipe fewshot_convnext --profile=deck", "fetch cinic10"),
         ("recipe fewshot_convnext --data=digits --profile=deck", "fetch convnext_tiny"),
@@ -170,7 +175,11 @@ def test_a_folder_with_too_few_images_is_one_line_before_any_run(mistake, tmp_pa
         folder.mkdir(parents=True)
         Image.new("RGB", (40, 40), "red").save(folder / "1.png")
     said = mistake("recipe", "fewshot_convnext", f"--data={tmp_path / 'pictures'}")
-    assert "100 shots" in said and "'cat' has 1 image" in said
+    assert "100 shots" in said and "'cat' has 1 image" in said and "--set shots 1 works" in said
+    said = mistake("recipe", "fewshot_convnext", f"--data={tmp_path / 'picture'}")
+    assert said == f"keras_cnn: no folder '{tmp_path}/picture': did you mean '{tmp_path}/pictures'?"
+    said = mistake("data", f"{tmp_path}/pictrues/train")
+    assert said.endswith(f"did you mean '{tmp_path}/pictures'?")
 
 
 def test_files_that_are_no_models_are_one_line(mistake, tmp_path):
@@ -236,29 +245,81 @@ def test_recipes_lists_slides_title_and_runs(capsys):
     lines = capsys.readouterr().out.splitlines()
     convnext = next(line for line in lines if line.startswith("fewshot_convnext"))
     assert "17, 18, 23" in convnext and "6 rows x 2 variants x 5" in convnext
-    assert "ConvNeXt taught ten classes" in convnext
+    assert "ConvNeXt taught new classes" in convnext
     resnet = next(line for line in lines if line.startswith("fewshot_resnet"))
     assert "7 rows x 2 variants x 5" in resnet
 
 
-def test_a_dry_run_lists_every_resolved_run_and_runs_nothing(tmp_path, monkeypatch, capsys):
+def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, "--dry-run", "--repeats=3"]) == 0
-    *runs, last = capsys.readouterr().out.splitlines()
-    assert len(runs) == 3 * 2 and re.match(r"6 runs, about .+ (s|min) for those not on disk", last)
-    for line, (repeat, variant) in zip(
-        runs, itertools.product((1, 2, 3), ("as_run", "corrected")), strict=True
+    command = [*SMALL, "--dry-run", "--repeats=3", "--rows=4,5", "--jobs=2"]
+    assert main([one for one in command if one != "--rows=4"]) == 0
+    title, alike, as_run, corrected, *rows, last = capsys.readouterr().out.splitlines()
+    assert title == "fewshot_convnext: profile mini, 2 at a time"
+    assert alike.split() == shlex.split(
+        "all: data=synthetic:20 shots=2 test_shots=2 model=convnext_atto weights=random "
+        "unfrozen_stages=2 learning_rate=0.0001 schedule_epochs=2 epochs=1"
+    )
+    assert as_run.startswith("as_run: redraw_shots=false ") and "eval_mode_sticks=true" in as_run
+    assert corrected == "corrected: the defaults"
+    special = ("optimizer=adam momentum=0.0 l2=0.0 schedule=step", "optimizer=sgd momentum=0.9 ")
+    assert len(rows) == 2 * 2
+    for line, (row, variant) in zip(
+        rows, itertools.product((4, 5), ("as_run", "corrected")), strict=True
     ):
-        assert line.startswith(f"row 4  {variant}  repeat {repeat}  ")
-        settings = json.loads(line[line.index("{") :])
-        assert (settings["epochs"], settings["shots"], settings["data"]) == (1, 2, "synthetic:20")
+        assert re.match(rf"row {row}  {variant} +3 runs  \d+ s each  {special[row - 4]}", line)
+    assert re.fullmatch(r"12 runs, about \d+ s for all of them.", last)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_what_cannot_run_says_so(capsys):
-    assert main(shlex.split("recipe fewshot_convnext --profile=deck --rows=1 --dry-run")) == 0
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [("--profile=deck", "fetch cinic10"), ("--profile=mini --set shots=101", "--set shots 100")],
+)
+def test_a_dry_run_of_what_cannot_run_says_so(capsys, flags, words):
+    command = f"recipe fewshot_convnext --rows=1 --repeats=5 --dry-run {flags}"
+    assert main(shlex.split(command)) == 0
     *_, count, hindrance = capsys.readouterr().out.splitlines()
-    assert count.startswith("10 runs") and "fetch cinic10" in hindrance
+    assert count.startswith("10 runs") and words in hindrance
+
+
+def specs_of(name, profile, **overrides):
+    return recipe.runs(recipe.read(name), profile, ["1"], "as_run", 1, overrides)
+
+
+def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tmp_path):
+    def of_images(specs, measured=()):
+        return estimate.seconds(specs[0], dict(measured)) - estimate.START_SECONDS
+
+    speed = estimate.IMAGES_PER_SECOND["baseline"]
+    deck = {"model": "baseline", "hidden_units": 32, "epochs": 3, "weights": "random"}
+    whole = specs_of("reliability", "deck", **deck)  # CINIC-10, which is not here: 9,000 a class
+    assert of_images(whole) == pytest.approx(90_000 * 3 / speed)
+    few = specs_of("reliability", "deck", **deck, shots=50)
+    assert of_images(few) == pytest.approx(500 * 3 / speed)
+    here = specs_of("reliability", "mini", **deck, data="synthetic:70")
+    assert of_images(here) == pytest.approx(70 * 3 / speed)
+    wide = specs_of("reliability", "mini", **deck | {"hidden_units": 64}, data="synthetic:70")
+    assert of_images(wide) == pytest.approx(2 * of_images(here))
+
+    folder = tmp_path / "reliability" / "a run"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(here[0].model_dump_json())
+    (folder / "metrics.json").write_text(json.dumps({"train_images": 70, "seconds": 21.0}))
+    measured = estimate.measured_speeds(tmp_path)
+    assert of_images(here, measured) == pytest.approx(21)
+    assert of_images(wide, measured) == pytest.approx(42), "from another width, scaled"
+
+
+def test_three_runs_two_at_a_time_take_as_long_as_two(tmp_path):
+    plan = recipe.read("fewshot_convnext")
+    specs = recipe.runs(plan, "mini", ["4"], "corrected", 3, {"data": "synthetic:20", "shots": 2})
+    estimated = estimate.estimate(specs, tmp_path, parallel=2)
+    assert estimated.seconds_left == pytest.approx(2 * estimated.seconds[0])
+    alone = estimate.estimate(specs[:1], tmp_path, parallel=2)
+    assert alone.seconds_left == pytest.approx(estimated.seconds[0]), "one run uses one core"
 
 
 # A whole recipe
@@ -312,7 +373,7 @@ def test_again_runs_nothing_and_prints_the_same(workplace, finished):
 
 def test_the_tables_own_command_gives_the_table_again(workplace, finished):
     command = re.search(r"Again with: `python -m keras_cnn (.+)`", finished.table).group(1)
-    code, out, errors = ended(workplace, *shlex.split(command), "--out=undisturbed")
+    code, out, errors = ended(workplace, *shlex.split(command))
     assert (code, out, errors) == (0, finished.stdout, "")
 
 
@@ -355,8 +416,154 @@ def test_failed_runs_are_listed_at_the_end_and_tried_again(workplace):
     bad.rmdir()
     code, out, errors = ended(workplace, *TINY, "--out=failing")
     assert code == 0 and "[1/1] row 4 as_run" in errors
+    assert errors.startswith("fewshot_convnext: 2 runs, 1 on disk already\n")
     assert "| corrected |" in out and "| as_run" in out
     assert not log.exists(), "what is done is no longer listed as failed"
+
+
+# A user's own images, other settings, all recipes: what surrounds the runs, which are made up
+
+
+@pytest.fixture
+def made_up(finished, tmp_path, monkeypatch):
+    """A command in this process; its runs are copies of a finished one. Gives the runs made."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def execute(jobs, parallel, threads, notify):
+        failed = []
+        for job in jobs:
+            made.append(job.run)
+            if job.run.recipe == "overfitting":
+                failed.append(engine.Event(job, "failed", error="it was to fail"))
+                continue
+            shutil.copytree(finished.runs[0], job.folder)
+            (job.folder / "run.json").write_text(job.run.model_dump_json())
+        return failed
+
+    monkeypatch.setattr(engine, "execute", execute)
+    return made
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two folders of ten images in two classes, two of each to test with."""
+    for name, label in itertools.product(("photos", "others"), ("cat", "dog")):
+        folder = tmp_path / name / label
+        folder.mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (40, 40), (20 * number, ord(name[0]), ord(label[0]))).save(
+                folder / f"{number}.png"
+            )
+    return tmp_path / "photos"
+
+
+OWN = shlex.split("recipe fewshot_convnext --rows=4 --repeats=1 --set shots=3 --data=photos")
+
+
+def test_a_users_own_images_are_all_tested_on_and_the_profile_is_named(made_up, photos, capsys):
+    assert main(OWN) == 0
+    captured = capsys.readouterr()
+    assert {run.data.test_shots for run in made_up} == {None}
+    assert {run.model.model for run in made_up} == {"convnext_atto"}
+    profile, count = captured.err.splitlines()
+    assert profile.startswith("Profile mini: data photos; convnext_atto from random weights (")
+    assert count == "fewshot_convnext: 2 runs"
+    assert "slide" not in captured.out and "100" not in captured.out.splitlines()[0]
+    assert main([*OWN, "--set=test_shots=1"]) == 0
+    assert {run.data.test_shots for run in made_up[2:]} == {1}, "unless the user says otherwise"
+
+
+def test_the_profile_that_nobody_asked_for_is_named_and_where_weights_go(
+    photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.pth").touch()
+    assert main([*OWN, "--weights=my.pth", "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    network = "convnext_tiny from my.pth (--set model NAME: another network)"
+    assert line == f"Profile deck: data photos; {network} (--profile=mini is smaller)."
+    assert "weights=my.pth" in captured.out and "test_shots" not in captured.out
+    assert main([*OWN, "--weights=my.pth", "--set=model=resnet18", "--dry-run"]) == 0
+    assert "; resnet18 from my.pth (--profile" in capsys.readouterr().err
+    assert main([*OWN, "--profile=mini", "--dry-run"]) == 0
+    assert capsys.readouterr().err == "", "it was asked for"
+
+
+def test_a_table_of_other_runs_is_kept_with_its_pictures_and_one_of_fewer_replaced(
+    made_up, photos, tmp_path, capsys
+):
+    folder = tmp_path / "artifacts" / "fewshot_convnext"
+
+    def shown():
+        names = ["table.md", "table.csv", "table.json", "row-4-curves.png"]
+        return {name: (folder / name).read_bytes() for name in names}
+
+    assert main(OWN) == 0
+    first = shown()
+    assert "--out" not in (folder / "table.md").read_text(), "the default"
+    assert main([*OWN, "--set=test_shots=1"]) == 0  # other settings
+    (kept,) = (folder / "earlier").iterdir()
+    assert kept.name.startswith("photos-")
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith(f"in {kept.relative_to(tmp_path)}, with its pictures.")
+    )
+    assert {name: (kept / name).read_bytes() for name in first} == first
+    second = shown()
+    assert main([one.replace("photos", "others") for one in OWN]) == 0  # other data
+    assert len(list((folder / "earlier").iterdir())) == 2
+    copies = [(at / "table.md").read_bytes() for at in (folder / "earlier").iterdir()]
+    assert sorted(copies) == sorted([first["table.md"], second["table.md"]])
+
+    assert main([*OWN, "--variant=corrected"]) == 0
+    assert len(list((folder / "earlier").iterdir())) == 3
+    few = (folder / "table.md").read_text()
+    capsys.readouterr()
+    assert main(OWN) == 0  # the same and more: nothing of the former is lost
+    assert capsys.readouterr().err.count("\n") == 1
+    assert len(list((folder / "earlier").iterdir())) == 3
+    assert shown()["table.md"] == first["table.md"] != few.encode()
+
+
+def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
+    made_up, tmp_path, monkeypatch, capsys
+):
+    names = ["backends", "fewshot_convnext", "overfitting", "reliability"]
+    monkeypatch.setattr(recipe, "names", lambda: names)
+    monkeypatch.setattr(study.models, "check", lambda model, size: refuse(model))
+
+    def refuse(model):
+        if model == "convnext_atto":
+            raise UserError("it cannot be used")
+
+    flags = ["--data=synthetic:20", "--repeats=1", "--out=here", "--profile=mini"]
+    with pytest.raises(SystemExit) as exited:
+        main(["recipe", "all", *flags])
+    assert exited.value.code == 1
+    assert {run.recipe for run in made_up} == {"backends", "overfitting", "reliability"}
+    assert {run.data.data for run in made_up} == {"synthetic:20"}
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    ends = [line.split(maxsplit=1) for line in lines]
+    assert [name for name, _ in ends] == names
+    assert re.fullmatch(r"3 runs done, 0 failed, \d+ s: here/backends/table.md", ends[0][1])
+    assert ends[1][1] == "not run: it cannot be used"
+    assert re.fullmatch(r"0 runs done, 2 failed, \d+ s: no table", ends[2][1])
+    assert re.fullmatch(r"1 run done, 0 failed, \d+ s: here/reliability/table.md", ends[3][1])
+
+    names[:] = ["backends", "reliability"]
+    assert main(["recipe", "all", *flags]) == 0
+    assert len(made_up) == 3 + 2 + 1, "what is on disk is not run again"
+    capsys.readouterr()
+    assert main(["recipe", "all", *flags, "--dry-run"]) == 0
+    ends = capsys.readouterr().out.splitlines()[-3:]
+    assert ends == [
+        "backends     3 runs, 3 on disk",
+        "reliability  1 run, 1 on disk",
+        "all          about 0 s for what is not on disk",
+    ]
 
 
 # Disturbances
@@ -412,7 +619,7 @@ def test_killed_at_any_moment_and_called_again_the_table_is_that_of_an_undisturb
     code, out, errors = ended(workplace, *arguments)
     assert code == 0, errors
     folder = workplace[0] / "killed" / "fewshot_convnext"
-    assert (folder / "table.md").read_text() == finished.table
+    assert (folder / "table.md").read_text() == finished.table.replace("undisturbed", "killed")
     assert out == finished.stdout.replace("undisturbed", "killed")
     assert without_timings(folder) == without_timings(finished.folder)
     for ours, theirs in zip(sorted(folder.glob("4-*")), finished.runs, strict=True):
@@ -431,7 +638,7 @@ def test_two_commands_at_once_share_the_work(workplace, finished):
     trained = [re.findall(r"\] row 4 (\w+) repeat 1 done: train", errors) for _, errors in ends]
     assert sorted(itertools.chain(*trained)) == ["as_run", "corrected"]
     folder = workplace[0] / "shared" / "fewshot_convnext"
-    assert (folder / "table.md").read_text() == finished.table
+    assert (folder / "table.md").read_text() == finished.table.replace("undisturbed", "shared")
     assert not list(folder.glob(".*.partial")) and len(list(folder.glob("*.png"))) == 3
 
 

@@ -5,6 +5,7 @@ import shutil
 import matplotlib.colors
 import numpy as np
 import pytest
+from scipy import stats
 
 from keras_cnn import figures, plots, recipe
 from keras_cnn.errors import UserError
@@ -219,6 +220,19 @@ def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
     assert len(drawn(plan, group, quantities=["seconds"], **settings).axes) == 1
 
 
+@pytest.mark.parametrize("kind", ["curves", "runs"])
+def test_one_epoch_is_a_dot_at_one_tick(made, kind):
+    plan, results = made()
+    for result in results:
+        del result.history[1:]
+    figure = drawn(plan, of(results, "1", "as_run"), kind=kind)
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        low, high = panel.get_xlim()
+        assert [tick for tick in panel.get_xticks() if low <= tick <= high] == [1]
+        assert all(line.get_marker() == "o" for line in panel.lines)
+
+
 def test_lines_of_one_run_each_are_not_drawn_a_second_time_without_bands(made):
     plan, results = made()
     once = [r for r in results if r.run["repeat"] == 0 and r.settings["dropout"] == 0]
@@ -402,3 +416,24 @@ def test_a_figure_may_show_one_row(made):
     settings = [{"row": str(row.row)} for row in plan.rows]
     matching = [row["row"] for row in settings if recipe.matches(plan.figures[0].where, row)]
     assert matching == ["2"]
+
+
+def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithmic(made):
+    settings = {"by": "dropout", "across": "learning_rate", "quantities": ["test_loss"]}
+    text = RECIPE.replace("l2: 0.0}", "l2: 0.0, learning_rate: 0.001}").replace(
+        "l2: 0.1}", "l2: 0.1, learning_rate: 0.5}"
+    )
+    plan, results = made(text=text)
+    group = [result for result in results if result.run["variant"] == "as_run"]
+    panel = drawn(plan, group, kind="trend", **settings).axes[0]
+    assert panel.get_xscale() == "log"
+    assert panel.get_xticks().tolist() == [0.001, 0.5]
+    containers = panel.containers
+    assert [container.get_label() for container in containers] == ["0", "0.5"]
+    for container, rows in zip(containers, (("1", "2"), ("3", "4")), strict=True):
+        finals = [series(of(results, row, "as_run"), "test_loss")[:, -1] for row in rows]
+        points = [[rate, f.mean()] for rate, f in zip((0.001, 0.5), finals, strict=True)]
+        np.testing.assert_allclose(container[0].get_xydata(), points)
+        reach = [stats.t.ppf(0.975, N - 1) * stats.sem(f) for f in finals]
+        expected = [[f.mean() - r, f.mean() + r] for f, r in zip(finals, reach, strict=True)]
+        np.testing.assert_allclose(ends(container)[:, :, 1], expected)

@@ -77,13 +77,22 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
     ]
 
 
-def test_damaged_files_alone(capsys, model_path, folder):
-    with pytest.raises(SystemExit) as ended:
-        prediction.predict(model_path, [folder / "empty.png"], 1, as_json=True)
-    assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert json.loads(said.out) == []
-    assert f"{folder / 'empty.png'}: empty file" in said.err
+def test_damaged_files_alone_are_one_line_before_the_framework_starts(
+    model_path, folder, monkeypatch
+):
+    def started(path):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(saved, "load", started)
+    empty, notes = folder / "empty.png", folder / "notes.txt"
+    notes.write_text("no image")
+    for images, said in (
+        ([notes], f"{notes}: not a PNG, JPEG, WebP or BMP image"),
+        ([empty, notes], f"{empty}: empty file; none of the 2 files can be read"),
+    ):
+        with pytest.raises(UserError) as refused:
+            prediction.predict(model_path, images, 1, as_json=False)
+        assert str(refused.value) == said
 
 
 def test_more_images_than_a_batch_keep_their_order(capsys, model_path, tmp_path):

@@ -185,3 +185,78 @@ def test_reading_recipes_imports_no_framework():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert printed.strip() == "set()"
+
+
+METHODS_RECIPE = """\
+title: Several methods
+columns: {method: method}
+settings: {model: convnext_tiny, weights: random, batch_size: 8, epochs: 2}
+variants:
+  as_run: {labels_inverted: true, eval_mode_sticks: true}
+  corrected: {}
+profiles:
+  deck: {}
+  mini: {networks: {convnext_tiny: convnext_atto}, settings: {epochs: 1}}
+rows:
+  - row: tuned
+  - row: pairs
+    settings: {method: siamese, model: siamese_cnn, margin: 0.5}
+  - row: probe
+    settings: {method: linear_probe}
+    variants: [corrected]
+"""
+
+
+def test_a_row_takes_of_the_shared_settings_those_of_its_method(written):
+    plan = recipe.read(written(METHODS_RECIPE))
+    runs = {(run.row, run.variant): run for run in recipe.runs(plan, "deck", repeats=1)}
+    assert list(runs) == [
+        ("tuned", "as_run"),
+        ("tuned", "corrected"),
+        ("pairs", "as_run"),
+        ("pairs", "corrected"),
+        ("probe", "corrected"),
+    ]
+    assert runs["tuned", "as_run"].training.eval_mode_sticks
+    pairs = runs["pairs", "as_run"].training
+    assert pairs.labels_inverted and (pairs.margin, pairs.batch_size, pairs.epochs) == (0.5, 8, 2)
+    assert runs["probe", "corrected"].training.epochs == 1
+    for run in runs.values():  # what a process of its own is told comes back the same
+        assert recipe.Run.model_validate(run.model_dump()) == run
+
+
+def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(written):
+    plan = recipe.read(written(METHODS_RECIPE))
+
+    def models(profile, **overrides):
+        runs = recipe.runs(plan, profile, repeats=1, variant="corrected", overrides=overrides)
+        return [run.model.model for run in runs]
+
+    assert models("deck") == ["convnext_tiny", "siamese_cnn", "convnext_tiny"]
+    assert models("mini") == ["convnext_atto", "siamese_cnn", "convnext_atto"]
+    assert models("mini", model="baseline") == ["baseline"] * 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("margin: 0.5", "margi: 0.5", 13, "'margin'"),
+        ("margin: 0.5", "eval_mode_sticks: true", 13, "'eval_mode_sticks'"),  # another method's
+        ("method: siamese", "method: siamees", 13, "'siamese'"),
+        ("variants: [corrected]", "variants: [correct]", 16, "'corrected'"),
+        ("labels_inverted: true", "labels_invertd: true", 5, "no setting 'labels_invertd'"),
+    ],
+)
+def test_a_row_names_its_own_methods_settings_only(written, old, new, line, words):
+    assert METHODS_RECIPE.count(old) == 1
+    text = complaint(recipe.read, written(METHODS_RECIPE.replace(old, new)))
+    assert f"trial.yaml:{line}: " in text and words in text
+
+
+def test_the_command_line_is_refused_what_no_run_has(written):
+    plan = recipe.read(written(METHODS_RECIPE))
+    assert recipe.runs(plan, "deck", overrides={"margin": 2.0})  # the pairs have one
+    text = complaint(recipe.runs, plan, "deck", rows=["tuned"], overrides={"margin": 2.0})
+    assert "supervised has no 'margin'" in text
+    text = complaint(recipe.runs, plan, "deck", rows=["probe"], variant="as_run")
+    assert "is run as_run" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -63,6 +64,18 @@ def source(folder: Path) -> Source:
         split: partial(_list_split, folder, at, class_names, names) for split, at in found.items()
     }
     return Source(class_names, splits, note)
+
+
+def similar(path: Path) -> Path | None:
+    """The folder that a mistyped path may mean: the nearest name beside its first wrong part."""
+    while not path.parent.is_dir():
+        path = path.parent
+    try:
+        beside = [entry.name for entry in _entries(path.parent) if entry.is_dir()]
+    except UserError:  # not ours to read
+        return None
+    close = get_close_matches(path.name, beside, n=1)
+    return path.with_name(close[0]) if close else None
 
 
 @dataclass(frozen=True)
