@@ -231,8 +231,8 @@ class Maml(Descent):
         inner_learning_rate: Of the inner loop's gradient descent; of a detached copy's Adam.
         inner_steps: Of the inner loop.
         second_order: Differentiate through the inner steps; False takes their gradients as
-            constants (first-order MAML).
-        way: Classes of a task; None takes all.
+            constants (first-order MAML), in a third of the time.
+        way: Classes of a task, at most; None takes all.
         support_shots: Support images a class.
         query_shots: Query images a class.
         tasks_a_step: Tasks whose losses one outer step averages.
@@ -247,16 +247,16 @@ class Maml(Descent):
     """
 
     method: Literal["maml"] = "maml"
-    inner_learning_rate: Positive = 0.05
+    inner_learning_rate: Positive = 0.3
     inner_steps: PositiveInt = 5
-    second_order: bool = True
-    way: Annotated[int, Field(ge=2)] | None = None
+    second_order: bool = False
+    way: Annotated[int, Field(ge=2)] | None = 5
     support_shots: PositiveInt = 5
     query_shots: PositiveInt = 5
-    tasks_a_step: PositiveInt = 2
+    tasks_a_step: PositiveInt = 4
     steps_an_epoch: PositiveInt = 20
     batch_norm: Literal["task", "stored"] = "stored"
-    adaptation_steps: PositiveInt = 20
+    adaptation_steps: PositiveInt = 30
     detached_copy: bool = False
     batch_size: PositiveInt = 128
 

@@ -1,0 +1,81 @@
+"""Gradients on every backend, also through gradients: what `fit` does not offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+
+
+def value_and_gradients(
+    function: Callable[[list], tuple[object, object]],
+    weights: Sequence,
+    differentiable: bool = False,
+) -> tuple[object, object, list]:
+    """What a function gives for weights, and its gradients.
+
+    Args:
+        function: Takes a list of tensors like `weights`; gives a scalar, and whatever else it
+            found on the way. It calls Keras or the backend, never NumPy.
+        weights: Tensors of floats.
+        differentiable: The gradients can be differentiated again; otherwise they are constants.
+
+    Returns:
+        The scalar, what else was found, and one gradient for each of `weights`, zero where the
+        scalar does not depend on it.
+    """
+    backends = {"torch": _by_torch, "tensorflow": _by_tensorflow, "jax": _by_jax}
+    return backends[keras.backend.backend()](function, list(weights), differentiable)
+
+
+def compiled(function: Callable) -> Callable:
+    """The same function of tensors and lists of tensors, traced where the backend gains by it.
+
+    torch runs it as it is. Each new shape is traced anew.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return tensorflow.function(function)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def tensors(variables: Iterable) -> list:
+    """The values of variables, or of arrays, as tensors that take no gradient back to them."""
+    return [keras.ops.stop_gradient(keras.ops.convert_to_tensor(value)) for value in variables]
+
+
+def _by_torch(function: Callable, weights: list, differentiable: bool) -> tuple:
+    import torch
+
+    if not differentiable or not all(weight.requires_grad for weight in weights):
+        # The graph ends at leaves of its own, and is freed once the gradients are found.
+        weights = [weight.detach().requires_grad_() for weight in weights]
+    value, rest = function(weights)
+    gradients = torch.autograd.grad(
+        value, weights, create_graph=differentiable, allow_unused=True, materialize_grads=True
+    )
+    return (value if differentiable else value.detach()), rest, list(gradients)
+
+
+def _by_tensorflow(function: Callable, weights: list, differentiable: bool) -> tuple:
+    import tensorflow
+
+    with tensorflow.GradientTape() as tape:
+        tape.watch(weights)
+        value, rest = function(weights)
+    gradients = tape.gradient(
+        value, weights, unconnected_gradients=tensorflow.UnconnectedGradients.ZERO
+    )
+    return value, rest, gradients if differentiable else tensors(gradients)
+
+
+def _by_jax(function: Callable, weights: list, differentiable: bool) -> tuple:
+    import jax
+
+    (value, rest), gradients = jax.value_and_grad(function, has_aux=True)(weights)
+    return value, rest, gradients if differentiable else tensors(gradients)

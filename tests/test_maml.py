@@ -1,0 +1,412 @@
+"""MAML: its gradients against finite differences and NumPy, and that it learns to learn."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_cnn import environment, saved, settings, store
+from keras_cnn.data import Split
+from keras_cnn.errors import UserError
+from keras_cnn.methods import maml
+from keras_cnn.models import heads
+from keras_cnn.recipe import Run
+from keras_cnn.training import gradients, optimizers
+
+CLASS_COUNT = 4
+NAMES = ["circle", "square", "star", "cross"]
+RATE, STEPS = 0.1, 3
+
+
+def regression(model, inputs, targets):
+    """The mean squared error of weights of a model, as a function of the trainable ones."""
+    state = gradients.tensors(model.non_trainable_variables)
+
+    def loss(weights):
+        outputs, _ = model.stateless_call(weights, state, inputs, training=False)
+        return ops.mean(ops.square(outputs - targets)), ops.mean(outputs)
+
+    return loss
+
+
+def numpy_of(tensors):
+    return [np.array(ops.convert_to_numpy(tensor)) for tensor in tensors]
+
+
+def small_cnn(batch_norm=False):
+    """A convolution, pooling and a dense layer: what MAML differentiates twice."""
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(3, 3, activation="tanh")(inputs)
+    x = keras.layers.BatchNormalization()(x) if batch_norm else x
+    x = keras.layers.AveragePooling2D(2)(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.5, variable.shape))
+    return model
+
+
+def small_cnn_losses(model, training):
+    """Losses on support and query images drawn at random."""
+    rng = np.random.default_rng(1)
+    state = gradients.tensors(model.non_trainable_variables)
+
+    def of(count):
+        images = ops.convert_to_tensor(rng.normal(size=(count, 6, 6, 2)).astype("float32"))
+        targets = ops.convert_to_tensor(rng.normal(size=(count, 1)).astype("float32"))
+
+        def loss(weights):
+            outputs, _ = model.stateless_call(weights, state, images, training=training)
+            return ops.mean(ops.square(outputs - targets)), ops.mean(outputs)
+
+        return loss
+
+    return of(5), of(7)
+
+
+def meta_gradients_of(model, losses, second_order):
+    weights = gradients.tensors(model.trainable_variables)
+    found = maml.meta_gradients(*losses, weights, STEPS, RATE, second_order)
+    return float(ops.convert_to_numpy(found[0])), numpy_of(found[2])
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_second_order_gradients_are_those_of_finite_differences(batch_norm):
+    """Along random directions; BatchNorm by the statistics of the images at hand."""
+    model = small_cnn(batch_norm)
+    losses = small_cnn_losses(model, training=batch_norm)
+    weights = numpy_of(gradients.tensors(model.trainable_variables))
+
+    def after_adaptation(step, direction):
+        moved = [weight + step * way for weight, way in zip(weights, direction, strict=True)]
+        moved = [ops.convert_to_tensor(weight.astype("float32")) for weight in moved]
+        loss = losses[1](maml.adapted(losses[0], moved, STEPS, RATE, second_order=False))[0]
+        return float(ops.convert_to_numpy(ops.stop_gradient(loss)))
+
+    value, second = meta_gradients_of(model, losses, second_order=True)
+    _, first = meta_gradients_of(model, losses, second_order=False)
+    assert value == pytest.approx(after_adaptation(0, weights), rel=1e-5)
+    rng = np.random.default_rng(2)
+    off_by = {"second": [], "first": []}
+    for _ in range(3):
+        direction = [rng.normal(size=weight.shape) for weight in weights]
+        norm = np.sqrt(sum((way**2).sum() for way in direction))
+        direction = [way / norm for way in direction]
+        h = 1e-2
+        ahead, behind = after_adaptation(h, direction), after_adaptation(-h, direction)
+        differences = (ahead - behind) / (2 * h)
+        for name, slopes in (("second", second), ("first", first)):
+            along = sum((s * way).sum() for s, way in zip(slopes, direction, strict=True))
+            off_by[name].append(abs(along - differences))
+    scale = np.sqrt(sum((slope**2).sum() for slope in second))
+    assert max(off_by["second"]) < 0.01 * scale
+    assert max(off_by["first"]) > 0.05 * scale  # it is another gradient
+
+
+@pytest.mark.every_backend
+def test_a_linear_model_has_the_gradients_of_pencil_and_paper():
+    """Least squares: each inner step multiplies by I - rate * H, and so does each step back."""
+    rng = np.random.default_rng(3)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    x, z = rng.normal(size=(6, 3)).astype("float32"), rng.normal(size=(5, 3)).astype("float32")
+    y, t = rng.normal(size=(6, 1)).astype("float32"), rng.normal(size=(5, 1)).astype("float32")
+    tensors = [ops.convert_to_tensor(array) for array in (x, y, z, t)]
+    losses = regression(model, *tensors[:2]), regression(model, *tensors[2:])
+
+    (weight,) = numpy_of(model.trainable_variables)
+    for _ in range(STEPS):
+        weight = weight - RATE * 2 / 6 * x.T @ (x @ weight - y)
+    first = 2 / 5 * z.T @ (z @ weight - t)
+    hessian = 2 / 6 * x.T @ x
+    second = np.linalg.matrix_power(np.eye(3) - RATE * hessian, STEPS) @ first
+    assert np.abs(first - second).max() > 0.05
+
+    for expected, second_order in ((first, False), (second, True)):
+        value, (found,) = meta_gradients_of(model, losses, second_order)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert value == pytest.approx(((z @ weight - t) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.every_backend
+def test_gradients_of_what_does_not_matter_are_zero():
+    weights = [ops.convert_to_tensor(np.float32([2.0])), ops.convert_to_tensor(np.float32([3.0]))]
+    value, rest, slopes = gradients.value_and_gradients(
+        lambda w: (ops.sum(w[0] ** 2), w[0] + 1), weights
+    )
+    assert float(ops.convert_to_numpy(value)) == 4
+    assert float(ops.convert_to_numpy(ops.stop_gradient(rest))[0]) == 3
+    np.testing.assert_array_equal(np.concatenate(numpy_of(slopes)), [4, 0])
+
+
+def test_sinusoids_are_learned_from_ten_points():
+    """The paper's first experiment, small: amplitude and phase vary.
+
+    The start's own loss after the same inner steps is what meta-learning has to beat.
+    """
+    environment.seed_everything(0)
+    inputs = keras.Input((1,))
+    x = inputs
+    start = np.random.default_rng(0)
+    for _ in range(2):
+        x = keras.layers.Dense(24, activation="tanh")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    for variable in model.trainable_variables:
+        width = variable.shape[0] if len(variable.shape) == 2 else 4
+        variable.assign(start.normal(0, width**-0.5, variable.shape))
+    state = gradients.tensors(model.non_trainable_variables)
+
+    def squares(points, heights):
+        def loss(weights):
+            found, _ = model.stateless_call(weights, state, points, training=False)
+            return ops.mean(ops.square(found - heights)), 0.0
+
+        return loss
+
+    def draw(rng):
+        amplitude, phase = rng.uniform(0.5, 2), rng.uniform(0, np.pi)
+        points = rng.uniform(-3, 3, (30, 1)).astype("float32")
+        heights = (amplitude * np.sin(points + phase)).astype("float32")
+        cut = (points[:10], heights[:10], points[10:], heights[10:])
+        return [ops.convert_to_tensor(array) for array in cut]
+
+    @gradients.compiled
+    def step(weights, x, y, z, t):
+        return maml.meta_gradients(squares(x, y), squares(z, t), weights, 2, 0.05, True)
+
+    @gradients.compiled
+    def after(weights, x, y, z, t):
+        return squares(z, t)(maml.adapted(squares(x, y), weights, 2, 0.05, False))[0]
+
+    def unseen():
+        rng = np.random.default_rng(99)
+        weights = gradients.tensors(model.trainable_variables)
+        return np.mean([numpy_of([after(weights, *draw(rng))]) for _ in range(10)])
+
+    before, rng = unseen(), np.random.default_rng(1)
+    optimizer = optimizers.build("adam", 0.01)
+    for _ in range(120):
+        tasks = [step(gradients.tensors(model.trainable_variables), *draw(rng)) for _ in range(2)]
+        slopes = [(a + b) / 2 for a, b in zip(tasks[0][2], tasks[1][2], strict=True)]
+        optimizer.apply(slopes, model.trainable_variables)
+    assert unseen() < 0.35 * before
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Every model name stands for a small network, named as the backbones name their layers."""
+
+    def classifier(name, class_count, image_size, head, seed, **of_the_network):
+        inputs = keras.Input((image_size, image_size, 3))
+        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+        for stage, width in enumerate((8, 16), start=1):
+            kernel = keras.initializers.HeNormal(seed=seed + stage)
+            layer = keras.layers.Conv2D(
+                width, 3, padding="same", kernel_initializer=kernel, name=f"stage{stage}_conv"
+            )
+            x = layer(x)
+            if name == "resnet18":
+                x = keras.layers.BatchNormalization(name=f"stage{stage}_norm")(x)
+            x = keras.layers.ReLU(name=f"stage{stage}_relu")(x)
+            x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
+        x = keras.layers.Flatten(name="features_flatten")(x)
+        logits = heads.logits(x, class_count, head, 0.0, "before_dense", seed)
+        built.append(keras.Model(inputs, logits, name=name))
+        return built[-1]
+
+    built = []
+    monkeypatch.setattr(maml.networks.models, "classifier", classifier)
+    return built
+
+
+def pictures(shots, seed):
+    """Four classes of 8 x 8 pictures: a bright quarter, each elsewhere, in noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(shots * CLASS_COUNT) % CLASS_COUNT
+    images = rng.integers(0, 100, (len(labels), 8, 8, 3))
+    for image, label in zip(images, labels, strict=True):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[row : row + 4, column : column + 4] += 120
+    return Split(images.astype(np.uint8), labels.astype(np.int64))
+
+
+def run_of(model="fewshot_cnn", unfrozen_stages=None, head="dense", **of_maml):
+    return Run(
+        recipe="fewshot_methods",
+        row="3",
+        variant="corrected",
+        repeat=0,
+        profile="mini",
+        backend=keras.backend.backend(),
+        comparable=False,
+        data=settings.Data(data="synthetic:80", image_size=8),
+        model=settings.Model(
+            model=model, weights="random", unfrozen_stages=unfrozen_stages, head=head
+        ),
+        feeding=settings.Feeding(),
+        training=settings.Maml(**of_maml),
+    )
+
+
+SMALL = {
+    "epochs": 2,
+    "steps_an_epoch": 5,
+    "tasks_a_step": 2,
+    "support_shots": 2,
+    "query_shots": 3,
+    "inner_steps": 2,
+    "learning_rate": 0.01,
+    "inner_learning_rate": 0.05,
+    "adaptation_steps": 5,
+    "second_order": True,
+}
+
+
+def trained(**of_run):
+    reports = []
+    run = run_of(**{**SMALL, **of_run})
+    environment.seed_everything(run.training_seed)
+    outcome = maml.train(run, pictures(12, 1), pictures(10, 2), NAMES, reports.append)
+    assert reports == outcome.history
+    return outcome
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("second_order", [True, False])
+def test_it_learns_and_gives_back_what_it_promises(small_network, tmp_path, second_order):
+    outcome = trained(second_order=second_order, epochs=4, schedule="step", schedule_epochs=2)
+    first, last = outcome.history[0], outcome.history[-1]
+    for number, record in enumerate(outcome.history, start=1):
+        assert record.keys() == set(store.HISTORY_COLUMNS) and record["epoch"] == number
+        assert np.isfinite(list(record.values())).all() and record["seconds"] > 0
+    rates = [record["learning_rate"] for record in outcome.history]
+    assert rates == pytest.approx(2 * [1e-2] + 2 * [5e-3])
+    assert last["train_loss"] < 0.9 * first["train_loss"]
+    assert outcome.history[-2]["test_loss"] < 0.9 * first["test_loss"]
+    assert outcome.measures["episode_accuracy"] > 0.5  # chance is 0.25
+    assert outcome.measures["weights_moved"] > 0.01
+
+    labels = pictures(10, 2).labels
+    hits = outcome.probabilities.argmax(axis=1) == labels
+    assert hits.mean() > 0.5
+    assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=1e-6)
+    losses = -np.log(outcome.probabilities[np.arange(40), labels])
+    assert last["test_loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
+
+    saved.save(outcome.model, tmp_path / "model.keras", {})
+    loaded, _ = saved.load(tmp_path / "model.keras")
+    again = loaded.predict(pictures(10, 2).images, verbose=0)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_training(small_network):
+    first, second = (trained(epochs=1, way=2, l2=1e-3) for _ in range(2))
+    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
+    assert first.measures == pytest.approx(second.measures, abs=1e-6)
+    assert trained(epochs=1, way=2).measures["weights_moved"] != pytest.approx(
+        first.measures["weights_moved"], abs=1e-7
+    )  # l2 took part
+
+
+@pytest.mark.parametrize("head", ["dense", "cosine"])
+def test_after_tasks_of_fewer_classes_all_outputs_start_alike(small_network, head):
+    """With next to no adaptation every class is as likely as any other."""
+    outcome = trained(
+        epochs=1, way=2, head=head, adaptation_steps=1, inner_learning_rate=1e-9, steps_an_epoch=1
+    )
+    np.testing.assert_allclose(outcome.probabilities, 1 / CLASS_COUNT, atol=1e-5)
+    adapted = trained(epochs=1, way=2, head=head, adaptation_steps=20, inner_learning_rate=0.1)
+    hits = adapted.probabilities.argmax(axis=1) == pictures(10, 2).labels
+    assert hits.mean() > 0.4
+
+
+def statistics(model):
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(norms) == 2
+    return [numpy_of([norm.moving_mean, norm.moving_variance]) for norm in norms]
+
+
+@pytest.mark.every_backend
+def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots(small_network):
+    for mean, variance in statistics(trained(model="resnet18", epochs=1).model):
+        np.testing.assert_array_equal(mean, 0)
+        np.testing.assert_array_equal(variance, 1)
+    model = trained(model="resnet18", epochs=1, batch_norm="task").model
+    mean, variance = statistics(model)[0]
+    before = keras.Model(model.input, model.get_layer("stage1_conv").output)
+    seen = before.predict(pictures(12, 1).images, verbose=0)  # (n, h, w, c)
+    np.testing.assert_allclose(mean, seen.mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(variance, seen.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_frozen_stages_stay_as_they_are(small_network):
+    outcome = trained(epochs=1, unfrozen_stages=1)
+    unlearned = maml.networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 213)
+    for name, same in (("stage1_conv", True), ("stage2_conv", False), ("head_logits", False)):
+        kernels = [numpy_of([m.get_layer(name).kernel])[0] for m in (outcome.model, unlearned)]
+        assert np.array_equal(*kernels) == same, name
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("model", ["fewshot_cnn", "resnet18"])
+def test_detached_copies_leave_every_weight_as_it_was(small_network, model):
+    """As the deck ran it: high train accuracy on the copies, an untrained network at the end."""
+    outcome = trained(
+        model=model,
+        detached_copy=True,
+        batch_size=20,
+        inner_steps=20,
+        inner_learning_rate=0.02,
+        epochs=1,
+    )
+    untouched = maml.networks.models.classifier(model, CLASS_COUNT, 8, "dense", 213)
+    untouched = saved.classifier(untouched)
+    for after, before in zip(outcome.model.weights, untouched.weights, strict=True):
+        np.testing.assert_array_equal(*numpy_of([after, before]), err_msg=after.path)
+    assert outcome.measures == {"weights_moved": 0.0}
+    record = outcome.history[-1]
+    assert record["train_accuracy"] > 0.9
+    expected = untouched.predict(pictures(10, 2).images, verbose=0)
+    np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
+    assert record["test_accuracy"] < 0.5
+
+
+def test_tasks_have_disjoint_images_and_permuted_labels(small_network):
+    split = pictures(12, 1)
+    split = Split(np.arange(48).reshape(48, 1, 1, 1) * np.ones((1, 8, 8, 3)), split.labels)
+    run = run_of(**SMALL, way=3)
+    model = maml.networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
+    tasks = maml._Tasks(model, run.training, split, pictures(10, 2), NAMES, seed=0)
+    rng, places = np.random.default_rng(0), set()
+    for _ in range(20):
+        task = tasks._train_task(rng)
+        support, query = (images[:, 0, 0, 0].astype(int) for images, _ in task)
+        assert len({*support, *query}) == 3 * (2 + 3)  # no image twice
+        classes = [split.labels[support[task.support[1] == label]] for label in range(3)]
+        assert all(len(set(of_label)) == 1 for of_label in classes)
+        of_query = [set(split.labels[query[task.query[1] == label]]) for label in range(3)]
+        assert of_query == [set(of_label) for of_label in classes]
+        places.add(tuple(of_label[0] for of_label in classes))
+    assert len(places) > 10  # of 24
+
+
+def test_a_class_with_too_few_images_is_named(small_network):
+    with pytest.raises(UserError, match="a task needs 13 images a class, class 'circle' has 12"):
+        trained(support_shots=8, query_shots=5)
+
+
+def test_dropout_is_refused(small_network):
+    run = run_of(**SMALL)
+    dropped = run.model.model_copy(update={"dropout": 0.5})
+    with pytest.raises(UserError, match="without dropout"):
+        maml.train(
+            run.model_copy(update={"model": dropped}),
+            pictures(12, 1),
+            pictures(10, 2),
+            NAMES,
+            print,
+        )
