@@ -239,8 +239,8 @@ class Maml(Descent):
         steps_an_epoch: Outer steps an epoch.
         batch_norm: `task` normalises by the statistics of the images at hand; `stored` by the
             running statistics, which stand still.
-        adaptation_steps: Inner steps, each on all shots, that turn the weights found into the
-            classifier.
+        adaptation_steps: Inner steps, each on some of the shots in turn, that make the classifier
+            of the weights found.
         detached_copy: Train a copy on each batch of `batch_size` images with Adam and throw it
             away, as the deck did: no gradient reaches the weights.
         batch_size: Images a detached copy is trained and tested on.
@@ -256,7 +256,7 @@ class Maml(Descent):
     tasks_a_step: PositiveInt = 4
     steps_an_epoch: PositiveInt = 20
     batch_norm: Literal["task", "stored"] = "stored"
-    adaptation_steps: PositiveInt = 30
+    adaptation_steps: PositiveInt = 300
     detached_copy: bool = False
     batch_size: PositiveInt = 128
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -68,3 +73,35 @@ def test_drop_last_leaves_out_the_smaller_batch_of_training_only():
     with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
         assert collected(train)[2] == [8, 8]
         assert collected(test)[2] == [4, 4, 1]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from keras_cnn.training import loader
+
+if __name__ == "__main__":
+    paths = loader.write_png(np.zeros((8, 8, 8, 3), np.uint8), Path(sys.argv[1]))
+    files = loader.ImageFiles(paths, np.zeros(8, np.int64), 8)
+    batches = loader.batches(files, 2, workers=2, persistent_workers=True)
+    iterator = iter(batches)
+    next(iterator)
+    print(*(worker.pid for worker in iterator._workers), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+def test_workers_go_when_the_process_that_trains_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    with (tmp_path / "told").open("w+") as told:  # a pipe would be held open by what is left
+        subprocess.run([sys.executable, str(script), str(tmp_path / "images")], stdout=told)
+        told.seek(0)
+        workers = [Path("/proc") / pid for pid in told.read().split()]
+    assert len(workers) == 2
+    patience = time.monotonic() + 30
+    while any(worker.exists() for worker in workers) and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert not any(worker.exists() for worker in workers)

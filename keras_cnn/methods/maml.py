@@ -31,6 +31,7 @@ from keras_cnn.training.feed import Feed
 from keras_cnn.training.model import TrainedModel
 
 TEST_TASKS = 10
+ADAPTATION_IMAGES = 50  # of a step: about as many as the support images of a task of all classes
 Loss = Callable[[list], tuple[object, object]]
 
 
@@ -53,7 +54,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     An epoch's record has the loss and accuracy on the queries, after the inner steps, of its
     training tasks, and of a few test tasks: support from the training images, queries from the
     test images, the same tasks in every epoch. After the last epoch the weights take
-    `adaptation_steps` inner steps on all training images under their true labels, which makes the
+    `adaptation_steps` inner steps on the training images under their true labels, which makes the
     classifier; the last record's test loss and accuracy are this classifier's on all test images,
     and what the test tasks gave is the measure `episode_accuracy`.
 
@@ -265,20 +266,24 @@ class _Tasks:
         return losses, accuracies
 
     def become_classifier(self) -> None:
-        """Adapts the model's weights to all training images; statistics too, under `task`."""
+        """Adapts the model's weights to the training images; statistics too, under `task`."""
         model, settings = self._model, self._settings
         if self._way < model.output.shape[-1]:
             head = model.get_layer(LOGITS)
             for variable in head.trainable_variables:  # (channels, classes) and (classes,)
                 learned = ops.mean(variable[..., : self._way], axis=-1, keepdims=True)
                 variable.assign(ops.broadcast_to(learned, variable.shape))
-        for _ in range(settings.adaptation_steps):
-            total = None
-            for images, labels in self._batches():
-                slopes = self._gradients(*self._weights(), images, labels)
-                share = labels.shape[0] / len(self._train.labels)
-                total = _sum(total, [share * slope for slope in slopes])
-            for variable, slope in zip(model.trainable_variables, total, strict=True):
+        order = np.random.default_rng((self._seed, 2)).permutation(len(self._train.labels))
+        for step in range(settings.adaptation_steps):
+            chosen = np.take(
+                order, range(step * ADAPTATION_IMAGES, (step + 1) * ADAPTATION_IMAGES), mode="wrap"
+            )
+            images = np.asarray(self._train.images[chosen], np.float32)
+            labels = np.asarray(self._train.labels[chosen], np.int32)
+            slopes = self._gradients(
+                *self._weights(), *map(ops.convert_to_tensor, (images, labels))
+            )
+            for variable, slope in zip(model.trainable_variables, slopes, strict=True):
                 variable.assign(variable - settings.inner_learning_rate * slope)
         if settings.batch_norm == "task":
             self._store_statistics()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +71,7 @@ def batches(
         num_workers=workers,
         # A process that has computed with several threads must not be forked: the child hangs.
         multiprocessing_context=_start_method() if workers else None,
+        worker_init_fn=_die_with_parent,
         pin_memory=pin_memory,
         persistent_workers=persistent_workers and workers > 0,
         prefetch_factor=prefetch_batches if workers else None,
@@ -80,6 +84,20 @@ def _start_method() -> str:
         return "spawn"
     multiprocessing.set_forkserver_preload([__name__])  # imported once, for all workers
     return "forkserver"
+
+
+def _die_with_parent(worker: int) -> None:
+    """Ends a worker when the process that trains is gone, however it went.
+
+    torch's own watch looks at the fork server, which outlives it as long as there are workers.
+    """
+    trains = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([trains.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_png(images: np.ndarray, folder: Path) -> list[str]:
