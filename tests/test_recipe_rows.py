@@ -50,12 +50,21 @@ def test_no_recipe_is_forgotten():
     assert sorted(RUNS) == recipe.names()
 
 
+def distinct(specs):
+    """Of runs that the settings above made the same, as rows by shots, the first; on torch."""
+    first = {}
+    for spec in specs:
+        if spec.backend == keras.backend.backend():
+            first.setdefault((spec.data, spec.model, spec.feeding, spec.training), spec)
+    return list(first.values())
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_every_row_runs(name, tmp_path):
     plan = recipe.read(name)
     specs = recipe.runs(plan, "mini", repeats=1, overrides=SETTINGS | SETTINGS_OF.get(name, {}))
-    specs = [spec for spec in specs if spec.backend == keras.backend.backend()]
-    assert len(specs) == RUNS[name]
+    assert len([spec for spec in specs if spec.backend == keras.backend.backend()]) == RUNS[name]
+    specs = distinct(specs)
     results = []
     for spec in specs:
         records = []
@@ -73,8 +82,8 @@ def test_every_row_runs(name, tmp_path):
         assert result.metrics["train_images"] == result.metrics["test_images"] == 20
     lines = table.build(plan, results, "a command").lines
     assert [(line.row, line.variant) for line in lines] == [
-        (str(row.row), variant) for row in plan.rows for variant in plan.variants_of(row)
-    ][: RUNS[name]]
+        (spec.row, spec.variant) for spec in specs
+    ]
     before = folder.stat().st_mtime_ns
     run.run_one(spec, folder, pytest.fail)  # done: nothing is made again
     assert folder.stat().st_mtime_ns == before
