@@ -1,6 +1,8 @@
-"""Every row and variant of the recipes runs, at the smallest size, to a whole result."""
+"""Every kind of row and variant of the recipes runs, at the smallest size, to a whole result."""
 
 from __future__ import annotations
+
+import json
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ RUNS = {  # rows x variants
     "fewshot_regularization": 20,
     "fewshot_16_images": 2,
     "fewshot_shots": 39,
+    "pretrain": 2,
     "regularization": 40,
     "learning_rate_hidden_units": 48,
     "training_time": 18,
@@ -51,11 +54,15 @@ def test_no_recipe_is_forgotten():
 
 
 def distinct(specs):
-    """Of runs that the settings above made the same, as rows by shots, the first; on torch."""
+    """The first of runs that differ in the size of rates alone, or not at all; on torch."""
     first = {}
     for spec in specs:
         if spec.backend == keras.backend.backend():
-            first.setdefault((spec.data, spec.model, spec.feeding, spec.training), spec)
+            groups = (spec.data, spec.model, spec.feeding, spec.training)
+            settings = {key: value for group in groups for key, value in group}
+            for rate in ("learning_rate", "l2", "hidden_units"):
+                settings[rate] = bool(settings.get(rate))
+            first.setdefault(json.dumps(settings), spec)
     return list(first.values())
 
 
