@@ -149,6 +149,8 @@ def bars(picture: Picture) -> Figure:
             _bar_axes(panel, picture.label(setting), names, MEASURES[quantity].heading, upright)
             if has_deck:
                 panel.legend(*_once(panel), frameon=False, fontsize=8)
+    for panel in panels.flat:  # once all are drawn: a limit set holds for those that share it
+        panel.set_ylim(bottom=0) if upright else panel.set_xlim(left=0)
     _name_outer(panels)
     return figure
 
@@ -166,12 +168,14 @@ def scatter(picture: Picture) -> Figure:
     figure, panels = _panels(picture, len(picture.figure.shown) * len(scales))
     shown = [(quantity, scale) for quantity in picture.figure.shown for scale in scales]
     for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
-        for panel, (quantity, scale) in zip(column, shown, strict=True):
+        for panel, (quantity, _) in zip(column, shown, strict=True):
             for value, group in picture.by(of_variant, setting).items():
                 style = values.index(value)
                 _points(panel, picture, group, quantity, COLOURS[style % 7], MARKERS[style % 7])
             panel.set_xlabel(MEASURES[across].heading if across in MEASURES else across)
             panel.set_ylabel(MEASURES[quantity].heading)
+    for panel_row, (_, scale) in zip(panels, shown, strict=True):
+        for panel in panel_row:  # once all are drawn: a limit set holds for those that share it
             _number_axes(panel, scale)
     handles, names = panels[0, 0].get_legend_handles_labels()
     order = np.argsort(names)  # each value beside its deck
@@ -214,15 +218,17 @@ def trend(picture: Picture) -> Figure:
                     linewidth=1.2,
                     capsize=3,
                 )
-                low, high = panel.get_ylim()
-                if MEASURES[quantity].unit == "percent":
-                    panel.set_ylim(max(low, -2), min(high, 102))
             panel.set_ylabel(MEASURES[quantity].heading)
             if len(places) > 1 and min(places) > 0 and max(places) > WIDE_RANGE * min(places):
                 panel.set_xscale("log")
             panel.set_xticks(places, [f"{place:g}" for place in places])
             panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         column[-1].set_xlabel(picture.label(across))
+    for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
+        for panel in panel_row:
+            low, high = panel.get_ylim()
+            if MEASURES[quantity].unit == "percent":
+                panel.set_ylim(max(low, -2), min(high, 102))
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False)
     _name_outer(panels)
@@ -532,12 +538,10 @@ def _bar_axes(panel: Axes, setting: str, names: Sequence[str], heading: str, upr
         panel.set_xticks(range(len(names)), names)
         panel.set_xlabel(setting)
         panel.set_ylabel(heading)
-        panel.set_ylim(bottom=0)
     else:
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)  # the first on top
         panel.set_xlabel(heading)
-        panel.set_xlim(left=0)
 
 
 def _points(

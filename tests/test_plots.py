@@ -437,3 +437,23 @@ def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithm
         reach = [stats.t.ppf(0.975, N - 1) * stats.sem(f) for f in finals]
         expected = [[f.mean() - r, f.mean() + r] for f, r in zip(finals, reach, strict=True)]
         np.testing.assert_allclose(ends(container)[:, :, 1], expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("bars", {"by": "row"}),
+        ("bars", {"by": "l2", "where": {"dropout": 0.0}}),
+        ("scatter", {"by": "dropout", "across": "parameters"}),
+        ("trend", {"by": "dropout", "across": "l2"}),
+    ],
+)
+def test_a_variant_far_above_the_first_is_shown_whole(made, kind, settings):
+    plan, results = made("mini")
+    for result in results:
+        result.metrics["seconds"] *= 50 if result.run["variant"] == "corrected" else 1
+    group = [r for r in results if recipe.matches(settings.get("where", {}), r.settings)]
+    figure = drawn(plan, group, kind=kind, quantities=["seconds"], **settings)
+    highest = max(result.metrics["seconds"] for result in group)
+    ends_of = [(*panel.get_xlim(), *panel.get_ylim()) for panel in figure.axes]
+    assert all(max(limits) >= 0.99 * highest for limits in ends_of)
