@@ -279,9 +279,19 @@ def test_too_few_images_show_before_training(monkeypatch):
     monkeypatch.setattr(episodes, "fit", lambda *_, **__: pytest.fail("it trained"))
     with pytest.raises(UserError, match=r"class '.*' has 8 images; 10 are needed"):
         trained(shots=8)
-    with pytest.raises(UserError, match=r"class '.*' has 5 images; 10 are needed"):
-        trained(test_images=50)
+    with pytest.raises(UserError, match=r"class '.*' has 1 images; 10 are needed"):
+        trained(test_images=10)
     with pytest.raises(UserError, match="way is 11: there are 10 classes"):
         trained(way=11)
     with pytest.raises(UserError, match="leave no query beside 300 support_images"):
         trained(batch_size=400, support_images=300, **AS_RUN)
+
+
+def test_few_test_images_make_smaller_episodes():
+    outcome, *_ = trained(epochs=1, episodes_an_epoch=2, test_images=50)  # 5 a class, not 10
+    assert 0 <= outcome.measures["episode_accuracy"] <= 1
+    settings = Prototypical(support_shots=5, query_shots=5)
+    for fewest, support, query in ((2, 1, 1), (3, 1, 2), (7, 3, 4), (9, 4, 5), (10, 5, 5)):
+        labels = np.repeat([0, 1], [20, fewest])
+        found = prototypical._affordable(settings, labels, ["a", "b"])
+        assert (found.support_shots, found.query_shots) == (support, query)

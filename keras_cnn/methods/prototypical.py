@@ -41,15 +41,17 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     Returns:
         The history, the test images' probabilities (n, classes) by the prototypes of all shots,
         the model to save, and, with disjoint episodes, the mean accuracy on test episodes and how
-        far its 95 percent interval reaches on each side.
+        far its 95 percent interval reaches on each side. Where a class has too few test images for
+        such episodes, these have fewer support and query images.
 
     Raises:
         UserError: A class has too few images for the episodes.
     """
     settings: Prototypical = run.training
     of_train = Episodes(settings, train.labels, class_names)
-    of_test = Episodes(settings, test.labels, class_names)
     disjoint = settings.episodes == "disjoint"
+    tested = _affordable(settings, test.labels, class_names) if disjoint else settings
+    of_test = Episodes(tested, test.labels, class_names)
     # Before training: that the test images are too few shows at once.
     final = of_test.draw(_rng(run, 0, of_test=True), settings.evaluation_episodes)
 
@@ -93,6 +95,16 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             "episode_interval": half_width(accuracies),
         }
     return Outcome(records, networks.outputs(classifier, test.images), classifier, measures)
+
+
+def _affordable(settings: Prototypical, labels: np.ndarray, class_names: list[str]) -> Prototypical:
+    """The settings, with episodes that the smallest class has images for where two are enough."""
+    fewest = int(np.bincount(labels, minlength=len(class_names)).min())
+    if not 2 <= fewest < settings.support_shots + settings.query_shots:
+        return settings
+    support = min(settings.support_shots, fewest // 2)
+    query = min(settings.query_shots, fewest - support)
+    return settings.model_copy(update={"support_shots": support, "query_shots": query})
 
 
 class Episodes:
