@@ -112,6 +112,8 @@ def lines(picture: Picture) -> Figure:
             spread = "mean ± standard deviation" if band else "mean"
             panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
         _epochs_below(column)
+    for panel_row, (quantity, _) in zip(panels, shown, strict=True):
+        _keep_to_percent(panel_row, quantity)
     handles = [
         matplotlib.lines.Line2D([], [], **style, label=_text(value))
         for value, style in styles.items()
@@ -225,10 +227,7 @@ def trend(picture: Picture) -> Figure:
             panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         column[-1].set_xlabel(picture.label(across))
     for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
-        for panel in panel_row:
-            low, high = panel.get_ylim()
-            if MEASURES[quantity].unit == "percent":
-                panel.set_ylim(max(low, -2), min(high, 102))
+        _keep_to_percent(panel_row, quantity)
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False)
     _name_outer(panels)
@@ -424,6 +423,8 @@ def _by_family(
                 draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
             panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
         _epochs_below(column)
+    for panel_row, quantities in zip(panels, families.values(), strict=True):
+        _keep_to_percent(panel_row, quantities[0])
     for panel in panels[:, 0]:
         panel.legend(frameon=False, fontsize=8)
     _name_outer(panels)
@@ -495,6 +496,13 @@ def _number_axes(panel: Axes, scale: str) -> None:
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(lambda number, _: f"{number:,.10g}")
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _keep_to_percent(panel_row: Sequence[Axes], quantity: str) -> None:
+    """Shows of a spread what lies between 0 and 100 percent; call it once all is drawn."""
+    for panel in panel_row if MEASURES[quantity].unit == "percent" else ():
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, -2), min(high, 102))
 
 
 def _epochs_below(column: Sequence[Axes]) -> None:
