@@ -179,8 +179,7 @@ def summary(estimated: Estimate) -> str:
 
 
 def _runs(count: int, done: int) -> str:
-    runs = "1 run" if count == 1 else f"{count} runs"
-    return f"{runs}, {done} on disk" if done else runs
+    return f"{progress.runs(count)}, {done} on disk" if done else progress.runs(count)
 
 
 @lru_cache

@@ -28,7 +28,6 @@ SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
 DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 DASHES = ("-", "--", ":", "-.")
-CONFIDENCE = 0.95
 # From this ratio of largest to smallest on, a linear axis hides the small ones.
 WIDE_RANGE = 30
 
@@ -282,8 +281,10 @@ def interval(picture: Picture) -> Figure:
             upper.plot(np.arange(len(finals)) + 1, finals, "x", color="#555555", label="each run")
             counts = np.arange(2, len(finals) + 1)
             means = [finals[:n].mean() for n in counts]
-            reach = [half_width(finals[:n].std(ddof=1), n) for n in counts]
-            expected = [half_width(finals.std(ddof=1), n) for n in counts] if len(counts) else []
+            reach = [measures.half_width(finals[:n].std(ddof=1), n) for n in counts]
+            expected = (
+                [measures.half_width(finals.std(ddof=1), n) for n in counts] if len(counts) else []
+            )
             upper.errorbar(
                 counts, means, reach, fmt="o", capsize=4, color=COLOURS[0], label="mean of first n"
             )
@@ -307,18 +308,6 @@ def interval(picture: Picture) -> Figure:
 KINDS: dict[str, Callable[[Picture], Figure]] = {
     kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
 }
-
-
-def half_width(sd: float, n: int) -> float:
-    """How far the 95 percent confidence interval of a mean reaches on each side.
-
-    Args:
-        sd: Sample standard deviation of the runs.
-        n: How many runs, at least 2.
-    """
-    from scipy.special import stdtrit  # the quantile of Student's t
-
-    return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * sd / np.sqrt(n))
 
 
 def confusion(title: str, group: Sequence[Result]) -> Figure:
@@ -578,7 +567,7 @@ def _points(
 
 def _reach(finals: np.ndarray) -> float:
     """How far the interval of a row's mean reaches on each side; 0 of one run, which has none."""
-    return half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
+    return measures.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
 
 
 def _along(result: Result, across: str) -> float:

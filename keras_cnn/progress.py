@@ -63,6 +63,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def runs(count: int) -> str:
+    """`"1 run"` or `"12 runs"`."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def title(job: Job) -> str:
     """What a person calls a run."""
     return f"row {job.run.row} {job.run.variant} repeat {job.run.repeat + 1}"

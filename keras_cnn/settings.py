@@ -355,7 +355,7 @@ CODE_VERSIONS: dict[str, int] = {
     "supervised": 1,
     "prototypical": 1,
     "siamese": 1,
-    "maml": 1,
+    "maml": 2,  # 2: the interval over test tasks is Student's
     "pretrain": 1,
     "linear_probe": 1,
     "nearest_mean": 1,

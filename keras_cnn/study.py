@@ -107,7 +107,9 @@ def conduct(
     failed: list[engine.Event] = []
     if missing:
         done = len(jobs) - len(missing)
-        _say(f"{plan.name}: {_runs(len(jobs))}{f', {done} on disk already' if done else ''}")
+        _say(
+            f"{plan.name}: {progress.runs(len(jobs))}{f', {done} on disk already' if done else ''}"
+        )
         threads = None if gpu else max(1, environment.cores() // parallel)
         with progress.shown(missing) as show:
             failed = engine.execute(missing, parallel, threads, show)
@@ -165,7 +167,8 @@ def _end(end: Conducted | UserError) -> str:
         hindrance = end.estimated.hindrance
         return estimate.summary(end.estimated) + (f"; not yet: {hindrance}" if hindrance else "")
     where = end.table or "no table"
-    return f"{_runs(end.done)} done, {end.failed} failed, {progress.duration(end.seconds)}: {where}"
+    took = progress.duration(end.seconds)
+    return f"{progress.runs(end.done)} done, {end.failed} failed, {took}: {where}"
 
 
 def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) -> None:
@@ -306,10 +309,6 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
 def _failure_log(folder: Path) -> Path:
     """Where the output of a run that failed is kept."""
     return folder.parent / "failed" / f"{folder.name}.txt"
@@ -317,7 +316,7 @@ def _failure_log(folder: Path) -> Path:
 
 def _list_failures(failed: Sequence[engine.Event]) -> None:
     """Names each failed run with its error, and keeps what its process wrote."""
-    print(f"\n{_runs(len(failed))} failed; the same command tries again:", file=sys.stderr)
+    print(f"\n{progress.runs(len(failed))} failed; the same command tries again:", file=sys.stderr)
     for event in failed:
         log = _failure_log(event.job.folder)
         store.write_text(log, event.log or f"{event.error}\n")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import figures, plots, recipe
+from keras_cnn import figures, measures, plots, recipe
 from keras_cnn.errors import UserError
 from keras_cnn.plots import Picture
 from keras_cnn.store import Result
@@ -274,7 +274,7 @@ def test_heat_map_writes_mean_and_spread_where_they_belong(made):
 def test_interval_is_students(made):
     # Quantiles at 0.975 from printed tables of Student's t with 1, 2, 3 and 9 degrees of freedom.
     for n, quantile in ((2, 12.706), (3, 4.303), (4, 3.182), (10, 2.262)):
-        assert plots.half_width(2.0, n) == pytest.approx(quantile * 2 / np.sqrt(n), rel=2e-4)
+        assert measures.half_width(2.0, n) == pytest.approx(quantile * 2 / np.sqrt(n), rel=2e-4)
     plan, results = made()
     group = of(results, "1", "as_run")
     upper, lower = drawn(plan, group, kind="interval").axes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import data, environment, saved, store
+from keras_cnn import data, environment, measures, saved, store
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
@@ -131,7 +131,9 @@ def test_absent_classes_are_dropped_and_labels_behind_them_mean_others():
 def test_the_interval_is_students():
     accuracies = np.random.default_rng(1).random(40)
     low, high = stats.t.interval(0.95, 39, accuracies.mean(), stats.sem(accuracies))
-    assert prototypical.half_width(accuracies) == pytest.approx((high - low) / 2)
+    assert measures.half_width(accuracies.std(ddof=1), len(accuracies)) == pytest.approx(
+        (high - low) / 2
+    )
 
 
 @pytest.mark.every_backend

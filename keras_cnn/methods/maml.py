@@ -21,6 +21,7 @@ from keras import ops
 from keras_cnn import saved
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
+from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models.heads import LOGITS
 from keras_cnn.recipe import Run
@@ -120,8 +121,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             measures["weights_moved"] = math.sqrt(moved)
             if not settings.detached_copy:
                 measures["episode_accuracy"] = float(accuracies.mean())
-                spread = accuracies.std(ddof=1) / math.sqrt(len(accuracies))
-                measures["episode_interval"] = float(1.96 * spread)
+                measures["episode_interval"] = half_width(accuracies.std(ddof=1), len(accuracies))
                 learner.become_classifier()
             classifier = saved.classifier(graph)
             probabilities = networks.outputs(classifier, test.images)

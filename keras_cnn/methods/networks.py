@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -96,17 +98,23 @@ def frozen_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What a model gives for images, run as fast as in training.
+    """What a model gives for images (n, …) in inference mode, run as fast as in training."""
+    return evaluator(model)(images)
+
+
+def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to a model's outputs, to be called again as the model trains.
 
     Args:
         model: Functional, one input and one output.
-        images: Whatever it takes, (n, …).
 
     Returns:
-        (n, …), in inference mode.
+        Takes whatever the model takes, (n, …), and gives (n, …), in inference mode.
     """
     fast = TrainedModel(model.input, model.output)
-    return np.asarray(fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0))
+    return lambda images: np.asarray(
+        fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
+    )
 
 
 def _ready(graph: keras.Model, run: Run, statistics_move: bool = False) -> keras.Model:

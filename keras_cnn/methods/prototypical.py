@@ -6,8 +6,6 @@ embedding, of their class.
 
 from __future__ import annotations
 
-import functools
-
 import keras
 import numpy as np
 from keras import ops
@@ -15,13 +13,13 @@ from keras import ops
 from keras_cnn import saved
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw
+from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import heads
 from keras_cnn.recipe import Run
 from keras_cnn.settings import Prototypical
 from keras_cnn.training import batch_mean, callbacks, episodes
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.model import TrainedModel
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
@@ -57,11 +55,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
 
     graph = networks.embedder(run, settings.embedding, settings.normalised)
     model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
-    embed = functools.partial(
-        TrainedModel(model.input, model.output).predict,
-        batch_size=networks.EVALUATION_BATCH_SIZE,
-        verbose=0,
-    )
+    embed = networks.evaluator(model)
 
     def evaluate(epoch: int) -> dict[str, float]:
         embedded = embed(test_inputs)
@@ -92,7 +86,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         _, accuracies = of_test.figures(embed(test_inputs), final)
         measures = {
             "episode_accuracy": float(accuracies.mean()),
-            "episode_interval": half_width(accuracies),
+            "episode_interval": half_width(accuracies.std(ddof=1), len(accuracies)),
         }
     return Outcome(records, networks.outputs(classifier, test.images), classifier, measures)
 
@@ -243,14 +237,6 @@ def of_prototypes(
         losses.append(ops.convert_to_numpy(_cross_entropy(answers, found)))
         hits.append(ops.convert_to_numpy(batch_mean.accuracy(answers, found)))
     return np.concatenate(losses), np.concatenate(hits)
-
-
-def half_width(accuracies: np.ndarray) -> float:
-    """How far the 95 percent interval of the mean of episodes' accuracies reaches on each side."""
-    from scipy.special import stdtrit  # the quantile of Student's t
-
-    n = len(accuracies)
-    return float(stdtrit(n - 1, 0.975) * accuracies.std(ddof=1) / np.sqrt(n))
 
 
 def _cross_entropy(labels: object, found: object) -> object:

@@ -21,7 +21,6 @@ from keras_cnn.recipe import Run
 from keras_cnn.settings import Siamese
 from keras_cnn.training import callbacks, episodes
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.model import TrainedModel
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
@@ -55,11 +54,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     test_pairs = draw_pairs(test.labels, np.random.default_rng([run.data.seed, 0, 1]), class_names)
     graph = networks.embedder(run, settings.embedding)
     model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
-    embed = functools.partial(
-        TrainedModel(model.input, model.output).predict,
-        batch_size=networks.EVALUATION_BATCH_SIZE,
-        verbose=0,
-    )
+    embed = networks.evaluator(model)
     loss = functools.partial(contrastive_loss, margin=settings.margin)
 
     def evaluate(epoch: int) -> dict[str, float]:

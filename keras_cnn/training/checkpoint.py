@@ -27,11 +27,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._path = path
         self._records: list[dict[str, float]] = []
         self._epochs = 0
+        self._found = _read(path)
 
     def planned_epochs(self) -> int | None:
         """How many epochs the interrupted run was to have; None where there is none."""
-        found = self._read()
-        return found["epochs"] if found else None
+        return self._found["epochs"] if self._found else None
 
     def restore(self, model: keras.Model) -> list[dict[str, float]]:
         """Brings a compiled model to where the file left it.
@@ -43,12 +43,11 @@ class Checkpoint(keras.callbacks.Callback):
             The records of the epochs done; none where there is no file.
         """
         model.optimizer.build(model.trainable_variables)
-        found = self._read()
-        if not found:
+        if not self._found:
             return []
-        for variable, value in zip(_state(model), found["values"], strict=True):
+        for variable, value in zip(_state(model), self._found["values"], strict=True):
             variable.assign(value)
-        return found["records"]
+        return self._found["records"]
 
     def keep(self, records: list[dict[str, float]], epochs: int) -> None:
         """Names what is written beside the state after each epoch.
@@ -71,16 +70,17 @@ class Checkpoint(keras.callbacks.Callback):
         """Removes the file: the run is done."""
         self._path.unlink(missing_ok=True)
 
-    def _read(self) -> dict[str, object] | None:
-        try:
-            with h5py.File(self._path, "r") as file:
-                return {
-                    "epochs": int(file.attrs["epochs"]),
-                    "records": json.loads(file.attrs["records"]),
-                    "values": [np.asarray(file[f"{number}"]) for number in range(len(file))],
-                }
-        except (OSError, KeyError, ValueError):
-            return None  # not there, or damaged: from the beginning
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        with h5py.File(path, "r") as file:
+            return {
+                "epochs": int(file.attrs["epochs"]),
+                "records": json.loads(file.attrs["records"]),
+                "values": [np.asarray(file[f"{number}"]) for number in range(len(file))],
+            }
+    except (OSError, KeyError, ValueError):
+        return None  # not there, or damaged: from the beginning
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:
