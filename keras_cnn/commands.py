@@ -5,7 +5,6 @@ Every argument arrives as text; switches as "True" or "".
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -257,10 +256,7 @@ def _whole_number(flag: str, text: str) -> int | None:
 
 def _backend(name: str) -> str:
     name = name or os.environ.get("KERAS_BACKEND", "torch")
-    if name not in environment.BACKENDS:
-        raise UserError(f"no backend {name!r}: {nearest(name, environment.BACKENDS)}")
-    if importlib.util.find_spec(name) is None:
-        raise UserError(f"backend {name} is not installed: pip install {name}")
+    environment.require(name)
     return name
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import platform
 import random
 import sys
 from importlib import metadata
 from pathlib import Path
+
+from keras_cnn.errors import UserError, nearest
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -32,6 +35,21 @@ def describe() -> dict[str, object]:
         **machine(),
         "threads": int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else None,
     }
+
+
+def require(backend: str) -> None:
+    """Refuses a backend that is not one, or is not installed; imports none.
+
+    Args:
+        backend: Its name.
+
+    Raises:
+        UserError: It cannot be used here.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"no backend {backend!r}: {nearest(backend, BACKENDS)}")
+    if importlib.util.find_spec(backend) is None:
+        raise UserError(f"backend {backend} is not installed: pip install {backend}")
 
 
 def machine() -> dict[str, object]:

@@ -234,6 +234,7 @@ def main() -> int:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])
+        environment.require(run.backend)
         run_one(run, Path(job["folder"]), report, job["fresh"], job["wait"])
     except store.Busy:
         return EXIT_BUSY

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -183,6 +184,15 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
     assert [event.error for event in failed] == ["RuntimeError: first line"]
     for words in ("greeting from Python", "greeting from C", "Traceback", "second line"):
         assert words in failed[0].log
+
+
+def test_the_real_process_says_which_backend_is_not_installed(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = a_job(tmp_path, "4")
+    job = dataclasses.replace(job, run=job.run.model_copy(update={"backend": "jax"}))
+    (failed,) = engine.execute([job], 1, 1, lambda event: None)
+    assert failed.error == "backend jax is not installed: pip install jax"
 
 
 def test_the_real_process_refuses_a_folder_that_is_not_the_runs_own(tmp_path):
