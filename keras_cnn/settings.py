@@ -281,6 +281,8 @@ class Pretrain(Group):
         crop_from: Height and width in pixels at which training images are loaded, to be cropped.
         smallest_crop: Share of an image's area.
         colour: Brightness, contrast and saturation vary by factors of up to 1 -+ this.
+        mixed_precision: Multiply in bfloat16 while training, on torch; None where the device is
+            made for it.
     """
 
     method: Literal["pretrain"] = "pretrain"
@@ -295,6 +297,7 @@ class Pretrain(Group):
     crop_from: Annotated[int, Field(ge=8)] = 64
     smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.35
     colour: Fraction = 0.2
+    mixed_precision: bool | None = None
 
 
 class LinearProbe(Group):

@@ -55,6 +55,56 @@ def test_updates_equal_torchs(name, schedule, l2):
     np.testing.assert_allclose(found, reference, atol=1e-5)
 
 
+@pytest.mark.every_backend
+def test_averaged_adamw_equals_torchs_and_its_average_numpys():
+    start = np.random.default_rng(0).normal(size=12).astype("float32")
+    parameter = torch.nn.Parameter(torch.tensor(start))
+    reference = torch.optim.AdamW([parameter], 0.02, weight_decay=0.1, eps=1e-7)
+    variable = keras.Variable(start)
+    optimizer = optimizers.averaged_adamw(0.02, weight_decay=0.1, average_decay=0.8)
+    average = None
+    for _ in range(STEPS):
+        gradient = gradient_of(parameter.detach().numpy())
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        parameter.grad = torch.tensor(gradient)
+        reference.step()
+        values = parameter.detach().numpy().astype("float64")
+        average = values if average is None else 0.8 * average + 0.2 * values
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(variable), parameter.detach().numpy(), atol=1e-5
+    )
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), average, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
+def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
+    from keras_cnn.training import torch_adam, torch_graph
+
+    generator = np.random.default_rng(0)
+    start = generator.normal(size=(3, 3, 4, 5)).astype("float32")
+    gradients = [
+        np.float32(10.0) ** -power * generator.normal(size=start.shape).astype("float32")
+        for power in (0, 3, 6, 8)  # epsilon matters for the last
+    ]
+    found = []
+    for own in (True, False):
+        base = type(kind())
+        options = {"use_ema": True, "ema_momentum": 0.7}
+        optimizer = (base if own else torch_adam.fused(base))(1e-2, **options)
+        variable = keras.Variable(start)
+        if not own:
+            torch_graph.store_kernels_channels_last([variable])
+            assert not variable.value.is_contiguous()
+        for gradient in gradients:
+            optimizer.apply([torch.tensor(gradient)], [variable])
+        found.append([keras.ops.convert_to_numpy(value) for value in optimizer.variables])
+        found[-1].append(keras.ops.convert_to_numpy(variable))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-7)
+
+
 def test_l2_changes_the_result():
     start = np.ones(3, "float32") * 2
     plain = ours(optimizers.build("sgd", 0.1), start, [0.1] * 5)

@@ -30,6 +30,8 @@ def network(name):
     """New, with the same weights each time."""
     if name == "mixed":
         return mixed()
+    if name == "small_maps":
+        return small_maps()
     if name == "convnext_atto":
         return models.classifier(name, 4, image_size=32, seed=3, stochastic_depth=0.2)
     return models.classifier(name, 4, image_size=16, dropout=0.4, seed=3, hidden_units=4)
@@ -48,6 +50,22 @@ def mixed():
     again = layers.Conv2D(4, 1, **start)
     x = layers.MaxPooling2D(2)(layers.ReLU()(again(layers.ReLU()(again(x)))))
     x = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
+
+
+def small_maps():
+    """Convolutions of 4x4, 2x2 and 1x1 maps, all channels or one by one, with and without bias."""
+    inputs = keras.Input((16, 16, 3))
+    start = {"kernel_initializer": keras.initializers.GlorotUniform(5)}
+    x = layers.MaxPooling2D(4)(layers.Conv2D(4, 3, padding="same", **start)(inputs))
+    for pixels in (4, 2, 1):
+        x = layers.DepthwiseConv2D(
+            7, padding="same", depthwise_initializer=keras.initializers.GlorotUniform(6)
+        )(x)
+        x = layers.Conv2D(5, 3, padding="same", use_bias=pixels == 2, **start)(x)
+        x = layers.ReLU()(layers.LayerNormalization()(x))
+        if pixels > 1:
+            x = layers.MaxPooling2D(2)(x)
     return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
 
 
@@ -78,7 +96,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed"])
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps"])
 def test_trains_as_keras_does(name, optimizer):
     stock, expected = fitted(keras.Model, name, optimizer=optimizer)
     model, found = fitted(TrainedModel, name, optimizer=optimizer)
@@ -107,7 +125,7 @@ def test_twice_the_same_to_the_last_bit():
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
-@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "convnext_atto"])
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
 def test_outputs_and_gradients_are_those_of_the_layers(name):
     import torch
 
@@ -126,6 +144,30 @@ def test_outputs_and_gradients_are_those_of_the_layers(name):
     for ours, theirs in zip(found[1], found[0], strict=True):
         scale = max(float(theirs.abs().max()), 1e-3)
         torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=3e-5)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch's mixed precision")
+def test_mixed_precision_trains_alike_on_float32_weights():
+    found = {}
+    for mixed_precision in (False, True):
+        graph = network("small_maps")
+        model = TrainedModel(graph.inputs, graph.outputs)
+        model.mixed_precision = mixed_precision
+        before = weights(model)
+        model.compile(
+            optimizer=optimizers.build("sgd", 0.01),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        model.fit(feed.Feed(IMAGES, LABELS, 40), epochs=1, verbose=0)  # one step
+        assert {str(weight.dtype) for weight in weights(model)} == {"float32"}
+        found[mixed_precision] = [b - a for a, b in zip(before, weights(model), strict=True)]
+        np.testing.assert_array_equal(  # evaluation is in float32
+            model.predict(IMAGES, verbose=0),
+            TrainedModel(graph.inputs, graph.outputs).predict(IMAGES, verbose=0),
+        )
+    size = max(np.abs(step).max() for step in found[False])
+    errors = [np.abs(a - b).max() / size for a, b in zip(*found.values(), strict=True)]
+    assert 0 < max(errors) < 0.03  # bfloat16 has eight bits
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's strides")

@@ -12,10 +12,12 @@ from keras_cnn import data, saved, store
 from keras_cnn.data import Split, augment
 from keras_cnn.data.crops import random_resized_crops
 from keras_cnn.data.sampling import draw_shots
+from keras_cnn.errors import UserError
 from keras_cnn.home import home
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.recipe import Run
 from keras_cnn.settings import Pretrain
+from keras_cnn.training import optimizers
 from keras_cnn.training.callbacks import History, Report
 from keras_cnn.training.checkpoint import Checkpoint
 from keras_cnn.training.feed import Feed, Reshuffle
@@ -52,6 +54,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     )
     graph = networks.classifier(run, classes)
     model = TrainedModel(graph.input, graph.output)
+    model.mixed_precision = _multiplies_in_bfloat16(settings.mixed_precision)
     checkpoint = Checkpoint(home() / "checkpoints" / f"{store.identity(run)}.h5")
     epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed)
     _compile(model, settings, epochs, len(feed))
@@ -109,6 +112,20 @@ def _changed(run: Run, large: Split, classes: int, epoch: int) -> Split:
     return Split(crops, shares)
 
 
+def _multiplies_in_bfloat16(wanted: bool | None) -> bool:
+    if keras.backend.backend() != "torch":
+        if wanted:
+            raise UserError("mixed_precision is for torch: leave it out, or use --backend=torch")
+        return False
+    if wanted is not None:
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()  # nothing public says so in all torch from 2.6
+
+
 def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoch: int) -> None:
     steps = epochs * steps_an_epoch
     warm_up = min(round(settings.warm_up_epochs * steps_an_epoch), steps // 2)
@@ -118,12 +135,7 @@ def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoc
         warmup_target=settings.learning_rate if warm_up else None,
         warmup_steps=warm_up,
     )
-    optimizer = keras.optimizers.AdamW(
-        rate,
-        weight_decay=settings.weight_decay,
-        use_ema=True,
-        ema_momentum=settings.average_decay,
-    )
+    optimizer = optimizers.averaged_adamw(rate, settings.weight_decay, settings.average_decay)
     optimizer.exclude_from_weight_decay(
         [
             weight

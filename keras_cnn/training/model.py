@@ -23,9 +23,12 @@ class TrainedModel(keras.Model):
     Attributes:
         inference_mode: Whether dropout stays off and BatchNorm stays on its statistics also in
             training steps. A traced training step must be made anew after it changes.
+        mixed_precision: Whether training steps on torch multiply in bfloat16; weights, sums, norms
+            and all of evaluation stay float32.
     """
 
     inference_mode = False
+    mixed_precision = False
     _graph = None
     _unread = None
 
@@ -64,7 +67,8 @@ class TrainedModel(keras.Model):
                 return whole_step(data)
             images, labels = batch
             # Not by `__call__`, whose checks and conversions take longer than some layers.
-            logits = self.call(images, training=True)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed_precision):
+                logits = self.call(images, training=True).float()
             loss = loss_of(images, labels, logits)
             scaled = self.optimizer.scale_loss(loss)
             gradients = torch.autograd.grad(

@@ -1,4 +1,4 @@
-"""Adam and SGD with torch's update rules: L2 in the gradient, momentum apart from the rate."""
+"""Adam, SGD and AdamW as torch has them: L2 in the gradient, momentum apart from the rate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,25 @@ def build(
     """
     if name == "sgd":
         return _coupled_l2(SGD, l2)(learning_rate=learning_rate, momentum=momentum)
-    # On torch Keras hands out a subclass of Adam with fused updates: that one is extended.
-    base = type(keras.optimizers.Adam())
-    return _coupled_l2(base, l2)(learning_rate=learning_rate, epsilon=1e-8)
+    adam = _fastest(keras.optimizers.Adam)
+    return _coupled_l2(adam, l2)(learning_rate=learning_rate, epsilon=1e-8)
+
+
+def averaged_adamw(
+    learning_rate: keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float,
+    average_decay: float,
+) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with a moving average of the weights.
+
+    Args:
+        learning_rate: By step.
+        weight_decay: Decoupled; a step takes `learning_rate * weight_decay` of each weight.
+        average_decay: Share of the average that a step keeps.
+    """
+    return _fastest(keras.optimizers.AdamW)(
+        learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average_decay
+    )
 
 
 class SGD(keras.optimizers.Optimizer):
@@ -59,6 +75,14 @@ class SGD(keras.optimizers.Optimizer):
         buffer = self.buffers[self._get_variable_index(variable)]
         self.assign(buffer, self.momentum * buffer + gradient)
         self.assign_sub(variable, learning_rate * buffer)
+
+
+def _fastest(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
+    if keras.backend.backend() != "torch":
+        return kind
+    from keras_cnn.training import torch_adam
+
+    return torch_adam.fused(type(kind()))  # on torch Keras hands out a subclass
 
 
 def _coupled_l2(base: type[keras.optimizers.Optimizer], l2: float) -> type:

@@ -10,6 +10,7 @@ here are called as they are.
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,7 @@ import torch
 from keras import layers
 from torch.nn import functional
 
-from keras_cnn.training import torch_batch_norm
+from keras_cnn.training import torch_batch_norm, torch_small_maps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -219,6 +220,8 @@ def _conv2d(layer: layers.Conv2D, shape: tuple, overwrite: bool) -> _Lowered | N
     padding = _padding(layer, shape)
     if padding is None or layer.activation not in LINEAR:
         return None
+    if layer.groups == 1 and _keeps_small_maps(layer, shape, torch_small_maps.MOST_PIXELS):
+        return _small_maps(layer, torch_small_maps.full(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         return functional.conv2d(
@@ -241,6 +244,9 @@ def _depthwise_conv2d(
     if padding is None or layer.activation not in LINEAR:
         return None
     height, width, channels, multiplier = layer.kernel.shape
+    most = torch_small_maps.MOST_PIXELS_DEPTHWISE
+    if multiplier == 1 and _keeps_small_maps(layer, shape, most):
+        return _small_maps(layer, torch_small_maps.depthwise(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         # (h, w, in, multiplier) -> (in * multiplier, 1, h, w)
@@ -256,6 +262,25 @@ def _depthwise_conv2d(
         )
 
     return _Lowered(call, channels_first=True, fresh=True)
+
+
+def _keeps_small_maps(layer: layers.Layer, shape: tuple, most_pixels: int) -> bool:
+    """Whether a convolution gives maps of the same few pixels."""
+    return (
+        layer.padding == "same"
+        and None not in shape[1:3]
+        and math.prod(shape[1:3]) <= most_pixels
+        and set(layer.strides) == set(layer.dilation_rate) == {1}
+        and layer.kernel_size > (1, 1)
+    )
+
+
+def _small_maps(layer: layers.Layer, convolution: Callable) -> _Lowered:
+    def call(x: Tensor, training: bool) -> Tensor:
+        y = convolution(x, layer.kernel.value)
+        return y + layer.bias.value if layer.use_bias else y
+
+    return _Lowered(call, channels_first=False, fresh=True)
 
 
 def _padding(layer: layers.Layer, shape: tuple) -> tuple[int, int] | None:
@@ -319,6 +344,7 @@ def _batch_normalization(
         return None
 
     def call(x: Tensor, training: bool) -> Tensor:
+        x = x.float()  # under mixed precision a convolution gives bfloat16
         mean, variance = layer.moving_mean.value, layer.moving_variance.value
         of_this_batch = training and layer.trainable
         if of_this_batch:

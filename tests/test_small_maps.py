@@ -1,0 +1,56 @@
+"""Convolutions of small maps against torch's convolution in double precision."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import pytest
+
+torch = pytest.importorskip("torch")
+if keras.backend.backend() != "torch":
+    pytest.skip("torch calls, for the torch backend", allow_module_level=True)
+
+from keras_cnn.training import torch_small_maps  # noqa: E402
+
+MAPS = [(1, 1), (2, 2), (1, 3), (4, 4), (8, 8), (5, 3)]
+KERNELS = [(3, 3), (7, 7), (1, 3), (5, 3)]
+MAPS_AND_KERNELS = list(itertools.product(MAPS, KERNELS))
+
+
+def outcome(convolution, *tensors):
+    """Outputs, and the gradients of a random weighting of them."""
+    tensors = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    y = convolution(*tensors)
+    weighting = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, tensors, weighting)]
+
+
+def torchs(groups):
+    def convolution(x, kernel):
+        # (h, w, in, out) or (h, w, in, 1) -> (out, in / groups, h, w)
+        kernel = kernel.permute((2, 3, 0, 1) if groups > 1 else (3, 2, 0, 1))
+        y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), kernel, padding="same", groups=groups)
+        return y.permute(0, 2, 3, 1)
+
+    return convolution
+
+
+@pytest.mark.parametrize(("maps", "kernel_size"), MAPS_AND_KERNELS)
+def test_depthwise_equals_torchs_convolution(maps, kernel_size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, *maps, 6, generator=generator).double()
+    kernel = torch.randn(*kernel_size, 6, 1, generator=generator).double()
+    found = outcome(torch_small_maps.depthwise(*maps, kernel_size), x, kernel)
+    for ours, theirs in zip(found, outcome(torchs(6), x, kernel), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("maps", "kernel_size"), MAPS_AND_KERNELS)
+def test_full_equals_torchs_convolution(maps, kernel_size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, *maps, 5, generator=generator).double()
+    kernel = torch.randn(*kernel_size, 5, 4, generator=generator).double()
+    found = outcome(torch_small_maps.full(*maps, kernel_size), x, kernel)
+    for ours, theirs in zip(found, outcome(torchs(1), x, kernel), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
