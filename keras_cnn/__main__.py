@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": commands.predict,
     "evaluate": commands.evaluate,
     "summary": commands.summary,
+    "backbone": commands.backbone,
     "report": commands.report,
     "bench": commands.bench,
 }

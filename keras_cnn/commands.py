@@ -56,7 +56,7 @@ def recipe(
             has). By default deck when it has been fetched.
         data: A source (cinic10, cifar10, digits, synthetic) or a folder of images, all of whose
             test images are used.
-        weights: pretrained, random, or a torch or safetensors file.
+        weights: bundled, pretrained, random, or a file: torch, safetensors, .keras or .weights.h5.
         image_size: Height and width in pixels the images are brought to.
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
@@ -212,6 +212,22 @@ def summary(
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))
+
+
+def backbone(model: str, file: str) -> None:
+    """Write a saved model's backbone as a weights file of half the size, for --weights=FILE.
+
+    Args:
+        model: The .keras file of a run, of `recipe pretrain` for one.
+        file: Ends in .weights.h5.
+    """
+    from keras_cnn.pretrained import keras_files, registry
+
+    path = Path(file)
+    if not path.name.endswith(".weights.h5"):
+        raise UserError(f"{file!r}: a weights file's name ends in .weights.h5")
+    keras_files.write_backbone(Path(model), path)
+    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {registry.fingerprint(path)}")
 
 
 def report(out: str = "artifacts", to: str = "") -> None:

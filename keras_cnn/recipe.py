@@ -116,13 +116,13 @@ class Profile(Group):
 
     Attributes:
         stands_in: What stands in for what, in words.
-        networks: Which network stands in for which.
+        networks: What stands in for a network: another, and the weights it starts from.
         repeats: Runs of each row and variant; None takes the recipe's.
         settings: Those in which it differs.
     """
 
     stands_in: str = ""
-    networks: dict[str, str] = Field(default_factory=dict)
+    networks: dict[str, Settings] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
 
@@ -393,12 +393,15 @@ def _stand_in(
     model: Setting | None,
     lines: Mapping[strict_yaml.KeyPath, int],
 ) -> dict[str, Setting]:
-    """The network that stands in for a row's in a profile, if one does."""
+    """What stands in for a row's network in a profile, if anything does."""
     networks = recipe.profiles[profile].networks
     if model is None or model.value not in networks:
         return {}
-    place = _place(recipe, lines, ("profiles", profile, "networks", model.value))
-    return {"model": Setting(networks[model.value], place)}
+    at = ("profiles", profile, "networks", model.value)
+    return {
+        key: Setting(value, _place(recipe, lines, (*at, key)))
+        for key, value in networks[model.value].items()
+    }
 
 
 def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Group]:

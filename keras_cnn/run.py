@@ -22,6 +22,7 @@ from keras_cnn import data, environment, store
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import registry
 from keras_cnn.recipe import Run
 
 if TYPE_CHECKING:
@@ -96,8 +97,11 @@ def check(runs: Sequence[Run]) -> None:
         UserError: The data or the weights cannot be used, or a class has too few images.
     """
     check_images(runs)
-    named = ("random", "pretrained")  # the latter were checked when they were fetched
-    files = {(run.model.model, run.model.weights) for run in runs if run.model.weights not in named}
+    files = {
+        (run.model.model, run.model.weights)
+        for run in runs
+        if run.model.weights not in registry.NAMED_WEIGHTS  # whose files are known to fit
+    }
     if files:
         # In a process of its own: this one goes on without a framework.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -115,12 +119,12 @@ def check_images(runs: Sequence[Run]) -> None:
         sample(run)
 
 
-def _fit_weights(model: str, weights: str) -> None:
+def _fit_weights(model: str, file: str) -> None:
     from keras_cnn import models
-    from keras_cnn.pretrained import convert, registry
+    from keras_cnn.pretrained import weights
 
     graph = models.backbone(model, image_size=32)  # weights fit images of any size
-    convert.load_torch_weights(graph, registry.weights_file(model, weights))
+    weights.load(graph, registry.weights_file(model, file))
 
 
 def sample(run: Run) -> tuple[Split, Split, list[str]]:

@@ -48,7 +48,8 @@ class Model(Group):
     Attributes:
         model: The network's name.
         hidden_units: Width of `baseline` and `enhanced`; None takes the deck's 32 and 64.
-        weights: `pretrained` (as fetched), `random`, or the path of a torch or safetensors file.
+        weights: `pretrained` (as fetched), `bundled` (as the package has it), `random`, or the path
+            of a torch, safetensors or Keras file.
         unfrozen_stages: The last n stages train, with the head; None trains everything.
         head: `dense`, or `cosine` similarity to one learned weight a class.
         cosine_scale: What the similarities are multiplied by to make logits.

@@ -236,7 +236,7 @@ def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
 def _missing_downloads(plan: Recipe, overrides: Mapping[str, object]) -> list[str]:
     """What the deck's profile needs and is neither here nor given."""
     given = {"archive": "data" in overrides}
-    given["weights"] = overrides.get("weights", "pretrained") not in ("pretrained", "random")
+    given["weights"] = overrides.get("weights", "pretrained") not in registry.NAMED_WEIGHTS
     return [
         download.name
         for name in plan.needs
@@ -257,8 +257,10 @@ def _choice(
     if overrides:
         data = _listed(sources.title(spec.data.data) for spec in specs)
         said = f"data {data}; {_listed(_start(spec) for spec in specs)}"
-        named = ("random", "pretrained")
-        if overrides.get("weights", "random") not in named and "model" not in overrides:
+        if (
+            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
+            and "model" not in overrides
+        ):
             said += " (--set model NAME: another network)"
     if profile == "mini":
         said += (
@@ -272,9 +274,7 @@ def _choice(
 
 def _start(spec: Run) -> str:
     """A run's network, and the weights it starts from."""
-    weights = spec.model.weights
-    named = weights in ("random", "pretrained")
-    return f"{spec.model.model} from {f'{weights} weights' if named else Path(weights).name}"
+    return f"{spec.model.model} from {registry.weights_title(spec.model.weights)}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from keras_cnn import measures
 from keras_cnn.data import sources
 from keras_cnn.measures import MEASURES
+from keras_cnn.pretrained import registry
 from keras_cnn.recipe import Recipe, Row
 from keras_cnn.store import Result
 
@@ -151,7 +152,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
     }
     machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
     models = {
-        f"{r.run['model']['model']} from {_weights(r.run['model']['weights'])} weights"
+        f"{r.run['model']['model']} from {registry.weights_title(r.run['model']['weights'])}"
         for r in results
     }
     backends = {r.environment["backend"] for r in results}
@@ -175,10 +176,6 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
 def _data(result: Result) -> str:
     name = result.run["data"]["data"]
     return Path(name).name or name
-
-
-def _weights(weights: str) -> str:
-    return weights if weights in ("random", "pretrained") else Path(weights).name
 
 
 def _listed(names: set[str]) -> str:

@@ -196,7 +196,9 @@ variants:
   corrected: {}
 profiles:
   deck: {}
-  mini: {networks: {convnext_tiny: convnext_atto}, settings: {epochs: 1}}
+  mini:
+    networks: {convnext_tiny: {model: convnext_atto, weights: bundled}}
+    settings: {epochs: 1}
 rows:
   - row: tuned
   - row: pairs
@@ -230,20 +232,22 @@ def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(writte
 
     def models(profile, **overrides):
         runs = recipe.runs(plan, profile, repeats=1, variant="corrected", overrides=overrides)
-        return [run.model.model for run in runs]
+        return [(run.model.model, run.model.weights) for run in runs]
 
-    assert models("deck") == ["convnext_tiny", "siamese_cnn", "convnext_tiny"]
-    assert models("mini") == ["convnext_atto", "siamese_cnn", "convnext_atto"]
-    assert models("mini", model="baseline") == ["baseline"] * 3
+    atto, siamese = ("convnext_atto", "bundled"), ("siamese_cnn", "random")
+    assert models("deck") == [("convnext_tiny", "random"), siamese, ("convnext_tiny", "random")]
+    assert models("mini") == [atto, siamese, atto]
+    assert [name for name, _ in models("mini", model="baseline")] == ["baseline"] * 3
+    assert {weights for _, weights in models("mini", weights="random")} == {"random"}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("margin: 0.5", "margi: 0.5", 13, "'margin'"),
-        ("margin: 0.5", "eval_mode_sticks: true", 13, "'eval_mode_sticks'"),  # another method's
-        ("method: siamese", "method: siamees", 13, "'siamese'"),
-        ("variants: [corrected]", "variants: [correct]", 16, "'corrected'"),
+        ("margin: 0.5", "margi: 0.5", 15, "'margin'"),
+        ("margin: 0.5", "eval_mode_sticks: true", 15, "'eval_mode_sticks'"),  # another method's
+        ("method: siamese", "method: siamees", 15, "'siamese'"),
+        ("variants: [corrected]", "variants: [correct]", 18, "'corrected'"),
         ("labels_inverted: true", "labels_invertd: true", 5, "no setting 'labels_invertd'"),
     ],
 )

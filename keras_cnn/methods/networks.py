@@ -10,7 +10,7 @@ import numpy as np
 from keras_cnn import models
 from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, split
-from keras_cnn.pretrained import convert, registry
+from keras_cnn.pretrained import registry, weights
 from keras_cnn.recipe import Run
 from keras_cnn.training import kept
 from keras_cnn.training.model import TrainedModel
@@ -118,8 +118,8 @@ def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _ready(graph: keras.Model, run: Run, statistics_move: bool = False) -> keras.Model:
-    weights = registry.weights_file(run.model.model, run.model.weights)
-    if weights is not None:
-        convert.load_torch_weights(graph, weights)
+    file = registry.weights_file(run.model.model, run.model.weights)
+    if file is not None:
+        weights.load(graph, file)
     freeze(graph, run.model.unfrozen_stages, statistics_move)
     return graph

@@ -1,4 +1,4 @@
-"""What can be fetched: names, addresses, sizes, hashes, and where it all lies afterwards."""
+"""What can be fetched or came along: names, addresses, sizes, hashes, and where it all lies."""
 
 from __future__ import annotations
 
@@ -129,6 +129,11 @@ DOWNLOADS = {
 BUNDLES = {"deck": ("resnet18", "convnext_tiny", "cinic10")}
 
 
+# The SHA-256 of each backbone that comes with the package, pretrained/<name>.weights.h5.
+BUNDLED: dict[str, str] = {}
+NAMED_WEIGHTS = ("bundled", "pretrained", "random")
+
+
 def find(name: str) -> list[Download]:
     """What a name stands for: one download, or those of a bundle.
 
@@ -151,12 +156,18 @@ def is_fetched(name: str) -> bool:
     return all(download.is_here() for download in find(name))
 
 
+def weights_title(weights: str) -> str:
+    """What people call the weights a run starts from."""
+    return f"{weights} weights" if weights in NAMED_WEIGHTS else Path(weights).name
+
+
 def weights_file(model: str, weights: str) -> Path | None:
     """The file a model's weights are read from.
 
     Args:
         model: The backbone's name.
-        weights: `random`, `pretrained` (as fetched), or the path of a local file.
+        weights: `random`, `pretrained` (as fetched), `bundled` (as the package has it), or the path
+            of a local file.
 
     Returns:
         The file, or None for `random`.
@@ -168,10 +179,13 @@ def weights_file(model: str, weights: str) -> Path | None:
         return None
     if weights == "pretrained":
         return _pretrained_file(model)
+    if weights == "bundled":
+        return _bundled_file(model)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(
-            f"weights {weights!r}: no such file; give the path of one, 'pretrained' or 'random'"
+            f"weights {weights!r}: no such file; give the path of one, or one of "
+            f"{', '.join(NAMED_WEIGHTS)}"
         )
     return path
 
@@ -189,6 +203,19 @@ def _pretrained_file(model: str) -> Path:
             f"`python -m keras_cnn fetch {model}`, or use --weights=FILE"
         )
     return DOWNLOADS[model].target
+
+
+def _bundled_file(model: str) -> Path:
+    if model not in BUNDLED:
+        raise UserError(
+            f"no weights of {model} come with keras_cnn, only of {', '.join(sorted(BUNDLED))}; "
+            "use --weights=random or --weights=FILE"
+        )
+    path = Path(__file__).parent / f"{model}.weights.h5"
+    if not path.is_file() or fingerprint(path) != BUNDLED[model]:
+        fault = "is damaged" if path.is_file() else "is missing"
+        raise UserError(f"{path} {fault}: install keras_cnn again, or use --weights=random")
+    return path
 
 
 def fingerprint(path: Path) -> str:
