@@ -38,6 +38,7 @@ BENCHES: dict[str, list[Goal]] = {
     ],
     "fewshot": [
         Goal("kept training", ("whole training",), 1.15),
+        Goal("kept training", ("few-shot keras fit",), 1.6),
         Goal("kept evaluation", ("whole evaluation",), 1.5),
     ],
     "repeats": [Goal("repeats together", ("repeats in sequence",), 1.6)],
