@@ -54,6 +54,8 @@ MEASURES: dict[str, Measure] = {
     "weights_moved": Measure("distance the weights moved", decimals=2),
     "seconds": Measure("seconds of training"),
     "seconds_an_epoch": Measure("seconds an epoch"),
+    "images_a_second": Measure("training images a second", decimals=0),
+    "epochs": Measure("epochs", decimals=0),
     "parameters": Measure("parameters", decimals=0, varies=False),
     "processor_use": Measure("processor use", "cores", decimals=2),
     "peak_memory_megabytes": Measure("peak memory", "megabytes", decimals=0),

@@ -76,15 +76,23 @@ def title(job: Job) -> str:
 def _count(clock: Clock, event: Event) -> None:
     if event.kind == "epoch":
         clock.epochs_done += 1
-        clock.epochs_left[event.job.folder] -= 1
+        left = _epochs(event.job, event.record) - event.record["epoch"]
+        clock.epochs_left[event.job.folder] = left
     elif event.kind in ("done", "failed"):
         clock.epochs_left.pop(event.job.folder, None)
     elif event.kind == "busy":
         clock.epochs_left[event.job.folder] = event.job.run.training.epochs
 
 
+def _epochs(job: Job, record: dict) -> int:
+    return record.get("epochs", job.run.training.epochs)  # found out under way, or as planned
+
+
 def _figures(record: dict) -> str:
-    return f"train {record['train_accuracy']:.1%}, test {record['test_accuracy']:.1%}"
+    figures = f"train {record['train_accuracy']:.1%}, test {record['test_accuracy']:.1%}"
+    if "images" in record:
+        figures += f", {record['images'] / record['seconds']:,.0f} images/s"
+    return figures
 
 
 class _Plain:
@@ -104,9 +112,8 @@ class _Plain:
             self._records[job.folder] = event.record
             if now - self._last_line < PLAIN_PAUSE_SECONDS:
                 return
-            text = (
-                f"epoch {event.record['epoch']}/{job.run.training.epochs}: {_figures(event.record)}"
-            )
+            done = f"{event.record['epoch']}/{_epochs(job, event.record)}"
+            text = f"epoch {done}: {_figures(event.record)}"
         elif event.kind in ("done", "failed"):
             self._finished += 1
             record = self._records.get(job.folder)
@@ -161,10 +168,11 @@ class _Live:
             )
         elif event.kind == "epoch":
             epoch = event.record["epoch"]
-            rate = (time.monotonic() - self._began[folder]) / epoch
-            left = duration(rate * (run.training.epochs - epoch))
+            epochs = _epochs(event.job, event.record)
+            left = duration((time.monotonic() - self._began[folder]) / epoch * (epochs - epoch))
             note = f"{_figures(event.record)}, {left} left"
-            self._progress.update(self._tasks[folder], completed=epoch, note=note)
+            task = self._tasks[folder]
+            self._progress.update(task, completed=epoch, total=epochs, note=note)
         else:
             self._progress.remove_task(self._tasks.pop(folder))
             if event.kind != "busy":

@@ -190,6 +190,8 @@ def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | N
         "parameters": summary.summarise(outcome.model, batch_size=1).parameters,
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
+        "images_a_second": len(train.labels) / statistics.median(seconds),
+        "epochs": len(outcome.history),
         "peak_memory_megabytes": environment.peak_memory_megabytes(),
         **outcome.measures,
     }

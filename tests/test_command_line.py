@@ -34,7 +34,13 @@ SMALL = shlex.split(
     "--set shots 2 --set=test_shots=2 --set epochs=1 --backend=torch"
 )
 TINY = [*SMALL, "--repeats=1"]
-MEASURED = ("seconds", "seconds_an_epoch", "processor_use", "peak_memory_megabytes")
+MEASURED = (
+    "seconds",
+    "seconds_an_epoch",
+    "images_a_second",
+    "processor_use",
+    "peak_memory_megabytes",
+)
 SECONDS = 120  # a command that takes longer hangs
 
 

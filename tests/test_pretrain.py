@@ -108,7 +108,8 @@ def test_a_killed_run_goes_on_to_the_same_result(home, tmp_path):
     assert len(list((home / "checkpoints").glob("*.h5"))) == 1
     again = []
     gone_on = trained(run, again.append)
-    assert again == gone_on.history
+    ahead = {"epochs": 3, "images": 120}
+    assert again == [record | ahead for record in gone_on.history]
     for one, other in zip(whole.history, gone_on.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     np.testing.assert_array_equal(gone_on.probabilities, whole.probabilities)

@@ -37,7 +37,8 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             larger, to be cropped.
         test: Images to evaluate on after each epoch, with the moving average of the weights.
         class_names: In the order of the labels.
-        report: Called with one record an epoch.
+        report: Called with one record an epoch, how many there will be (`epochs`) and of how many
+            `images`.
 
     Returns:
         The history, the test images' probabilities (n, classes), and the model to save.
@@ -59,10 +60,11 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed)
     _compile(model, settings, epochs, len(feed))
     records = checkpoint.restore(model)
-    history = History(report)
+    ahead = {"epochs": epochs, "images": len(train.labels)}  # for whoever watches
+    history = History(lambda record: report(record | ahead))
     for record in records:
         history.records.append(record)
-        report(record)
+        report(record | ahead)
     checkpoint.keep(history.records, epochs)
     model.fit(
         feed,
