@@ -307,11 +307,11 @@ class LinearProbe(Group):
     Attributes:
         method: Which method these settings belong to.
         regularization_strength: Of the L2 penalty on the weights of the standardised features,
-            as the inverse of scikit-learn's C.
+            as the inverse of scikit-learn's C; None chooses it by cross-validation on the shots.
     """
 
     method: Literal["linear_probe"] = "linear_probe"
-    regularization_strength: Positive = 1.0
+    regularization_strength: Positive | None = None
 
     @property
     def epochs(self) -> int:
@@ -361,7 +361,7 @@ CODE_VERSIONS: dict[str, int] = {
     "siamese": 1,
     "maml": 2,  # 2: the interval over test tasks is Student's
     "pretrain": 1,
-    "linear_probe": 1,
+    "linear_probe": 2,  # 2: cross-validation chooses the penalty
     "nearest_mean": 1,
 }
 

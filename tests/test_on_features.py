@@ -73,6 +73,42 @@ def test_a_probe_of_two_classes_is_that_of_scikit_learn():
     assert kernel[2].tolist() == [0, 0]  # the constant feature
 
 
+def test_the_penalty_is_that_of_least_loss_on_shots_left_out():
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 10)
+    features = random.normal(0, 1, (30, 40))  # more features than images, a few of them telling
+    features[:, :4] += 2 * labels[:, None]
+    standardised = (features - features.mean(0)) / features.std(0)
+    losses = []
+    for strength in linear_probe.STRENGTHS:
+        held_out = 0.0
+        for fold in range(5):  # two images of each class
+            out = np.arange(30) % 10 // 2 == fold
+            model = LogisticRegression(C=1 / strength, max_iter=2000)
+            model.fit(standardised[~out], labels[~out])
+            given = model.predict_proba(standardised[out])[np.arange(out.sum()), labels[out]]
+            held_out -= np.log(given).mean()
+        losses.append(held_out)
+    best = linear_probe.STRENGTHS[int(np.argmin(losses))]
+    assert best not in (linear_probe.STRENGTHS[0], linear_probe.STRENGTHS[-1])
+    for found, expected in zip(
+        linear_probe.fit(features, labels, None),
+        linear_probe.fit(features, labels, best),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_with_one_image_a_class_nothing_can_be_left_out():
+    features, labels = np.random.default_rng(0).normal(size=(3, 5)), np.arange(3)
+    for found, expected in zip(
+        linear_probe.fit(features, labels, None),
+        linear_probe.fit(features, labels, 1.0),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.every_backend
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("normalised", [False, True])

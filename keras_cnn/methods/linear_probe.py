@@ -13,6 +13,8 @@ from keras_cnn.settings import LinearProbe
 from keras_cnn.training.callbacks import Report
 
 MOST_ITERATIONS = 2000
+STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # to choose from
+MOST_FOLDS = 5
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
@@ -42,23 +44,35 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     return on_features.classify(run, train, test, report, head)
 
 
-def fit(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def fit(
+    features: np.ndarray, labels: np.ndarray, strength: float | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The dense layer of a logistic regression, its standardisation folded in.
 
     Args:
         features: (n, channels).
         labels: (n,), every class from 0 on at least once.
-        strength: The inverse of scikit-learn's C.
+        strength: The inverse of scikit-learn's C. None takes that of `STRENGTHS` with the least
+            loss in cross-validation, or 1 where a class has a single image.
 
     Returns:
         Kernel (channels, classes) and bias (classes,), for features as they are.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
     mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     spread[spread < 1e-6 * max(spread.max(), 1e-30)] = np.inf  # a constant feature says nothing
-    model = LogisticRegression(C=1 / strength, max_iter=MOST_ITERATIONS)
-    model.fit((features - mean) / spread, labels)
+    standardised = (features - mean) / spread
+    model = LogisticRegression(C=1 / (strength or 1.0), max_iter=MOST_ITERATIONS)
+    folds = min(MOST_FOLDS, np.bincount(labels).min())
+    if strength is None and folds > 1:
+        choices = {"C": [1 / choice for choice in STRENGTHS]}
+        search = GridSearchCV(
+            model, choices, scoring="neg_log_loss", cv=StratifiedKFold(folds), refit=False
+        )
+        model.set_params(**search.fit(standardised, labels).best_params_)
+    model.fit(standardised, labels)
     weights, bias = model.coef_, model.intercept_  # (classes, channels), (classes,)
     if len(weights) == 1:  # two classes: the logits of the second against the first
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
