@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from keras_cnn import environment
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.run import EXIT_BUSY
 
 CHILD = (sys.executable, "-m", "keras_cnn.run")

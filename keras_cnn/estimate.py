@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_cnn import data, progress, store
 from keras_cnn.errors import UserError
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.run import check_images
 from keras_cnn.settings import Compute, Data, Feeding, Model
 
@@ -22,8 +22,8 @@ IMAGES_PER_SECOND = {
     "enhanced": 100.0,
     "fewshot_cnn": 700.0,
     "siamese_cnn": 60.0,
-    "resnet18": 100.0,
-    "convnext_atto": 250.0,
+    "resnet18": 250.0,
+    "convnext_atto": 500.0,
     "convnext_femto": 200.0,
     "convnext_pico": 130.0,
     "convnext_nano": 90.0,

@@ -1,4 +1,4 @@
-"""Recipe files: YAML to validated, frozen runs. Never imports keras."""
+"""Recipe files: YAML to a validated recipe. Never imports keras."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from keras_cnn import settings, strict_yaml
+from keras_cnn import resolve, strict_yaml
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.measures import MEASURES
-from keras_cnn.settings import (
-    METHODS,
-    Compute,
-    Data,
-    Feeding,
-    Group,
-    Model,
-    Positive,
-    PositiveInt,
-    Training,
-)
+from keras_cnn.settings import Group, Positive, PositiveInt
 
 Settings = dict[str, object]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -173,59 +163,6 @@ class Recipe(Group):
         return [name for name in self.variants if not row.variants or name in row.variants]
 
 
-class Run(Group):
-    """One row, one variant, one repeat: everything `run_one` needs to know.
-
-    Attributes:
-        recipe: The recipe's name.
-        row: The row's name.
-        variant: The variant's name.
-        repeat: Counted from 0.
-        profile: The profile's name.
-        backend: The Keras backend it runs on.
-        comparable: Whether the settings are those behind the deck's own number (the variant
-            apart), so that the two may stand side by side.
-        data: Which images.
-        model: Which network.
-        feeding: How images reach the training step.
-        training: Which method, and how.
-    """
-
-    recipe: str
-    row: str
-    variant: str
-    repeat: Annotated[int, Field(ge=0)]
-    profile: str
-    backend: str
-    comparable: bool
-    data: Data
-    model: Model
-    feeding: Feeding
-    training: Training
-
-    @property
-    def training_seed(self) -> int:
-        """Seeds the new weights, the batches' order and dropout."""
-        return self.data.seed + self.repeat
-
-    @property
-    def shots_seed(self) -> int:
-        """Seeds the draw of images: one for all runs, or one a repeat."""
-        return self.data.seed + (self.repeat if self.data.redraw_shots else 0)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value, where it was written, and whether the row's method has to know it.
-
-    What a recipe sets for all its rows may concern the method of some of them alone.
-    """
-
-    value: object
-    place: str
-    of_row: bool = False
-
-
 def folder() -> Path:
     """The folder of the recipe files: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).parent
@@ -264,7 +201,7 @@ def read(name: str) -> Recipe:
             for row in recipe.rows:
                 if variant not in recipe.variants_of(row):
                     continue
-                groups = _groups(_merged(recipe, row, variant, profile, {}, lines))
+                groups = resolve.typed(resolve.merge(recipe, row, variant, profile, {}, lines))
                 values = {key: value for group in groups for key, value in group}
                 settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
     _check_columns(recipe, lines)
@@ -272,178 +209,6 @@ def read(name: str) -> Recipe:
     for index in range(len(recipe.figures)):
         _check_figure(recipe, index, list(settings.values()), lines)
     return recipe
-
-
-def runs(
-    recipe: Recipe,
-    profile: str,
-    rows: Sequence[str] | None = None,
-    variant: str = "both",
-    repeats: int | None = None,
-    overrides: Mapping[str, object] | None = None,
-    backend: str = "torch",
-) -> list[Run]:
-    """The runs of a recipe, in the order they are made: repeat by repeat, row by row.
-
-    Args:
-        recipe: What `read` gave.
-        profile: One of the recipe's profiles.
-        rows: Names of the rows to run; None runs all.
-        variant: One of the recipe's variants, or `both` for all of them.
-        repeats: Runs of each row and variant; None takes the profile's or the recipe's number.
-        overrides: Settings that win over the file's.
-        backend: The Keras backend of rows that name none.
-
-    Raises:
-        UserError: A name or a value is not one of the right ones.
-    """
-    if profile not in recipe.profiles:
-        raise UserError(f"no profile {profile!r}: {nearest(profile, recipe.profiles)}")
-    if variant != "both" and variant not in recipe.variants:
-        raise UserError(f"no variant {variant!r}: {nearest(variant, [*recipe.variants, 'both'])}")
-    if repeats is not None and repeats < 1:
-        raise UserError(f"repeats is {repeats}: at least 1 is needed")
-    row_names = [str(row.row) for row in recipe.rows]
-    for row in rows or ():
-        if row not in row_names:
-            raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, row_names)}")
-    count = repeats or recipe.profiles[profile].repeats or recipe.repeats
-    overrides = overrides or {}
-    specs = [
-        _resolve(recipe, row, name, profile, overrides, backend)
-        for row in recipe.rows
-        if rows is None or str(row.row) in rows
-        for name in recipe.variants_of(row)
-        if variant in (name, "both")
-    ]
-    if not specs:
-        raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
-    _check_overrides(overrides, specs)
-    return [spec.model_copy(update={"repeat": repeat}) for repeat in range(count) for spec in specs]
-
-
-def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Run]) -> None:
-    """Refuses a setting of the command line that no run has."""
-    known = {name for spec in specs for name in settings.names(spec.training.method)}
-    for key in overrides:
-        if key not in known:
-            methods = ", ".join(sorted({spec.training.method for spec in specs}))
-            raise UserError(f"command line: {methods} has no {key!r}: {nearest(key, known)}")
-
-
-def _resolve(
-    recipe: Recipe,
-    row: Row,
-    variant: str,
-    profile: str,
-    overrides: Mapping[str, object],
-    backend: str,
-) -> Run:
-    chosen = {"backend": backend}
-    compute, *groups = _groups(_merged(recipe, row, variant, profile, overrides, {}, chosen))
-    _, *presented = _groups(_merged(recipe, row, variant, "deck", {}, {}))
-    data, model, feeding, training = groups
-    return Run(
-        recipe=recipe.name,
-        row=str(row.row),
-        variant=variant,
-        repeat=0,
-        profile=profile,
-        backend=compute.backend,
-        comparable=groups == presented,
-        data=data,
-        model=model,
-        feeding=feeding,
-        training=training,
-    )
-
-
-def _merged(
-    recipe: Recipe,
-    row: Row,
-    variant: str,
-    profile: str,
-    overrides: Mapping[str, object],
-    lines: Mapping[strict_yaml.KeyPath, int],
-    defaults: Settings | None = None,
-) -> dict[str, Setting]:
-    """Each setting's last word: defaults < recipe < row < variant < profile < command line."""
-    index = recipe.rows.index(row)
-    layers: list[tuple[strict_yaml.KeyPath, Settings]] = [
-        (("settings",), recipe.settings),
-        (("rows", index, "settings"), row.settings),
-        (("variants", variant), recipe.variants[variant]),
-        (("profiles", profile, "settings"), recipe.profiles[profile].settings),
-    ]
-    merged = {key: Setting(value, "command line") for key, value in (defaults or {}).items()}
-    for at, layer in layers:
-        for key, value in layer.items():
-            line = lines.get((*at, key))
-            place = f"{recipe.path}:{line}" if line else recipe.path
-            merged[key] = Setting(value, place, of_row=layer is row.settings)
-    merged |= _stand_in(recipe, profile, merged.get("model"), lines)
-    for key, value in overrides.items():
-        merged[key] = Setting(value, "command line")
-    return merged
-
-
-def _stand_in(
-    recipe: Recipe,
-    profile: str,
-    model: Setting | None,
-    lines: Mapping[strict_yaml.KeyPath, int],
-) -> dict[str, Setting]:
-    """What stands in for a row's network in a profile, if anything does."""
-    networks = recipe.profiles[profile].networks
-    if model is None or model.value not in networks:
-        return {}
-    at = ("profiles", profile, "networks", model.value)
-    return {
-        key: Setting(value, _place(recipe, lines, (*at, key)))
-        for key, value in networks[model.value].items()
-    }
-
-
-def _groups(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Group]:
-    """The merged settings in their groups, typed."""
-    method = merged.get("method", Setting("supervised", ""))
-    if method.value not in METHODS:
-        raise UserError(
-            f"{method.place}: no method {method.value!r}: {nearest(str(method.value), METHODS)}"
-        )
-    known = settings.names(str(method.value))
-    for key, setting in merged.items():
-        if key not in (known if setting.of_row else _setting_names()):
-            raise UserError(
-                f"{setting.place}: no setting {key!r} of {method.value}: {nearest(key, known)}"
-            )
-    groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
-    typed = tuple(_typed(group, merged) for group in groups)
-    *_, feeding, training = typed
-    if feeding.feed == "files" and getattr(training, "augment", "none") != "none":
-        raise UserError(
-            f"{merged['feed'].place}: feed is 'files': augment changes images in memory; set feed "
-            "to memory, or augment to none"
-        )
-    return typed
-
-
-def _typed(group: type[Group], merged: Mapping[str, Setting]) -> Group:
-    values = {key: merged[key].value for key in group.model_fields if key in merged}
-    try:
-        return group.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        raise UserError(
-            f"{merged[key].place}: {key} is {merged[key].value!r}: {_wanted(first)}"
-        ) from None
-
-
-def _wanted(error: Mapping[str, object]) -> str:
-    """Pydantic's message as the end of a line."""
-    message = str(error["msg"])
-    return message[0].lower() + message[1:]
 
 
 def _complaint(error: ValidationError, path: Path, lines: Mapping[strict_yaml.KeyPath, int]) -> str:
@@ -462,7 +227,7 @@ def _complaint(error: ValidationError, path: Path, lines: Mapping[strict_yaml.Ke
             if group is not Recipe or field not in ("name", "path")
         ]
         return f"{place}: no key {name!r}: {nearest(str(at[-1]), fields)}"
-    return f"{place}: {name}: {_wanted(first)}"
+    return f"{place}: {name}: {resolve.wanted(first)}"
 
 
 def _group_at(at: Sequence[str | int]) -> type[Group]:
@@ -489,7 +254,9 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
 
 def _check_columns(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
     for heading, setting in recipe.columns.items():
-        _require_known(recipe, lines, ("columns", heading), "setting", setting, _setting_names())
+        _require_known(
+            recipe, lines, ("columns", heading), "setting", setting, resolve.setting_names()
+        )
 
 
 def _check_measures(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
@@ -514,7 +281,7 @@ def _check_figure(
     figure, at = recipe.figures[index], ("figures", index)
     names = [other.name for other in recipe.figures[:index]]
     if figure.name in names:
-        place = _place(recipe, lines, (*at, "name"))
+        place = strict_yaml.place(recipe.path, lines, (*at, "name"))
         raise UserError(f"{place}: figure {figure.name!r} is here a second time")
     _require_known(recipe, lines, (*at, "kind"), "kind of figure", figure.kind, FIGURE_KINDS)
     kind = FIGURE_KINDS[figure.kind]
@@ -525,21 +292,21 @@ def _check_figure(
     for key in ("by", "across"):
         given = getattr(figure, key)
         if (given is not None) != (key in kind.settings):
-            place = _place(recipe, lines, (*at, key))
+            place = strict_yaml.place(recipe.path, lines, (*at, key))
             needed = "needs" if key in kind.settings else "takes no"
             raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
         if given is not None:
-            choices = [*_setting_names(), "row"]
+            choices = [*resolve.setting_names(), "row"]
             choices += MEASURES if (figure.kind, key) == ("scatter", "across") else []
             _require_known(recipe, lines, (*at, key), "setting", given, choices)
-    _groups(
+    resolve.typed(
         {
-            key: Setting(value, _place(recipe, lines, (*at, "where", key)))
+            key: resolve.Setting(value, strict_yaml.place(recipe.path, lines, (*at, "where", key)))
             for key, value in figure.where.items()
             if key != "row"
         }
     )
-    place = _place(recipe, lines, (*at, "where"))
+    place = strict_yaml.place(recipe.path, lines, (*at, "where"))
     chosen = [[row for row in rows if matches(figure.where, row)] for rows in settings]
     if not any(chosen):
         raise UserError(f"{place}: figure {figure.name!r}: no row has the settings of 'where'")
@@ -563,11 +330,6 @@ def matches(where: Settings, settings: Settings) -> bool:
     return all(key in settings and settings[key] == value for key, value in wanted.items())
 
 
-def _setting_names() -> list[str]:
-    groups = (Compute, Data, Model, Feeding, *METHODS.values())
-    return [field for group in groups for field in group.model_fields]
-
-
 def _require_known(
     recipe: Recipe,
     lines: Mapping[strict_yaml.KeyPath, int],
@@ -577,14 +339,5 @@ def _require_known(
     choices: Iterable[str],
 ) -> None:
     if name not in choices:
-        raise UserError(
-            f"{_place(recipe, lines, at)}: no {what} {name!r}: {nearest(name, choices)}"
-        )
-
-
-def _place(
-    recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int], at: strict_yaml.KeyPath
-) -> str:
-    """File and line of an entry, or of the nearest one around it."""
-    around = (at[:end] for end in range(len(at), 0, -1))
-    return f"{recipe.path}:{next((lines[path] for path in around if path in lines), 1)}"
+        place = strict_yaml.place(recipe.path, lines, at)
+        raise UserError(f"{place}: no {what} {name!r}: {nearest(name, choices)}")

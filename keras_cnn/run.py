@@ -23,7 +23,7 @@ from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Outcome
@@ -68,7 +68,10 @@ def run_one(
         metrics = {**_metrics(outcome, train, test), "processor_use": processor_use}
         with store.new_folder(folder) as partial:
             store.write_json(partial / "run.json", run.model_dump())
-            store.write_json(partial / "environment.json", environment.describe())
+            store.write_json(
+                partial / "environment.json",
+                environment.describe() | {"fingerprints": store.fingerprints(run)},
+            )
             store.write_csv(
                 partial / "history.csv",
                 store.HISTORY_COLUMNS,
@@ -213,6 +216,7 @@ def _card(run: Run, class_names: list[str], metrics: dict[str, float]) -> dict[s
         "output": "probabilities (n, classes)",
         "test_accuracy": metrics["test_accuracy_over_images"],
         "run": run.model_dump(),
+        "fingerprints": store.fingerprints(run),
         "keras_cnn": __version__,
     }
 

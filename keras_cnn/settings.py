@@ -282,6 +282,8 @@ class Pretrain(Group):
         crop_from: Height and width in pixels at which training images are loaded, to be cropped.
         smallest_crop: Share of an image's area.
         colour: Brightness, contrast and saturation vary by factors of up to 1 -+ this.
+        cutmix_share: Of the images that have a box of another pasted in, labels mixed by area
+            (Yun et al. 2019, arXiv:1905.04899).
         mixed_precision: Multiply in bfloat16 while training, on torch; None where the device is
             made for it.
     """
@@ -298,6 +300,7 @@ class Pretrain(Group):
     crop_from: Annotated[int, Field(ge=8)] = 64
     smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.35
     colour: Fraction = 0.2
+    cutmix_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     mixed_precision: bool | None = None
 
 
@@ -359,7 +362,7 @@ CODE_VERSIONS: dict[str, int] = {
     "supervised": 1,
     "prototypical": 1,
     "siamese": 1,
-    "maml": 2,  # 2: the interval over test tasks is Student's
+    "maml": 3,  # 2: the interval over test tasks is Student's; 3: test accuracy is always of tasks
     "pretrain": 1,
     "linear_probe": 2,  # 2: cross-validation chooses the penalty
     "nearest_mean": 1,

@@ -4,7 +4,7 @@ A run's folder appears whole, by one rename, or not at all:
 
     artifacts/<recipe>/<row>-<variant>-<repeat>-<hash>/
         run.json          the resolved run
-        environment.json  backend, device, versions
+        environment.json  backend, device, versions, fingerprints of data and weights
         history.csv       one line an epoch
         metrics.json      the final figures
         confusion.csv     counts, true class by row, predicted class by column
@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from keras_cnn import data
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import CODE_VERSIONS
 
 HISTORY_COLUMNS = (
@@ -93,11 +93,24 @@ def identity(run: Run) -> str:
         UserError: The data or the weights are not on this machine.
     """
     decisive = run.model_dump(exclude={"profile", "comparable"})
-    decisive["data"]["data"] = data_fingerprint(run.data.data, run.data.image_size)
-    decisive["model"]["weights"] = weights_fingerprint(run.model.model, run.model.weights)
+    found = fingerprints(run)
+    decisive["data"]["data"] = found["data"]
+    decisive["model"]["weights"] = found["weights"]
     decisive["code"] = CODE_VERSIONS[run.training.method]
     text = json.dumps(decisive, sort_keys=True)
     return f"{run.row}-{run.variant}-{run.repeat}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def fingerprints(run: Run) -> dict[str, str]:
+    """Of the `data` and the `weights` a run starts from, by their content.
+
+    Raises:
+        UserError: They are not on this machine.
+    """
+    return {
+        "data": data_fingerprint(run.data.data, run.data.image_size),
+        "weights": weights_fingerprint(run.model.model, run.model.weights),
+    }
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -93,3 +94,15 @@ def scalar(text: str) -> object:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no Python objects
     except yaml.YAMLError:
         raise UserError(f"{text!r} cannot be read as a value") from None
+
+
+def place(path: str, lines: Mapping[KeyPath, int], at: KeyPath) -> str:
+    """File and line of an entry, or of the nearest one around it.
+
+    Args:
+        path: The file.
+        lines: Of its entries, from `read`.
+        at: The entry's path of keys and indices.
+    """
+    around = (at[:end] for end in range(len(at), 0, -1))
+    return f"{path}:{next((lines[key] for key in around if key in lines), 1)}"

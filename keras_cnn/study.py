@@ -14,12 +14,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_cnn import engine, environment, estimate, models, progress, recipe, run, store, table
+from keras_cnn import (
+    engine,
+    environment,
+    estimate,
+    models,
+    progress,
+    recipe,
+    resolve,
+    run,
+    store,
+    table,
+)
 from keras_cnn.data import sources
 from keras_cnn.errors import UserError
 from keras_cnn.estimate import Estimate
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Recipe, Run
+from keras_cnn.recipe import Recipe
+from keras_cnn.resolve import Run
 from keras_cnn.table import Table
 
 DEFAULT_OUT = Path("artifacts")
@@ -87,7 +99,9 @@ def conduct(
     plan = recipe.read(name)
     missing_downloads = _missing_downloads(plan, overrides)
     chosen = profile or ("mini" if "mini" in plan.profiles and missing_downloads else "deck")
-    specs = recipe.runs(plan, chosen, rows, variant, repeats, _with_test_images(overrides), backend)
+    specs = resolve.runs(
+        plan, chosen, rows, variant, repeats, _with_test_images(overrides), backend
+    )
     for spec in specs:
         models.check(spec.model.model, spec.data.image_size)
     said = "" if profile else _choice(plan, chosen, missing_downloads, overrides, specs)

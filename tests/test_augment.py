@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import data, environment, recipe
+from keras_cnn import data, environment, recipe, resolve
 from keras_cnn.__main__ import main
 from keras_cnn.data import Split, augment
 from keras_cnn.errors import UserError
@@ -335,8 +335,14 @@ def trained(monkeypatch, shots=3, **overrides):
     monkeypatch.setattr(supervised.networks.models, "classifier", Tiny())
     plan = recipe.read("fewshot_augmentation")
     variant = "as_run" if overrides.pop("as_run", False) else "corrected"
-    settings = {"data": "synthetic:30", "epochs": 3, "learning_rate": 1e-9, **overrides}
-    run = recipe.runs(plan, "mini", ["6"], variant, 1, settings, keras.backend.backend())[0]
+    settings = {
+        "data": "synthetic:30",
+        "epochs": 3,
+        "weights": "random",
+        "learning_rate": 1e-9,
+        **overrides,
+    }
+    run = resolve.runs(plan, "mini", ["6"], variant, 1, settings, keras.backend.backend())[0]
     dataset = data.load(run.data.data)
     train = Split(np.array(dataset.splits["train"].images), dataset.splits["train"].labels)
     epochs = []
@@ -436,9 +442,9 @@ def test_the_lean_step_takes_shares_as_keras_does():
 def test_files_are_refused_with_one_line(tmp_path):
     plan = recipe.read("fewshot_augmentation")
     with pytest.raises(UserError, match=r"^command line: feed is 'files': .*memory") as error:
-        recipe.runs(plan, "mini", ["1"], overrides={"feed": "files"})
+        resolve.runs(plan, "mini", ["1"], overrides={"feed": "files"})
     assert "\n" not in str(error.value)
-    assert recipe.runs(plan, "mini", ["6"], overrides={"feed": "files"})  # changes nothing
+    assert resolve.runs(plan, "mini", ["6"], overrides={"feed": "files"})  # changes nothing
 
     lines = (recipe.folder() / "fewshot_augmentation.yaml").read_text().splitlines()
     at = lines.index("settings:")

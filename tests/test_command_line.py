@@ -24,9 +24,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import engine, estimate, recipe, store, study
+from keras_cnn import engine, estimate, recipe, resolve, store, study
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import registry
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -267,8 +268,8 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
     title, alike, as_run, corrected, *rows, last = capsys.readouterr().out.splitlines()
     assert title == "fewshot_convnext: profile mini, 2 at a time"
     assert alike.split() == shlex.split(
-        "all: data=synthetic:20 shots=2 test_shots=2 model=convnext_atto weights=random "
-        "unfrozen_stages=2 learning_rate=0.0001 schedule_epochs=2 epochs=1"
+        "all: data=synthetic:20 shots=2 test_shots=2 model=convnext_atto weights=bundled "
+        "unfrozen_stages=2 learning_rate=0.0001 schedule_epochs=3 epochs=1"
     )
     assert as_run.startswith("as_run: redraw_shots=false ") and "eval_mode_sticks=true" in as_run
     assert corrected == "corrected: the defaults"
@@ -294,7 +295,7 @@ def test_a_dry_run_of_what_cannot_run_says_so(capsys, flags, words):
 
 
 def specs_of(name, profile, **overrides):
-    return recipe.runs(recipe.read(name), profile, ["1"], "as_run", 1, overrides)
+    return resolve.runs(recipe.read(name), profile, ["1"], "as_run", 1, overrides)
 
 
 def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tmp_path):
@@ -323,7 +324,7 @@ def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tm
 
 def test_three_runs_two_at_a_time_take_as_long_as_two(tmp_path):
     plan = recipe.read("fewshot_convnext")
-    specs = recipe.runs(plan, "mini", ["4"], "corrected", 3, {"data": "synthetic:20", "shots": 2})
+    specs = resolve.runs(plan, "mini", ["4"], "corrected", 3, {"data": "synthetic:20", "shots": 2})
     estimated = estimate.estimate(specs, tmp_path, parallel=2)
     assert estimated.seconds_left == pytest.approx(2 * estimated.seconds[0])
     alone = estimate.estimate(specs[:1], tmp_path, parallel=2)
@@ -343,6 +344,8 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
         result = store.read(folder)
         assert len(result.history) == 1 and np.sum(result.confusion) == 20
         assert result.environment["backend"] == "torch" and result.environment["threads"] == 1
+        started_from = result.environment["fingerprints"]["weights"]
+        assert started_from == registry.BUNDLED["convnext_atto"]
     assert finished.table in finished.stdout
     with (finished.folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -406,7 +409,7 @@ def test_fresh_runs_again_to_the_same_figures(workplace, finished):
 
 def test_failed_runs_are_listed_at_the_end_and_tried_again(workplace):
     folder = workplace[0] / "failing" / "fewshot_convnext"
-    spec = recipe.runs(
+    spec = resolve.runs(
         recipe.read("fewshot_convnext"), "mini", ["4"], "as_run", 1,
         {"data": "synthetic:20", "shots": 2, "test_shots": 2, "epochs": 1},
     )[0]  # fmt: skip
@@ -475,7 +478,7 @@ def test_a_users_own_images_are_all_tested_on_and_the_profile_is_named(made_up, 
     assert {run.data.test_shots for run in made_up} == {None}
     assert {run.model.model for run in made_up} == {"convnext_atto"}
     profile, count = captured.err.splitlines()
-    assert profile.startswith("Profile mini: data photos; convnext_atto from random weights (")
+    assert profile.startswith("Profile mini: data photos; convnext_atto from bundled weights (")
     assert count == "fewshot_convnext: 2 runs"
     assert "slide" not in captured.out and "100" not in captured.out.splitlines()[0]
     assert main([*OWN, "--set=test_shots=1"]) == 0

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 import h5py
 import numpy as np
 
-from keras_cnn import engine, recipe, store
+from keras_cnn import engine, recipe, resolve, store
 
 SETTINGS = {
     "data": "synthetic:60",
@@ -21,7 +21,7 @@ SETTINGS = {
 
 def made(out, parallel):
     """The runs of two repeats, each in a process of its own, a number at a time."""
-    runs = recipe.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
+    runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
     jobs = [engine.Job(run, store.run_folder(run, out)) for run in runs]
     assert not engine.execute(jobs, parallel, 1, lambda event: None)
     return [job.folder for job in jobs]

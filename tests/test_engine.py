@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_cnn import engine, recipe, run, store
+from keras_cnn import engine, recipe, resolve, run, store
 
 # Stands in for `python -m keras_cnn.run`, speaks its protocol, imports nothing of the package:
 # what it does is told by the row's name. It notes when it began and ended beside the folder.
@@ -59,7 +59,7 @@ def fake(tmp_path, monkeypatch):
 
 
 def a_job(folder, row):
-    spec = recipe.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+    spec = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
     return engine.Job(spec.model_copy(update={"row": row}), folder / row)
 
 
@@ -228,9 +228,9 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     parent = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from keras_cnn import engine, recipe
+        from keras_cnn import engine, recipe, resolve
         engine.CHILD = (sys.executable, "-c", {REAL!r})
-        spec = recipe.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+        spec = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
         spec = spec.model_copy(update={{"row": "sleep"}})
         engine.execute([engine.Job(spec, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
     """)

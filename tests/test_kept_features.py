@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import data, environment, models, recipe
+from keras_cnn import data, environment, models, recipe, resolve
 from keras_cnn.methods import networks, supervised
 from keras_cnn.models.freeze import freeze, split
 from keras_cnn.training import kept
@@ -55,7 +55,7 @@ def test_a_part_that_changes_is_not_kept(name, unfrozen_stages, statistics_move,
 def test_training_on_kept_features_gives_the_same_model(monkeypatch):
     plan = recipe.read("fewshot_convnext")
     overrides = {"data": "synthetic:40", "shots": 4, "test_shots": 4, "epochs": 2}
-    run = recipe.runs(plan, "mini", ["4"], "corrected", 1, overrides)[0]
+    run = resolve.runs(plan, "mini", ["4"], "corrected", 1, overrides)[0]
     splits = data.load("synthetic:40").splits
     outcomes = {}
     for keep in (True, False):

@@ -10,9 +10,10 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_cnn import data, recipe, saved
+from keras_cnn import data, recipe, resolve, saved
 from keras_cnn.data import Split
 from keras_cnn.methods import linear_probe, nearest_mean, networks
+from keras_cnn.settings import METHODS
 
 NAMES = [str(digit) for digit in range(10)]
 
@@ -29,9 +30,10 @@ def splits():
 def specified(method, **settings):
     plan = recipe.read("fewshot_convnext")
     overrides = {"data": "digits", "image_size": 16, "model": "baseline", "hidden_units": 4}
-    (run, *_) = recipe.runs(plan, "mini", ["1"], "corrected", 1, overrides)
+    overrides["weights"] = "random"
+    (run, *_) = resolve.runs(plan, "mini", ["1"], "corrected", 1, overrides)
     kept = run.model.model_copy(update={"unfrozen_stages": None})
-    training = recipe.METHODS[method](**settings)
+    training = METHODS[method](**settings)
     return run.model_copy(update={"training": training, "model": kept})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import figures, measures, plots, recipe
+from keras_cnn import figures, measures, plots, recipe, resolve
 from keras_cnn.errors import UserError
 from keras_cnn.plots import Picture
 from keras_cnn.store import Result
@@ -58,7 +58,7 @@ def made(tmp_path):
         plan = recipe.read(str(path))
         random = np.random.default_rng(0)
         results = []
-        for run in recipe.runs(plan, profile, repeats=N):
+        for run in resolve.runs(plan, profile, repeats=N):
             folder = tmp_path / f"{run.row}-{run.variant}-{run.repeat}-0"
             folder.mkdir(exist_ok=True)
             names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from keras_cnn import data, environment, recipe, saved
+from keras_cnn import data, environment, recipe, resolve, saved
 from keras_cnn.data import crops
 from keras_cnn.methods import pretrain
 from keras_cnn.training import checkpoint
@@ -73,7 +73,7 @@ def specified(**settings):
     plan = recipe.read("pretrain")
     backend = keras.backend.backend()
     overrides |= settings
-    return recipe.runs(plan, "mini", ["convnext_atto"], overrides=overrides, backend=backend)[0]
+    return resolve.runs(plan, "mini", ["convnext_atto"], overrides=overrides, backend=backend)[0]
 
 
 def trained(run, report=lambda record: None):
@@ -126,11 +126,27 @@ def test_a_killed_run_goes_on_to_the_same_result(home, tmp_path):
 
 
 def test_it_learns_and_the_rate_rises_and_falls_to_zero(home):
-    outcome = trained(specified(epochs=8, learning_rate=0.01, smallest_crop=0.8))
+    outcome = trained(specified(epochs=8, learning_rate=0.01, smallest_crop=0.8, cutmix_share=0.0))
     rates = [record["learning_rate"] for record in outcome.history]
     assert max(rates) == pytest.approx(0.01, rel=0.05) and rates.index(max(rates)) <= 1
     assert rates[-1] == pytest.approx(0, abs=1e-6)
     assert outcome.history[-1]["test_accuracy"] > 0.3  # chance is 0.1
+
+
+def test_cutmix_changes_a_share_of_images_and_splits_their_labels():
+    run, classes = specified(cutmix_share=0.4, label_smoothing=0.1), 10
+    large = data.load("synthetic:600", 24).splits["train"]
+    plain = pretrain._changed(specified(cutmix_share=0.0), large, classes, epoch=2)
+    changed = pretrain._changed(run, large, classes, epoch=2)
+    np.testing.assert_allclose(changed.labels.sum(axis=1), 1, atol=1e-6)
+    same = (changed.images == plain.images).all(axis=(1, 2, 3))
+    assert same.mean() == pytest.approx(0.6, abs=0.1)
+    np.testing.assert_array_equal(changed.labels[same], plain.labels[same])
+    own = changed.labels[np.arange(len(large.labels)), large.labels]
+    # A box's sides are sqrt(u) of the image's, u uniform; what is left of one inside the image is
+    # sqrt(u) - u / 4 on average, of the area 0.5 - 0.2 + 1 / 48; nine in ten are another class's.
+    assert own[~same].mean() == pytest.approx(0.01 + 0.9 * (1 - 0.9 * 0.3208), abs=0.04)
+    assert plain.labels[0].max() == pytest.approx(0.91)  # 0.9, and a tenth of 0.1
 
 
 def test_minutes_decide_how_many_epochs_there_are(home):

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from keras_cnn import recipe, strict_yaml
+from keras_cnn import recipe, resolve, strict_yaml
 from keras_cnn.errors import UserError
 
 RECIPE = """\
@@ -48,31 +48,31 @@ def complaint(function, *arguments, **settings):
 
 def test_a_row_wins_over_the_recipe_the_profile_over_the_row_the_command_line_over_all(written):
     plan = recipe.read(written())
-    first, _, second, *_ = recipe.runs(plan, "deck")
+    first, _, second, *_ = resolve.runs(plan, "deck")
     assert (first.training.learning_rate, second.training.learning_rate) == (0.0001, 0.5)
     assert second.training.epochs == 7
-    assert recipe.runs(plan, "mini", rows=["2"])[0].training.epochs == 3
-    overridden = recipe.runs(plan, "mini", rows=["2"], overrides={"epochs": 5})
+    assert resolve.runs(plan, "mini", rows=["2"])[0].training.epochs == 3
+    overridden = resolve.runs(plan, "mini", rows=["2"], overrides={"epochs": 5})
     assert overridden[0].training.epochs == 5
 
 
 def test_runs_come_repeat_by_repeat_and_count_rows_variants_repeats(written):
     plan = recipe.read(written())
-    runs = recipe.runs(plan, "mini")
+    runs = resolve.runs(plan, "mini")
     assert [(run.repeat, run.row, run.variant) for run in runs] == [
         (repeat, row, variant)
         for repeat in (0, 1)
         for row in ("1", "2")
         for variant in ("as_run", "corrected")
     ]
-    assert len(recipe.runs(plan, "deck")) == 5 * 2 * 2
+    assert len(resolve.runs(plan, "deck")) == 5 * 2 * 2
     assert [run.training.eval_mode_sticks for run in runs[:2]] == [True, False]
 
 
 def test_shots_are_shared_over_repeats_only_when_not_redrawn(written):
     plan = recipe.read(written())
-    shared = recipe.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": False})
-    redrawn = recipe.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": True})
+    shared = resolve.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": False})
+    redrawn = resolve.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": True})
     assert {run.shots_seed for run in shared} == {213}
     assert sorted({run.shots_seed for run in redrawn}) == [213, 214, 215, 216, 217]
     assert sorted({run.training_seed for run in shared}) == [213, 214, 215, 216, 217]
@@ -80,9 +80,9 @@ def test_shots_are_shared_over_repeats_only_when_not_redrawn(written):
 
 def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
     plan = recipe.read(written())
-    assert all(run.comparable for run in recipe.runs(plan, "deck"))
-    assert not any(run.comparable for run in recipe.runs(plan, "mini"))
-    assert not any(run.comparable for run in recipe.runs(plan, "deck", overrides={"data": "x"}))
+    assert all(run.comparable for run in resolve.runs(plan, "deck"))
+    assert not any(run.comparable for run in resolve.runs(plan, "mini"))
+    assert not any(run.comparable for run in resolve.runs(plan, "deck", overrides={"data": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_a_wrong_recipe_names_file_line_and_the_nearest_right_name(written, old,
 
 def test_wrong_names_on_the_command_line_give_the_nearest(written):
     plan = recipe.read(written())
-    assert "'as_run'" in complaint(recipe.runs, plan, "mini", variant="as_runs")
-    assert "'mini'" in complaint(recipe.runs, plan, "mino")
-    assert "(1, 2)" in complaint(recipe.runs, plan, "mini", rows=["3"])
-    assert "'epochs'" in complaint(recipe.runs, plan, "mini", overrides={"epoch": 1})
+    assert "'as_run'" in complaint(resolve.runs, plan, "mini", variant="as_runs")
+    assert "'mini'" in complaint(resolve.runs, plan, "mino")
+    assert "(1, 2)" in complaint(resolve.runs, plan, "mini", rows=["3"])
+    assert "'epochs'" in complaint(resolve.runs, plan, "mini", overrides={"epoch": 1})
     assert "'fewshot_convnext'" in complaint(recipe.read, "fewshot_convnxt")
 
 
@@ -124,7 +124,7 @@ def test_wrong_names_on_the_command_line_give_the_nearest(written):
 def test_every_recipe_of_the_package_reads_and_gives_runs(name):
     plan = recipe.read(name)
     for profile in plan.profiles:
-        assert recipe.runs(plan, profile)
+        assert resolve.runs(plan, profile)
 
 
 def test_the_decks_figures_and_epochs_are_in_the_recipes():
@@ -140,7 +140,7 @@ def test_the_decks_figures_and_epochs_are_in_the_recipes():
     }  # fmt: skip
     for name, rows in figures.items():
         plan = recipe.read(name)
-        runs = recipe.runs(plan, "deck", repeats=1, variant="as_run")
+        runs = resolve.runs(plan, "deck", repeats=1, variant="as_run")
         found = [
             (row.deck.train_accuracy, row.deck.test_accuracy, run.training.epochs)
             for row, run in zip(plan.rows, runs, strict=True)
@@ -177,8 +177,8 @@ def test_yaml_builds_no_objects(tmp_path):
 
 def test_reading_recipes_imports_no_framework():
     code = (
-        "import sys; from keras_cnn import recipe, settings, engine, table; "
-        "recipe.runs(recipe.read('fewshot_convnext'), 'mini'); "
+        "import sys; from keras_cnn import recipe, resolve, engine, table; "
+        "resolve.runs(recipe.read('fewshot_convnext'), 'mini'); "
         "print({'keras', 'torch', 'tensorflow', 'jax', 'sklearn'} & set(sys.modules))"
     )
     printed = subprocess.run(
@@ -211,7 +211,7 @@ rows:
 
 def test_a_row_takes_of_the_shared_settings_those_of_its_method(written):
     plan = recipe.read(written(METHODS_RECIPE))
-    runs = {(run.row, run.variant): run for run in recipe.runs(plan, "deck", repeats=1)}
+    runs = {(run.row, run.variant): run for run in resolve.runs(plan, "deck", repeats=1)}
     assert list(runs) == [
         ("tuned", "as_run"),
         ("tuned", "corrected"),
@@ -224,14 +224,14 @@ def test_a_row_takes_of_the_shared_settings_those_of_its_method(written):
     assert pairs.labels_inverted and (pairs.margin, pairs.batch_size, pairs.epochs) == (0.5, 8, 2)
     assert runs["probe", "corrected"].training.epochs == 1
     for run in runs.values():  # what a process of its own is told comes back the same
-        assert recipe.Run.model_validate(run.model_dump()) == run
+        assert resolve.Run.model_validate(run.model_dump()) == run
 
 
 def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(written):
     plan = recipe.read(written(METHODS_RECIPE))
 
     def models(profile, **overrides):
-        runs = recipe.runs(plan, profile, repeats=1, variant="corrected", overrides=overrides)
+        runs = resolve.runs(plan, profile, repeats=1, variant="corrected", overrides=overrides)
         return [(run.model.model, run.model.weights) for run in runs]
 
     atto, siamese = ("convnext_atto", "bundled"), ("siamese_cnn", "random")
@@ -259,8 +259,8 @@ def test_a_row_names_its_own_methods_settings_only(written, old, new, line, word
 
 def test_the_command_line_is_refused_what_no_run_has(written):
     plan = recipe.read(written(METHODS_RECIPE))
-    assert recipe.runs(plan, "deck", overrides={"margin": 2.0})  # the pairs have one
-    text = complaint(recipe.runs, plan, "deck", rows=["tuned"], overrides={"margin": 2.0})
+    assert resolve.runs(plan, "deck", overrides={"margin": 2.0})  # the pairs have one
+    text = complaint(resolve.runs, plan, "deck", rows=["tuned"], overrides={"margin": 2.0})
     assert "supervised has no 'margin'" in text
-    text = complaint(recipe.runs, plan, "deck", rows=["probe"], variant="as_run")
+    text = complaint(resolve.runs, plan, "deck", rows=["probe"], variant="as_run")
     assert "is run as_run" in text

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from keras_cnn import figures, recipe, report, store, table
+from keras_cnn import figures, recipe, report, resolve, store, table
 from keras_cnn.__main__ import main
 from keras_cnn.report import deck, effects, evidence, sections, to_html, to_markdown
 from keras_cnn.report.tree import Code, Column, Heading, Link, Paragraph, Picture, Table, prose
@@ -127,7 +127,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
     random = np.random.default_rng(seed)
     results = []
     overrides = {"data": data} if data else {}
-    for run in recipe.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
+    for run in resolve.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
         folder = out / name / f"{run.row}-{run.variant}-{run.repeat}-{seed}"
         folder.mkdir(parents=True)
         history = [[epoch, 0.1, *random.random(4), 1.5] for epoch in (1, 2, 3)]
@@ -253,6 +253,17 @@ def test_one_repeat_has_no_best_of_n_and_no_standard_error(out):
     assert "standard error" not in effects.as_run_and_corrected(of)
 
 
+def test_repeats_that_share_one_draw_of_images_give_no_standard_error(out):
+    for result in made(out, "fewshot_augmentation"):
+        few = {"shots": 5, "redraw_shots": result.run["variant"] != "as_run"}
+        content = result.run | {"data": result.run["data"] | few}
+        store.write_json(result.folder / "run.json", content)
+    of = effects.difference(found(out, "fewshot_augmentation"), "test_accuracy")
+    assert of.one_draw and of.standard_error is None
+    text = effects.as_run_and_corrected(found(out, "fewshot_augmentation"))
+    assert "all repeats share one draw" in text
+
+
 def test_corrected_is_held_against_as_run_row_by_row(out):
     results = made(out, "fewshot_convnext")
     of = effects.difference(found(out, "fewshot_convnext"), "test_accuracy")
@@ -260,8 +271,9 @@ def test_corrected_is_held_against_as_run_row_by_row(out):
     each = {row: b.mean() - a.mean() for row, (a, b) in zip("14", pairs, strict=True)}
     assert of.by_row == pytest.approx(each)
     assert of.mean == pytest.approx(np.mean(list(each.values())))
-    variances = [values.var(ddof=1) / REPEATS for pair in pairs for values in pair]
-    assert of.standard_error == pytest.approx(np.sqrt(np.sum(variances)) / 2)
+    # Rows of a repeat share their images: what varies is the repeat's mean over rows.
+    of_repeats = np.mean([after - before for before, after in pairs], axis=0)  # (repeats,)
+    assert of.standard_error == pytest.approx(of_repeats.std(ddof=1) / np.sqrt(REPEATS))
     text = effects.as_run_and_corrected(found(out, "fewshot_convnext"))
     assert f"{of.mean:+.1f} points, standard error {of.standard_error:.1f}" in text
     low = min(each, key=each.get)
@@ -270,16 +282,24 @@ def test_corrected_is_held_against_as_run_row_by_row(out):
     assert f"Train accuracy {train[0]:.1f} as run" in text
 
 
+def learnt(run):
+    return {"train_accuracy": 0.8 + 0.01 * run.repeat}
+
+
 def test_rows_are_compared_where_they_differ_in_one_setting_alone(out):
-    results = made(out, "regularization")
+    results = made(out, "regularization", more=learnt)
     for variant in ("as_run", "corrected"):
         of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", variant)
         means = {row: finals(results, row, variant).mean() for row in "1234"}  # 5 has other epochs
         ranges = [abs(means["1"] - means["2"]), abs(means["3"] - means["4"])]
-        variances = [finals(results, row, variant).var(ddof=1) for row in "1234"]
+        errors = [
+            np.sqrt(np.mean([finals(results, row, variant).var(ddof=1) for row in pair]) / REPEATS)
+            for pair in ("12", "34")
+        ]
         assert (of.groups, of.rows) == (2, 4)
-        assert of.range == pytest.approx(np.mean(ranges))
-        assert of.sd == pytest.approx(np.sqrt(np.mean(variances)))
+        assert of.range == pytest.approx(np.median(ranges))
+        # two normal figures lie 2 / sqrt(pi) of their standard error apart on average
+        assert of.by_chance == pytest.approx(np.median(errors) * 2 / np.sqrt(np.pi), rel=1e-4)
         text = effects.EFFECTS["apart_by_dropout"](found(out, "regularization"))
         assert f"test accuracy {variant.replace('_', ' ')} {np.mean(ranges):.1f} points" in text
     of = effects.apart(found(out, "regularization"), "l2", "test_accuracy", "corrected")
@@ -287,6 +307,17 @@ def test_rows_are_compared_where_they_differ_in_one_setting_alone(out):
         np.mean([abs(means["1"] - means["3"]), abs(means["2"] - means["4"])])
     )
     assert effects.apart(found(out, "regularization"), "l3", "test_accuracy", "as_run") is None
+
+
+def test_rows_that_did_not_learn_are_compared_with_none(out):
+    def more(run):
+        return {"train_accuracy": 0.5 if run.row == "4" else 0.9}  # of two classes
+
+    results = made(out, "regularization", more=more)
+    of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", "as_run")
+    means = [finals(results, row, "as_run").mean() for row in "12"]
+    assert (of.groups, of.rows) == (1, 2)
+    assert of.range == pytest.approx(abs(means[0] - means[1]))
 
 
 def test_methods_are_told_by_their_own_measures(out):

@@ -12,7 +12,7 @@ from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.methods import networks, siamese
 from keras_cnn.models import heads
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.training import episodes
 
 AS_RUN = {

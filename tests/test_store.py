@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import recipe, store
+from keras_cnn import recipe, resolve, store
 from keras_cnn.errors import UserError
 from keras_cnn.settings import Data, Model, Supervised
 
@@ -57,8 +57,8 @@ def no_memory():
 
 def a_run(backend="torch", repeat=0, **overrides):
     plan = recipe.read("fewshot_convnext")
-    settings = {"data": "synthetic:20", **overrides}
-    runs = recipe.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings, backend)
+    settings = {"data": "synthetic:20", "weights": "random", **overrides}
+    runs = resolve.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings, backend)
     return runs[repeat]
 
 

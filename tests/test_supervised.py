@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import data, environment, recipe, saved, store
+from keras_cnn import data, environment, recipe, resolve, saved, store
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.methods import supervised
@@ -38,9 +38,15 @@ def small_network(monkeypatch):
 
 def trained(variant, row="2", name="fewshot_convnext", shots=4, epochs=3, **overrides):
     """What `train` gives for a recipe's row on few synthetic images."""
-    overrides = {"data": "synthetic:80", "epochs": epochs, "learning_rate": 1e-3, **overrides}
+    overrides = {
+        "data": "synthetic:80",
+        "epochs": epochs,
+        "weights": "random",
+        "learning_rate": 1e-3,
+        **overrides,
+    }
     plan = recipe.read(name)
-    run = recipe.runs(plan, "mini", [row], variant, 1, overrides, keras.backend.backend())[0]
+    run = resolve.runs(plan, "mini", [row], variant, 1, overrides, keras.backend.backend())[0]
     dataset = data.load(run.data.data)
     train, test = dataset.splits["train"], dataset.splits["test"]
     chosen = draw_shots(train.labels, shots, run.shots_seed, dataset.class_names)

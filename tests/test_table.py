@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_cnn import recipe, table
+from keras_cnn import recipe, resolve, table
 from keras_cnn.store import Result
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
@@ -17,7 +17,7 @@ TRAIN_ACCURACIES = {"as_run": [0.99, 0.90, 1.00], "corrected": [0.97, 0.96, 0.95
 def results(tmp_path, profile="deck", repeats=3):
     plan = recipe.read("fewshot_convnext")
     made = []
-    for run in recipe.runs(plan, profile, rows=["4"], repeats=repeats):
+    for run in resolve.runs(plan, profile, rows=["4"], repeats=repeats):
         folder = tmp_path / f"4-{run.variant}-{run.repeat}-0"
         folder.mkdir(exist_ok=True)
         test = TEST_ACCURACIES[run.variant][run.repeat]
@@ -84,7 +84,7 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     line = next(line for line in text.splitlines() if "as_run" in line)
     assert len(line.strip("|").split("|")) == 10 and "63" not in line
     assert "not comparable" in text
-    assert "digits" in text and "convnext_atto from random weights" in text and "mini" in text
+    assert "digits" in text and "convnext_atto from bundled weights" in text and "mini" in text
 
 
 def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):

@@ -277,11 +277,11 @@ def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
         threads: Of each.
         out: Where the folders go.
     """
-    from keras_cnn import engine, recipe, store
+    from keras_cnn import engine, recipe, resolve, store
 
     plan = recipe.read("reliability")
     settings = {"data": "synthetic:2000", "epochs": 3}
-    specs = recipe.runs(plan, "mini", repeats=REPEATS, overrides=settings)
+    specs = resolve.runs(plan, "mini", repeats=REPEATS, overrides=settings)
     jobs = [engine.Job(spec, store.run_folder(spec, out)) for spec in specs]
     failed = engine.execute(jobs, parallel, threads, lambda event: None)
     if failed:

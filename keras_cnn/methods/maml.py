@@ -24,7 +24,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models.heads import LOGITS
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import Maml
 from keras_cnn.training import batch_mean, callbacks, gradients, optimizers
 from keras_cnn.training.callbacks import Report
@@ -56,8 +56,8 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     training tasks, and of a few test tasks: support from the training images, queries from the
     test images, the same tasks in every epoch. After the last epoch the weights take
     `adaptation_steps` inner steps on the training images under their true labels, which makes the
-    classifier; the last record's test loss and accuracy are this classifier's on all test images,
-    and what the test tasks gave is the measure `episode_accuracy`.
+    classifier. What the test tasks gave last is the measure `episode_accuracy`, too, with its
+    interval.
 
     The network has as many outputs as there are classes, and a task of fewer uses the first
     `way`; the classifier's outputs then all start from the mean of those. A BatchNorm layer that
@@ -125,7 +125,6 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
                 learner.become_classifier()
             classifier = saved.classifier(graph)
             probabilities = networks.outputs(classifier, test.images)
-            test_loss, test_accuracy = _figures(probabilities, test.labels)
         record = {
             "epoch": epoch + 1,
             "learning_rate": rate,

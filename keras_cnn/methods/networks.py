@@ -11,7 +11,7 @@ from keras_cnn import models
 from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, split
 from keras_cnn.pretrained import registry, weights
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.training import kept
 from keras_cnn.training.model import TrainedModel
 

@@ -15,7 +15,7 @@ from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import Pretrain
 from keras_cnn.training import optimizers
 from keras_cnn.training.callbacks import History, Report
@@ -109,9 +109,13 @@ def _changed(run: Run, large: Split, classes: int, epoch: int) -> Split:
     if settings.colour:
         factors = generator.uniform(1 - settings.colour, 1 + settings.colour, (3, len(crops)))
         crops = augment.adjust_colour(crops, *factors, np.zeros(len(crops)))
+    shares = augment.one_hot(large.labels, classes)
+    if settings.cutmix_share:
+        pasted = generator.random(len(crops)) < settings.cutmix_share
+        images, of_both = augment.cutmix(crops, large.labels, classes, generator)
+        crops[pasted], shares[pasted] = images[pasted], of_both[pasted]
     smoothing = np.float32(settings.label_smoothing)
-    shares = augment.one_hot(large.labels, classes) * (1 - smoothing) + smoothing / classes
-    return Split(crops, shares)
+    return Split(crops, shares * (1 - smoothing) + smoothing / classes)
 
 
 def _multiplies_in_bfloat16(wanted: bool | None) -> bool:

@@ -16,7 +16,7 @@ from keras_cnn.data.sampling import Draw
 from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import heads
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import Prototypical
 from keras_cnn.training import batch_mean, callbacks, episodes
 from keras_cnn.training.callbacks import Report

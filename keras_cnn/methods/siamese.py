@@ -17,7 +17,7 @@ from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import heads
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import Siamese
 from keras_cnn.training import callbacks, episodes
 from keras_cnn.training.callbacks import Report

@@ -9,7 +9,7 @@ import keras
 from keras_cnn import saved
 from keras_cnn.data import Split, augment
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.recipe import Run
+from keras_cnn.resolve import Run
 from keras_cnn.settings import Supervised
 from keras_cnn.training import batch_mean, callbacks, feeding, optimizers
 from keras_cnn.training.callbacks import Report
@@ -33,7 +33,9 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     class_count = len(class_names)
     redraw, shares = None, False
     if settings.augment != "none":
-        redraw = partial(_augmented, train, settings, class_count, run.training_seed)
+        # Once is as the deck did it: with the images, before its runs, which share both.
+        seed = run.shots_seed if settings.augment_once else run.training_seed
+        redraw = partial(_augmented, train, settings, class_count, seed)
         shares = settings.augment in augment.MIXES_LABELS and not settings.augment_once
     if redraw and settings.augment_once:
         train, redraw = Split(redraw(0).images, train.labels), None

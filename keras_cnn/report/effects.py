@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
-from statistics import fmean
+from statistics import fmean, median, stdev
+
+import numpy as np
 
 from keras_cnn import measures
 from keras_cnn.measures import MEASURES
@@ -29,14 +31,17 @@ class Difference:
         by_row: Of the means, by the row's name.
         as_run: Mean over rows.
         corrected: Mean over rows.
-        standard_error: Of the mean difference, from the spread of the repeats; None where a row
-            was run once.
+        standard_error: Of the mean difference, from how it varies over the repeats; None where
+            these are fewer than two or not independent.
+        one_draw: Whether all repeats as run learn from the same draw of few images, so that their
+            spread does not tell how far another draw would lie.
     """
 
     by_row: dict[str, float]
     as_run: float
     corrected: float
     standard_error: float | None
+    one_draw: bool
 
     @property
     def mean(self) -> float:
@@ -55,18 +60,37 @@ def difference(found: Evidence, measure: str) -> Difference | None:
     if not pairs:
         return None
     means = [[line.measures[measure].mean for line in pair] for pair in pairs]
-    spreads = [(line.measures[measure].sd, line.n) for pair in pairs for line in pair]
-    error = None
-    if all(sd is not None for sd, _ in spreads):
-        error = sqrt(sum(sd**2 / n for sd, n in spreads)) / len(pairs)
+    one_draw = any(_shares_a_draw(found, before) for before, _ in pairs)
     return Difference(
         by_row={
             pair[0].row: after - before for pair, (before, after) in zip(pairs, means, strict=True)
         },
         as_run=fmean(before for before, _ in means),
         corrected=fmean(after for _, after in means),
-        standard_error=error,
+        standard_error=None if one_draw else _standard_error(found, pairs, measure),
+        one_draw=one_draw,
     )
+
+
+def _shares_a_draw(found: Evidence, line: Line) -> bool:
+    data = [result.run["data"] for result in found.of(line)]
+    few = any(one["shots"] is not None or one["test_shots"] is not None for one in data)
+    return line.n > 1 and few and not any(one["redraw_shots"] for one in data)
+
+
+def _standard_error(
+    found: Evidence, pairs: Sequence[tuple[Line, Line]], measure: str
+) -> float | None:
+    """Of the difference over rows: rows of one repeat share their images, repeats share nothing."""
+    of_repeat: dict[int, list[float]] = {}
+    for pair in pairs:
+        finals = [
+            {r.run["repeat"]: measures.final(r, measure) for r in found.of(line)} for line in pair
+        ]
+        for repeat in finals[0].keys() & finals[1].keys():
+            of_repeat.setdefault(repeat, []).append(finals[1][repeat] - finals[0][repeat])
+    means = [fmean(values) for values in of_repeat.values() if len(values) == len(pairs)]
+    return stdev(means) / sqrt(len(means)) if len(means) > 1 else None
 
 
 def excess_of_best(found: Evidence) -> dict[str, float]:
@@ -85,18 +109,23 @@ class Apart:
     Attributes:
         groups: How many sets of such rows.
         rows: How many rows in all of them.
-        range: Highest minus lowest mean of a set, averaged over sets.
-        sd: Of the repeats of a row, averaged (as variances); None where a row was run once.
+        range: Highest minus lowest mean of a set, the median over sets.
+        by_chance: What that range would be, were there no effect, by the spread of the repeats;
+            None where a row was run once.
     """
 
     groups: int
     rows: int
     range: float
-    sd: float | None
+    by_chance: float | None
 
 
 def apart(found: Evidence, setting: str, measure: str, variant: str) -> Apart | None:
-    """Compares rows that differ in one setting alone; None where no two do."""
+    """Compares rows that differ in one setting alone; None where no two do.
+
+    Sets with a row that did not learn, at less than one and a half times chance in training, are
+    left out: where it lies says nothing of the setting.
+    """
     groups: dict[str, dict[object, Line]] = {}
     for line in found.lines:
         if line.variant == variant and _is_measured(line, measure):
@@ -104,7 +133,11 @@ def apart(found: Evidence, setting: str, measure: str, variant: str) -> Apart | 
             rest = {key: value for key, value in settings.items() if key != setting}
             same = groups.setdefault(json.dumps(rest, sort_keys=True), {})
             same[settings.get(setting)] = line
-    sets = [list(group.values()) for group in groups.values() if len(group) > 1]
+    sets = [
+        list(group.values())
+        for group in groups.values()
+        if len(group) > 1 and all(_learns(found, line) for line in group.values())
+    ]
     if not sets:
         return None
     ranges = [
@@ -112,9 +145,29 @@ def apart(found: Evidence, setting: str, measure: str, variant: str) -> Apart | 
         for means in ([line.measures[measure].mean for line in lines] for lines in sets)
     ]
     lines = [line for one in sets for line in one]
-    sds = [line.measures[measure].sd for line in lines]
-    sd = None if None in sds else sqrt(fmean(sd**2 for sd in sds))
-    return Apart(len(sets), len(lines), fmean(ranges), sd)
+    by_chance = None
+    if all(line.n > 1 for line in lines):
+        by_chance = median(
+            _normal_range(len(one))
+            * sqrt(fmean(line.measures[measure].sd ** 2 / line.n for line in one))
+            for one in sets
+        )
+    return Apart(len(sets), len(lines), median(ranges), by_chance)
+
+
+def _learns(found: Evidence, line: Line) -> bool:
+    of = line.measures.get("train_accuracy")
+    chance = 100 / len(found.of(line)[0].class_names)
+    return of is None or of.mean is None or of.mean > 1.5 * chance
+
+
+def _normal_range(count: int) -> float:
+    """Expected highest minus lowest of as many standard normal figures (Tippett 1925)."""
+    from scipy.special import ndtr
+
+    x = np.linspace(-8, 8, 4001)
+    below = ndtr(x)
+    return float(np.trapezoid(1 - below**count - (1 - below) ** count, x))
 
 
 def best_of_n(found: Evidence) -> str | None:
@@ -143,6 +196,8 @@ def as_run_and_corrected(found: Evidence) -> str | None:
     text += f": {test.mean:+.1f} points"
     if test.standard_error is not None:
         text += f", standard error {test.standard_error:.1f}"
+    elif test.one_draw:
+        text += " (without a standard error: as run, all repeats share one draw of images)"
     if len(test.by_row) > 1:
         low, high = (pick(test.by_row, key=test.by_row.__getitem__) for pick in (min, max))
         text += (
@@ -161,7 +216,8 @@ def apart_by(setting: str, name: str, found: Evidence) -> str | None:
             of = apart(found, setting, measure, variant)
             if of:
                 text = f"{MEASURES[measure].label} {_words(variant)} {of.range:.1f} points apart"
-                texts.append(text + (f" (repeats ± {of.sd:.1f})" if of.sd is not None else ""))
+                chance = "" if of.by_chance is None else f" (by chance alone {of.by_chance:.1f})"
+                texts.append(text + chance)
                 rows = of.rows
     return (
         f"{rows} rows, compared where they differ in {name} alone: {'; '.join(texts)}."

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from keras_cnn import measures, recipe, table
+from keras_cnn import measures, resolve, table
 from keras_cnn.errors import UserError
 from keras_cnn.measures import MEASURES
 from keras_cnn.recipe import Recipe, Row
@@ -230,18 +230,21 @@ def _side_by_side(found: Evidence, comparable: bool) -> Table:
         group = MEASURES[measure].heading
         if comparable and any(_deck(row, measure) is not None for row in rows):
             columns.append(Column("deck", _deck_cells(rows, measure), group, is_number=True))
-        columns += _measured(measure, lines)
+        columns += _measured(measure, lines, plan.deck_figures.startswith("best"))
     has_deck = any(column.heading == "deck" for column in columns)
     beside = [*(["the deck"] if has_deck else []), *map(_words, names)]
     return Table(f"{plan.title}: {', '.join(beside)}", columns)
 
 
-def _measured(measure: str, lines: Mapping[str, Sequence[Line | None]]) -> list[Column]:
-    """A measure's columns, one a variant, and the best of n that the deck prints; or none.
+def _measured(
+    measure: str, lines: Mapping[str, Sequence[Line | None]], prints_best: bool
+) -> list[Column]:
+    """A measure's columns, one a variant, and the best of n where the deck prints it; or none.
 
     Args:
         measure: Its name.
         lines: By variant, a line for each row; None where it was not run.
+        prints_best: Whether the deck's figures are of its best run.
     """
     group = MEASURES[measure].heading
     figures = {
@@ -254,7 +257,7 @@ def _measured(measure: str, lines: Mapping[str, Sequence[Line | None]]) -> list[
     places = measures.decimals(measure, means)
     columns = []
     for name, of in figures.items():
-        if measure == "test_accuracy" and name == AS_RUN:
+        if measure in table.ACCURACIES and name == AS_RUN and prints_best:
             best = [measures.written(one.best, None, places) for one in of]
             columns.append(Column(f"{_words(name)}, best", best, group, is_number=True))
         cells = [measures.written(one.mean, one.sd, places) for one in of]
@@ -265,7 +268,7 @@ def _measured(measure: str, lines: Mapping[str, Sequence[Line | None]]) -> list[
 def _settings(plan: Recipe, rows: Sequence[Row], found: Evidence | None) -> list[Column]:
     """The recipe's own columns: of the runs at hand, else as the deck set them."""
     deck = {}
-    for run in recipe.runs(plan, "deck", repeats=1):
+    for run in resolve.runs(plan, "deck", repeats=1):
         groups = (run.data, run.model, run.feeding, run.training)
         values = {key: value for group in groups for key, value in group}
         deck.setdefault(run.row, {"backend": run.backend} | values)

@@ -45,7 +45,10 @@ class Checkpoint(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         if not self._found:
             return []
-        for variable, value in zip(_state(model), self._found["values"], strict=True):
+        state, values = _state(model), self._found["values"]
+        if [tuple(variable.shape) for variable in state] != [value.shape for value in values]:
+            return []  # of another version of the software: from the beginning
+        for variable, value in zip(state, values, strict=True):
             variable.assign(value)
         return self._found["records"]
 
