@@ -29,16 +29,16 @@ def depthwise(height: int, width: int, kernel_size: tuple[int, int]) -> Callable
         Takes maps (n, h, w, c) and a kernel (k, k, c, 1), gives maps (n, h, w, c).
     """
     pixels = height * width
-    taps = _taps(height, width, kernel_size)
+    taps, apart = _taps(height, width, kernel_size)
 
     def as_products(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        weights = _joining(kernel, taps)
+        weights = _joining(kernel, taps, apart)
         each_channel = x.flatten(1, 2).permute(2, 0, 1)  # (n, h, w, c) -> (c, n, h * w)
         y = torch.bmm(each_channel, weights.permute(2, 0, 1))  # (c, n, out)
         return y.permute(1, 2, 0).reshape(x.shape)
 
     def as_sum(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        weights = _joining(kernel, taps)
+        weights = _joining(kernel, taps, apart)
         # (n, h, w, c) -> (n, in, 1, c), times (in, out, c), summed over in
         return (x.flatten(1, 2).unsqueeze(2) * weights).sum(1).reshape(x.shape)
 
@@ -57,13 +57,13 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Callable:
         Takes maps (n, h, w, c) and a kernel (k, k, c, d), gives maps (n, h, w, d).
     """
     pixels = height * width
-    taps = _taps(height, width, kernel_size)
+    taps, apart = _taps(height, width, kernel_size)
 
     def call(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         channels, filters = kernel.shape[2:]
         # In the order in which kernels lie in memory here, so that their gradients do too.
         stored = kernel.permute(3, 0, 1, 2).flatten(1, 2)  # (k, k, c, d) -> (d, k * k, c)
-        joined = _with_none(stored, taps)[:, taps]  # (d, in, out, c)
+        joined = _with_none(stored, apart)[:, taps]  # (d, in, out, c)
         weights = joined.permute(2, 0, 1, 3).reshape(pixels * filters, pixels * channels)
         y = functional.linear(x.reshape(len(x), pixels * channels), weights)  # (n, out * d)
         return y.view(len(x), height, width, filters)
@@ -71,8 +71,8 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Callable:
     return call
 
 
-def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> torch.Tensor:
-    """Which weight joins two pixels: (in, out), and one beyond the last where none does."""
+def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[torch.Tensor, bool]:
+    """Which weight joins two pixels: (in, out), one beyond the last where none does; if any so."""
     rows, columns = torch.arange(height), torch.arange(width)
     down = rows[:, None] - rows + kernel_size[0] // 2  # (in, out)
     across = columns[:, None] - columns + kernel_size[1] // 2
@@ -80,15 +80,16 @@ def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> torch.Tensor
     taps = down * kernel_size[1] + across  # (in rows, in columns, out rows, out columns)
     inside = (down >= 0) & (down < kernel_size[0]) & (across >= 0) & (across < kernel_size[1])
     none = kernel_size[0] * kernel_size[1]
-    return torch.where(inside, taps, none).reshape(height * width, height * width)
+    taps = torch.where(inside, taps, none).reshape(height * width, height * width)
+    return taps, not bool(inside.all())
 
 
-def _joining(kernel: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+def _joining(kernel: torch.Tensor, taps: torch.Tensor, apart: bool) -> torch.Tensor:
     """A depthwise kernel's weights spread over pairs of pixels: (k, k, c, 1) -> (in, out, c)."""
     weights = kernel.flatten(0, 1).squeeze(-1)  # (k, k, c, 1) -> (k * k, c)
-    return _with_none(weights, taps)[taps]
+    return _with_none(weights, apart)[taps]
 
 
-def _with_none(weights: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-    """Weights (…, k * k, c), and zeros after the last where some pair of pixels has none."""
-    return functional.pad(weights, (0, 0, 0, 1)) if taps.max() == weights.shape[-2] else weights
+def _with_none(weights: torch.Tensor, apart: bool) -> torch.Tensor:
+    """Weights (…, k * k, c), and zeros after the last where pixels lie too far apart for any."""
+    return functional.pad(weights, (0, 0, 0, 1)) if apart else weights
