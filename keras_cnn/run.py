@@ -46,7 +46,7 @@ def run_one(
         run: What to do.
         folder: `store.run_folder(run, out)`.
         report: Called with one record an epoch.
-        fresh: Make it anew and replace the older result.
+        fresh: Make it anew, from its beginning, and replace the older result.
         wait: Wait while another process is making it.
 
     Raises:
@@ -58,6 +58,8 @@ def run_one(
             return
         if store.identity(run) != folder.name:
             raise UserError("the data or the weights changed after the command began: start again")
+        if fresh:
+            store.checkpoint_file(run).unlink(missing_ok=True)
         train, test, class_names = sample(run)
         from keras_cnn import methods, saved  # keras from here on
 

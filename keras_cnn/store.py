@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from keras_cnn import data
 from keras_cnn.errors import UserError
+from keras_cnn.home import home
 from keras_cnn.pretrained import registry
 from keras_cnn.resolve import Run
 from keras_cnn.settings import CODE_VERSIONS
@@ -129,6 +130,11 @@ def weights_fingerprint(model: str, weights: str) -> str:
 def run_folder(run: Run, out: Path) -> Path:
     """Where a run's result lies, or will."""
     return out / run.recipe / identity(run)
+
+
+def checkpoint_file(run: Run) -> Path:
+    """Where a run that takes hours keeps its state: by what it is, whatever folder it goes to."""
+    return home() / "checkpoints" / f"{identity(run)}.h5"
 
 
 def check_writable(folder: Path) -> None:

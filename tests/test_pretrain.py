@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from keras_cnn import data, environment, recipe, resolve, saved
+from keras_cnn import data, environment, recipe, resolve, saved, store
 from keras_cnn.data import crops
 from keras_cnn.methods import pretrain
+from keras_cnn.run import run_one
 from keras_cnn.training import checkpoint
 
 NAMES = [str(digit) for digit in range(10)]
@@ -154,6 +155,25 @@ def test_minutes_decide_how_many_epochs_there_are(home):
     counted = trained(specified(minutes=0.05)).history
     assert 1 < len(counted) < 200
     assert sum(record["seconds"] for record in counted) < 30
+
+
+def test_a_fresh_run_begins_anew(home, tmp_path):
+    spec = specified()
+
+    def killed_after(epochs):
+        def report(record):
+            if record["epoch"] > epochs:
+                raise Killed
+
+        return report
+
+    with pytest.raises(Killed):
+        trained(spec, killed_after(1))
+    folder = store.run_folder(spec, tmp_path)
+    for fresh, checkpoints in ((False, 1), (True, 0)):
+        with pytest.raises(Killed):
+            run_one(spec, folder, killed_after(0), fresh)
+        assert len(list((home / "checkpoints").glob("*.h5"))) == checkpoints
 
 
 def test_a_damaged_checkpoint_is_as_none(tmp_path):

@@ -13,7 +13,6 @@ from keras_cnn.data import Split, augment
 from keras_cnn.data.crops import random_resized_crops
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
-from keras_cnn.home import home
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.resolve import Run
 from keras_cnn.settings import Pretrain
@@ -56,7 +55,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     graph = networks.classifier(run, classes)
     model = TrainedModel(graph.input, graph.output)
     model.mixed_precision = _multiplies_in_bfloat16(settings.mixed_precision)
-    checkpoint = Checkpoint(home() / "checkpoints" / f"{store.identity(run)}.h5")
+    checkpoint = Checkpoint(store.checkpoint_file(run))
     epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed)
     _compile(model, settings, epochs, len(feed))
     records = checkpoint.restore(model)
