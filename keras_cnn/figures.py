@@ -77,7 +77,7 @@ def _rows(plan: Recipe, results: Sequence[Result]) -> Wanted:
         of_row = [result for result in results if result.run["row"] == row]
         figure = recipe.Figure(name="curves", kind="curves", title=f"Row {row}")
         curves = Picture(plan, figure, of_row)
-        wanted[f"row-{row}-curves.png"] = (of_row, partial(plots.curves, curves))
+        wanted[f"row-{row}-curves.png"] = (of_row, partial(plots.KINDS["curves"], curves))
         for variant, group in curves.variants.items():
             settings = group[0].settings
             data = Path(settings["data"]).name

@@ -9,7 +9,7 @@ from scipy import stats
 
 from keras_cnn import figures, measures, plots, recipe, resolve
 from keras_cnn.errors import UserError
-from keras_cnn.plots import Picture
+from keras_cnn.plots import Picture, by_epoch
 from keras_cnn.store import Result
 
 RECIPE = """\
@@ -326,10 +326,10 @@ def test_one_run_that_diverged_is_drawn(made, kind, tmp_path):
 
 
 def test_names_keep_colours_apart_and_numbers_are_in_order():
-    names = plots._styles(["torch", "tensorflow", "jax"])
+    names = by_epoch.line_styles(["torch", "tensorflow", "jax"])
     assert len({style["color"] for style in names.values()}) == 3
     assert len({style["linestyle"] for style in names.values()}) == 3
-    numbers = plots._styles([0.01, 0.001, 0.1])
+    numbers = by_epoch.line_styles([0.01, 0.001, 0.1])
     light = {
         value: np.dot(matplotlib.colors.to_rgb(style["color"]), (0.299, 0.587, 0.114))
         for value, style in numbers.items()

@@ -1,0 +1,24 @@
+"""Every kind of picture of finished runs, as matplotlib figures. Never imports keras.
+
+Each kind of `recipe.FIGURE_KINDS` is the function of that name. Variants stand side by side and
+share their axes, so that the eye compares; quantities stand below one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from keras_cnn.plots.across import heat_map, scatter, trend
+from keras_cnn.plots.bar_chart import bars
+from keras_cnn.plots.by_epoch import curves, lines, runs
+from keras_cnn.plots.confusions import confusion, confusion_matrix
+from keras_cnn.plots.intervals import interval
+from keras_cnn.plots.picture import Picture
+
+KINDS: dict[str, Callable[[Picture], Figure]] = {
+    kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
+}
+
+__all__ = ["KINDS", "Picture", "confusion", "confusion_matrix"]

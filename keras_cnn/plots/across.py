@@ -1,0 +1,204 @@
+"""Quantities after the last epoch against another quantity, or against two settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_cnn import measures
+from keras_cnn.measures import MEASURES
+from keras_cnn.plots.picture import (
+    COLOURS,
+    DECK_COLOUR,
+    MARKERS,
+    Picture,
+    as_text,
+    finals_of,
+    keep_to_percent,
+    name_outer,
+    new_panels,
+    setting_of,
+)
+from keras_cnn.store import Result
+
+# From this ratio of largest to smallest on, a linear axis hides the small ones.
+WIDE_RANGE = 30
+
+
+def scatter(picture: Picture) -> Figure:
+    """A quantity against `across`, a point a row with its spread, a colour for each value of `by`.
+
+    Where `across` spans a wide range, once more with logarithmic axes.
+    """
+    across, setting = picture.figure.across, picture.figure.by
+    values = list(picture.by(picture.results, setting))
+    along = [_along(result, across) for result in picture.results]
+    is_wide = min(along) > 0 and max(along) > WIDE_RANGE * min(along)
+    scales = ["linear", "log"] if is_wide else ["linear"]
+    figure, panels = new_panels(picture, len(picture.figure.shown) * len(scales))
+    shown = [(quantity, scale) for quantity in picture.figure.shown for scale in scales]
+    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
+        for panel, (quantity, _) in zip(column, shown, strict=True):
+            for value, group in picture.by(of_variant, setting).items():
+                style = values.index(value)
+                _points(panel, picture, group, quantity, COLOURS[style % 7], MARKERS[style % 7])
+            panel.set_xlabel(MEASURES[across].heading if across in MEASURES else across)
+            panel.set_ylabel(MEASURES[quantity].heading)
+    for panel_row, (_, scale) in zip(panels, shown, strict=True):
+        for panel in panel_row:  # once all are drawn: a limit set holds for those that share it
+            _number_axes(panel, scale)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    order = np.argsort(names)  # each value beside its deck
+    handles, names = [handles[i] for i in order], [names[i] for i in order]
+    figure.legend(handles, names, loc="outside right upper", frameon=False)
+    name_outer(panels)
+    return figure
+
+
+def trend(picture: Picture) -> Figure:
+    """Mean after the last epoch against `across`, a line for each value of `by`.
+
+    Error bars are 95 percent confidence intervals of the means by Student's t, where there are
+    repeats; they may reach out of the panel. Numbers that span a wide range stand on a logarithmic
+    axis.
+    """
+    setting, across = picture.figure.by, picture.figure.across
+    values = list(picture.by(picture.results, setting))
+    places = sorted({_along(result, across) for result in picture.results})
+    figure, panels = new_panels(picture, len(picture.figure.shown), height=4.2, width=5.6)
+    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
+        for panel, quantity in zip(column, picture.figure.shown, strict=True):
+            for value, group in picture.by(of_variant, setting).items():
+                finals = {
+                    _along(row[0], across): finals_of(row, quantity)
+                    for row in picture.by(group, "row").values()
+                }
+                along = sorted(place for place in finals if len(finals[place]))
+                means = np.array([finals[place].mean() for place in along])
+                reach = [_reach(finals[place]) for place in along]
+                number = values.index(value)
+                panel.errorbar(
+                    along,
+                    means,
+                    reach,
+                    marker=MARKERS[number % 7],
+                    color=COLOURS[number % 7],
+                    label=as_text(value).replace("_", " "),
+                    markersize=5,
+                    linewidth=1.2,
+                    capsize=3,
+                )
+            panel.set_ylabel(MEASURES[quantity].heading)
+            if len(places) > 1 and min(places) > 0 and max(places) > WIDE_RANGE * min(places):
+                panel.set_xscale("log")
+            panel.set_xticks(places, [f"{place:g}" for place in places])
+            panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        column[-1].set_xlabel(picture.label(across))
+    for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
+        keep_to_percent(panel_row, quantity)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False)
+    name_outer(panels)
+    return figure
+
+
+def heat_map(picture: Picture) -> Figure:
+    """Mean and standard deviation after the last epoch, `by` downwards, `across` to the right."""
+    rows = list(picture.by(picture.results, picture.figure.by))
+    columns = list(picture.by(picture.results, picture.figure.across))
+    size = {"height": 1.1 + 0.55 * len(rows), "width": max(3.2, 0.6 + 0.78 * len(columns))}
+    figure, panels = new_panels(picture, len(picture.figure.shown), grid=False, **size)
+    for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
+        grids = [_cells(picture, of_variant, quantity) for of_variant in picture.variants.values()]
+        means = np.ma.masked_invalid([mean for mean, _ in grids])
+        norm = matplotlib.colors.Normalize(means.min(), means.max())
+        places = measures.decimals(quantity, means.compressed().tolist())
+        for panel, (mean, sd) in zip(panel_row, grids, strict=True):
+            image = panel.imshow(np.ma.masked_invalid(mean), norm=norm, cmap="cividis")
+            image.axes.set_aspect("auto")
+            for (row, column), value in np.ndenumerate(mean):
+                if np.isfinite(value):
+                    text = f"{value:,.{places}f}"
+                    if np.isfinite(sd[row, column]):
+                        text += f"\n± {sd[row, column]:,.{places}f}"
+                    ink = "black" if norm(value) > 0.5 else "white"
+                    panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
+            panel.set_xticks(range(len(columns)), [as_text(value) for value in columns])
+            panel.set_yticks(range(len(rows)), [as_text(value) for value in rows])
+            panel.set_xlabel(picture.label(picture.figure.across))
+            panel.set_ylabel(picture.label(picture.figure.by))
+            panel.label_outer()
+        figure.colorbar(image, ax=list(panel_row), label=MEASURES[quantity].heading)
+    return figure
+
+
+def _points(
+    panel: Axes,
+    picture: Picture,
+    group: Sequence[Result],
+    quantity: str,
+    colour: str,
+    marker: str,
+) -> None:
+    """A value's points with their spread, joined, and the deck's in grey where comparable."""
+    name = as_text(setting_of(group[0], picture.figure.by))
+    rows = [row for row in picture.by(group, "row").values() if len(finals_of(row, quantity))]
+    along = [_along(row[0], picture.figure.across) for row in rows]
+    finals = [finals_of(row, quantity) for row in rows]
+    means = [of_row.mean() for of_row in finals]
+    sds = [of_row.std(ddof=1) if len(of_row) > 1 else 0 for of_row in finals]
+    style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "capsize": 3}
+    panel.errorbar(along, means, sds, color=colour, label=name, **style)
+    decks = [picture.deck(row, quantity) for row in rows]
+    if any(deck is not None for deck in decks):
+        heights = [np.nan if deck is None else deck for deck in decks]
+        style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "linestyle": ":"}
+        panel.plot(along, heights, color=DECK_COLOUR, label=f"{name}, deck", **style)
+
+
+def _number_axes(panel: Axes, scale: str) -> None:
+    """Linear axes from zero or logarithmic ones, with numbers written out."""
+    panel.set_xscale(scale)
+    panel.set_yscale(scale)
+    if scale == "linear":
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    else:
+        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter(lambda number, _: f"{number:,.10g}")
+        axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _reach(finals: np.ndarray) -> float:
+    """How far the interval of a row's mean reaches on each side; 0 of one run, which has none."""
+    return measures.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
+
+
+def _cells(
+    picture: Picture, results: Sequence[Result], quantity: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (by, across); nan where there is none."""
+    rows = list(picture.by(picture.results, picture.figure.by))
+    columns = list(picture.by(picture.results, picture.figure.across))
+    mean, sd = np.full((2, len(rows), len(columns)), np.nan)
+    for value, of_row in picture.by(results, picture.figure.by).items():
+        for other, group in picture.by(of_row, picture.figure.across).items():
+            finals = finals_of(group, quantity)
+            at = rows.index(value), columns.index(other)
+            mean[at] = finals.mean() if len(finals) else np.nan
+            sd[at] = finals.std(ddof=1) if len(finals) > 1 else np.nan
+    return mean, sd
+
+
+def _along(result: Result, across: str) -> float:
+    if across not in MEASURES:
+        return setting_of(result, across)
+    value = measures.final(result, across)
+    return np.nan if value is None else value

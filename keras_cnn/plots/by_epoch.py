@@ -1,0 +1,155 @@
+"""Quantities epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_cnn import measures
+from keras_cnn.measures import MEASURES
+from keras_cnn.plots.picture import (
+    COLOURS,
+    Picture,
+    as_text,
+    is_number,
+    keep_to_percent,
+    name_outer,
+    new_panels,
+)
+from keras_cnn.store import Result
+
+SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
+DASHES = ("-", "--", ":", "-.")
+
+
+def curves(picture: Picture) -> Figure:
+    """Train and test, epoch by epoch: mean line, one sample standard deviation as a band."""
+    return _by_family(picture, _mean_and_band)
+
+
+def runs(picture: Picture) -> Figure:
+    """Train and test, epoch by epoch: every run faint, the mean dashed."""
+    return _by_family(picture, _every_run)
+
+
+def lines(picture: Picture) -> Figure:
+    """Mean by epoch, a line for each value of `by`; a panel a quantity.
+
+    Above, the means alone, as slides show them; below, on the same axes, with bands of one sample
+    standard deviation, where there are repeats.
+    """
+    setting, quantities = picture.figure.by, picture.figure.shown
+    styles = line_styles(list(picture.by(picture.results, setting)))
+    has_bands = picture.figure.band and any(
+        len(group) > 1
+        for of_variant in picture.variants.values()
+        for group in picture.by(of_variant, setting).values()
+    )
+    shown = [(quantity, band) for band in (False, True)[: 1 + has_bands] for quantity in quantities]
+    figure, panels = new_panels(picture, len(shown))
+    for banded, plain in zip(panels[len(quantities) :, 0], panels[:, 0], strict=False):
+        banded.sharey(plain)
+    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
+        groups = picture.by(of_variant, setting)
+        for panel, (quantity, band) in zip(column, shown, strict=True):
+            for value, group in groups.items():
+                _line(panel, group, quantity, styles[value], band, 0.13)
+            spread = "mean ± standard deviation" if band else "mean"
+            panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
+        _epochs_below(column)
+    for panel_row, (quantity, _) in zip(panels, shown, strict=True):
+        keep_to_percent(panel_row, quantity)
+    handles = [
+        matplotlib.lines.Line2D([], [], **style, label=as_text(value))
+        for value, style in styles.items()
+    ]
+    title = picture.label(setting)
+    figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False)
+    name_outer(panels)
+    return figure
+
+
+def _by_family(
+    picture: Picture, draw: Callable[[Axes, Sequence[Result], str, str], None]
+) -> Figure:
+    """A panel each for accuracies and losses, train and test in their colours."""
+    families: dict[str, list[str]] = {}
+    for quantity in picture.figure.shown:
+        families.setdefault(quantity.split("_", 1)[1], []).append(quantity)
+    figure, panels = new_panels(picture, len(families))
+    for column, group in zip(panels.T, picture.variants.values(), strict=True):
+        for panel, quantities in zip(column, families.values(), strict=True):
+            for quantity in quantities:
+                draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
+            panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
+        _epochs_below(column)
+    for panel_row, quantities in zip(panels, families.values(), strict=True):
+        keep_to_percent(panel_row, quantities[0])
+    for panel in panels[:, 0]:
+        panel.legend(frameon=False, fontsize=8)
+    name_outer(panels)
+    return figure
+
+
+def _mean_and_band(panel: Axes, group: Sequence[Result], quantity: str, colour: str) -> None:
+    _line(panel, group, quantity, {"color": colour}, band=True, strength=0.25)
+
+
+def _every_run(panel: Axes, group: Sequence[Result], quantity: str, colour: str) -> None:
+    epochs, values = _history(group, quantity)
+    marker = "o" if len(epochs) == 1 else None
+    panel.plot(epochs, values.T, color=colour, alpha=0.3, linewidth=0.8, marker=marker)
+    label = f"{quantity.split('_', 1)[0]}, mean"
+    mean = {"linestyle": "--", "linewidth": 2, "label": label, "marker": marker}
+    panel.plot(epochs, values.mean(axis=0), color=colour, **mean)
+
+
+def _line(
+    panel: Axes,
+    group: Sequence[Result],
+    quantity: str,
+    style: dict[str, str],
+    band: bool,
+    strength: float,
+) -> None:
+    """Mean over repeats, and one sample standard deviation on each side of it."""
+    epochs, values = _history(group, quantity)
+    mean = values.mean(axis=0)  # (repeats, epochs) -> (epochs,)
+    marker = "o" if len(epochs) == 1 else None
+    label = quantity.split("_", 1)[0]
+    panel.plot(epochs, mean, **style, label=label, marker=marker, linewidth=1.5)
+    if band and len(group) > 1:
+        sd = values.std(axis=0, ddof=1)
+        ends = mean - sd, mean + sd
+        panel.fill_between(epochs, *ends, color=style["color"], alpha=strength, linewidth=0)
+
+
+def _history(group: Sequence[Result], quantity: str) -> tuple[list[float], np.ndarray]:
+    """Epochs, and a quantity (repeats, epochs)."""
+    epochs = [record["epoch"] for record in group[0].history]
+    return epochs, np.array([measures.by_epoch(result, quantity) for result in group])
+
+
+def _epochs_below(column: Sequence[Axes]) -> None:
+    column[-1].set_xlabel("epoch")
+    for panel in column:
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def line_styles(values: Sequence[object]) -> dict[object, dict[str, str]]:
+    """Lines that can be told apart: ordered colours for numbers, colours and dashes for names."""
+    if all(is_number(value) for value in values) and len(values) > 2:
+        shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(values)))
+        ranks = {value: rank for rank, value in enumerate(sorted(values))}
+        return {
+            value: {"color": matplotlib.colors.to_hex(shades[ranks[value]]), "linestyle": "-"}
+            for value in values
+        }
+    return {
+        value: {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+        for index, value in enumerate(values)
+    }
