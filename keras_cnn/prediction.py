@@ -106,7 +106,9 @@ def _image_files(given: Sequence[Path]) -> list[Path]:
             inside = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in folders.IMAGE_SUFFIXES and file.is_file()
+                if file.suffix.lower() in folders.IMAGE_SUFFIXES
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and file.is_file()
             )
             if not inside:
                 raise UserError(f"{path}: no images in this folder")

@@ -177,6 +177,21 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF 2.3, tag 274:
 }
 
 
+def tiff_tags(tags: dict[int, int | str]) -> bytes:
+    """An EXIF block with one directory: whole numbers in 32 bits, texts beside them."""
+    entries, texts = b"", b""
+    beside = 8 + 2 + 12 * len(tags) + 4
+    for tag, value in sorted(tags.items()):
+        if isinstance(value, str):
+            text = value.encode() + b"\0"
+            entries += struct.pack("<HHII", tag, 2, len(text), beside + len(texts))
+            texts += text
+        else:
+            entries += struct.pack("<HHII", tag, 4, 1, value)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    return b"Exif\0\0" + struct.pack("<2sHI", b"II", 42, 8) + directory + texts
+
+
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
 def test_exif_orientation(orientation, kind, options):
@@ -192,6 +207,20 @@ def test_exif_orientation_of_a_jpeg():
     exif[274] = 6
     error = decoded(encoded(image, "JPEG", quality=95, exif=exif)).astype(int) - np.rot90(image, -1)
     assert np.abs(error).max() < 16
+
+
+@pytest.mark.parametrize("odd", [{282: "much"}, {296: 70_000}])
+def test_odd_tags_beside_the_orientation_do_no_harm(odd):
+    """They cannot be written again: a text as resolution, a unit beyond 16 bits."""
+    turned, plain = (tiff_tags({274: 6} | tags) for tags in (odd, {}))
+    raw = encoded(PIXELS, "PNG", exif=turned)
+    assert turned != plain
+    np.testing.assert_array_equal(decoded(raw), UPRIGHT[6](PIXELS))
+
+
+def test_damaged_exif_leaves_the_image_as_it_is():
+    raw = encoded(PIXELS, "PNG", exif=b"Exif\0\0not a directory of tags")
+    np.testing.assert_array_equal(decoded(raw), PIXELS)
 
 
 def test_first_frame_of_an_animation():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,11 +199,20 @@ def test_images_without_class_folders(tmp_path):
     refusal(tmp_path / "a")
 
 
-@pytest.mark.parametrize("counts", [{"a": 1, "b": 20}, {"a": 2, "b": 2, "c": 2}])
+@pytest.mark.parametrize(
+    "counts", [{"a": 1, "b": 20}, {"a": 2, "b": 2, "c": 2}, {"a": 2, "b": 47, "c": 47}]
+)
 def test_too_few_images_for_a_flat_split(tmp_path, counts):
     fill(tmp_path, 0, **counts)
     with pytest.raises(UserError, match=f"smallest class has {counts['a']}"):
         data.load(str(tmp_path), SIZE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_class_folder_that_is_not_named_in_utf8(tmp_path):
+    fill(tmp_path, a=6, b=6)
+    os.rename(tmp_path / "b", os.fsencode(tmp_path) + b"/caf\xe9")
+    assert "'caf\\udce9' is not named in UTF-8: rename it" in refusal(tmp_path)
 
 
 def test_a_file_and_a_missing_folder(tmp_path):

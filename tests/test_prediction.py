@@ -77,6 +77,13 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
     ]
 
 
+def test_hidden_files_of_a_folder_are_passed_over(capsys, model_path, tmp_path):
+    for name in ("a.png", "._a.png", ".thumbnails/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (200, 50, 50)).save(tmp_path / name)
+    assert list(predicted(capsys, model_path, [tmp_path])) == [str(tmp_path / "a.png")]
+
+
 def test_damaged_files_alone_are_one_line_before_the_framework_starts(
     model_path, folder, monkeypatch
 ):

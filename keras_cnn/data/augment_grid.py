@@ -68,6 +68,7 @@ def draw(dataset: Dataset, shown: list[str], path: Path) -> None:
         f"{sources.title(dataset.name)} at {dataset.image_size}x{dataset.image_size}: "
         f"{', '.join(shown)}",
         fontsize=10,
+        parse_math=False,
     )
     axes = figure.subplots(len(lines), columns, squeeze=False)
     for row, (title, split, shares) in zip(axes, lines, strict=True):
@@ -79,7 +80,7 @@ def draw(dataset: Dataset, shown: list[str], path: Path) -> None:
                 side.set_visible(False)
             if shares is not None:
                 caption = _caption(shares[column], dataset.class_names)
-                axis.set_xlabel(caption, fontsize=6, labelpad=2)
+                axis.set_xlabel(caption, fontsize=6, labelpad=2, parse_math=False)
         row[0].set_ylabel(title, fontsize=9)
     try:
         figure.savefig(path, dpi=120, bbox_inches="tight")

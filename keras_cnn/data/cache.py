@@ -150,7 +150,7 @@ def _write(
                 ]
                 advance(row + len(unreadable))
             labels = all_labels[np.concatenate(kept)]
-            _refuse_lost_classes(labels, class_names, title, unreadable)
+            _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
             digest.update(labels.astype("<i8"))
             file["labels"] = labels
             file["sizes"] = np.concatenate(sizes)
@@ -166,16 +166,17 @@ def _write(
 
 def _refuse_lost_classes(
     labels: np.ndarray,
+    all_labels: np.ndarray,
     class_names: Sequence[str],
     title: str,
     unreadable: Sequence[tuple[str, str]],
 ) -> None:
-    for label, count in enumerate(np.bincount(labels, minlength=len(class_names))):
-        if count == 0 and unreadable:
-            raise UserError(
-                f"{title}: no image of class {class_names[label]!r} can be decoded; "
-                f"{_named(unreadable)}"
-            )
+    lost = np.setdiff1d(all_labels, labels)
+    if len(lost):
+        raise UserError(
+            f"{title}: no image of class {class_names[lost[0]]!r} can be decoded; "
+            f"{_named(unreadable)}"
+        )
 
 
 def _named(unreadable: Sequence[tuple[str, str]], most: int = 3) -> str:

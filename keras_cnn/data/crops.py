@@ -14,8 +14,9 @@ def random_resized_crops(
 ) -> np.ndarray:
     """Cuts a random box from each image, flips half of them, scales each to a square.
 
-    The box has a uniformly drawn share of the image's area, a ratio of its sides drawn uniformly
-    on a logarithmic scale from 3/4 to 4/3, and lies anywhere. Pixels are means of bilinear samples.
+    The box has a uniformly drawn share of the image's area and a ratio of its sides drawn uniformly
+    on a logarithmic scale from 3/4 to 4/3; a side longer than the image's is cut to it. It lies
+    anywhere. Pixels are means of bilinear samples.
 
     Args:
         images: (n, s, s, 3) uint8.

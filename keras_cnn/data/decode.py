@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError
@@ -30,6 +30,15 @@ BATCH = 64
 PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of Image.info
+_TURNS = {  # by EXIF's orientation; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,19 @@ def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, 
             image.draft(None, (2 * image_size, 2 * image_size))  # large JPEGs: decode what is used
             image.load()
             if not _ORIENTED.isdisjoint(image.info):
-                image = ImageOps.exif_transpose(image)
+                image = _upright(image)
         return np.asarray(_centre_square(_rgb(image), image_size)), size
     return np.asarray(_centre_square(image, image_size)), (image.height, image.width)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; `ImageOps.exif_transpose` writes all tags anew, and odd ones end it."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged tags raise whatever they run into, and the pixels are sound
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -51,12 +51,12 @@ def source(folder: Path) -> Source:
         raise UserError(f"{folder} has {found.popitem()[1].name} but no train: {LAYOUT}")
     if len(found) == 1:
         raise UserError(
-            f"{folder} has train but neither test nor valid: add one, or give "
-            f"{found['train']}, which is then split into train and test"
+            f"{folder} has train but neither test nor valid with class folders in it: add one, or "
+            f"give {found['train']}, which is then split into train and test"
         )
     note = ""
     if "test" not in found:
-        note = f"there is no test folder: {found['valid'].name} serves as test"
+        note = f"there is no test folder with classes in it: {found['valid'].name} serves as test"
         found["test"] = found.pop("valid")
     class_names = _same_classes(found)
     names = {at.name for at in found.values()}
@@ -158,12 +158,15 @@ def _drawn(files: _Files, split: str) -> tuple[list[str], np.ndarray]:
             stratify=labels,
             random_state=FLAT_SEED,
         )
+        all_tested = len(np.unique(labels[test])) == len(np.unique(labels))
     except ValueError:  # a class of one image, or fewer test images than classes
+        all_tested = False
+    if not all_tested:
         fewest = np.bincount(labels).min()
         raise UserError(
             f"too few images to set {round(100 * TEST_FRACTION)} % aside for testing: the smallest "
             f"class has {fewest}; give each class at least 5, or make train and test folders"
-        ) from None
+        )
     chosen = np.sort(train if split == "train" else test)
     return [files.paths[index] for index in chosen], labels[chosen]
 
@@ -197,7 +200,19 @@ def _some(names: list[str], most: int = 5) -> str:
 def _subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    for name in names:
+        if not _is_text(name):  # no table and no model could hold it
+            raise UserError(f"{folder}: the folder {name!r} is not named in UTF-8: rename it")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -191,6 +191,7 @@ def picture_grid(dataset: Dataset, path: Path) -> None:
         f"{sources.title(dataset.name)}, {split_name}: samples of {some}"
         f"{len(dataset.class_names)} classes at {dataset.image_size}x{dataset.image_size}",
         fontsize=10,
+        parse_math=False,
     )
     for number, (panel, names) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
@@ -200,7 +201,7 @@ def picture_grid(dataset: Dataset, path: Path) -> None:
             extent=(0, columns, len(names), 0),  # one unit a sample
             interpolation="auto",
         )
-        panel.set_yticks(np.arange(len(names)) + 0.5, names)
+        panel.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
         panel.set_xticks([])
         panel.tick_params(length=0)
         for side in panel.spines.values():

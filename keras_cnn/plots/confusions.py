@@ -46,10 +46,11 @@ def confusion_matrix(title: str, counts: np.ndarray, class_names: Sequence[str])
                     panel.text(
                         predicted, true, text, ha="center", va="center", color=colour, fontsize=8
                     )
-    panel.set_xticks(range(classes), class_names, rotation=45, ha="right")
-    panel.set_yticks(range(classes), class_names)
+    panel.set_xticks(range(classes), class_names, rotation=45, ha="right", parse_math=False)
+    panel.set_yticks(range(classes), class_names, parse_math=False)
     panel.set_xlabel("predicted class")
     panel.set_ylabel("true class")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
-    panel.set_title(f"{title}\naccuracy {accuracy:.1%} of {counts.sum()} images", fontsize=10)
+    heading = f"{title}\naccuracy {accuracy:.1%} of {counts.sum()} images"
+    panel.set_title(heading, fontsize=10, parse_math=False)
     return figure
