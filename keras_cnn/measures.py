@@ -58,6 +58,7 @@ MEASURES: dict[str, Measure] = {
     "epochs": Measure("epochs", decimals=0),
     "parameters": Measure("parameters", decimals=0, varies=False),
     "processor_use": Measure("processor use", "cores", decimals=2),
+    "worker_seconds": Measure("processor seconds of loading processes"),
     "peak_memory_megabytes": Measure("peak memory", "megabytes", decimals=0),
 }
 

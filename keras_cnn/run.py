@@ -66,7 +66,8 @@ def run_one(
         environment.seed_everything(run.training_seed)
         began, busy = time.perf_counter(), _processor_seconds()
         outcome = methods.find(run.training.method)(run, train, test, class_names, report)
-        processor_use = (_processor_seconds() - busy) / (time.perf_counter() - began)
+        spent = _processor_seconds() - busy + outcome.measures.get("worker_seconds", 0.0)
+        processor_use = spent / (time.perf_counter() - began)
         metrics = {**_metrics(outcome, train, test), "processor_use": processor_use}
         with store.new_folder(folder) as partial:
             store.write_json(partial / "run.json", run.model_dump())
@@ -93,6 +94,7 @@ def run_one(
             )
             store.write_json(partial / "metrics.json", metrics)
             saved.save(outcome.model, partial / "model.keras", _card(run, class_names, metrics))
+        store.checkpoint_file(run).unlink(missing_ok=True)  # the result is on disk
 
 
 def check(runs: Sequence[Run]) -> None:
@@ -203,7 +205,7 @@ def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | N
 
 
 def _processor_seconds() -> float:
-    """Of this process and those it started and has seen end, on all cores."""
+    """Of this process and those it started and has seen end; not of a loader's workers."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

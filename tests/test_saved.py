@@ -70,6 +70,8 @@ def a_model(name):
         model = keras.Model(inputs, heads.logits(x, 3, "cosine", 0.5, after, seed=5))
     rng = np.random.default_rng(5)
     for variable in model.weights:  # so that each weight and statistic matters
+        if variable.path.split("/")[0].endswith("_scale"):  # a block adds nothing as it starts
+            variable.assign(rng.uniform(0.2, 0.4, variable.shape).astype("float32"))
         if variable.name in ("gamma", "beta", "moving_mean", "moving_variance", "bias"):
             value = keras.ops.convert_to_numpy(variable)
             variable.assign(value + rng.uniform(0, 0.2, value.shape).astype("float32"))

@@ -28,7 +28,7 @@ _STREAM = 3  # of crops and colours, apart from the order of images
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
-    """Trains a classifier from random weights; a run that was killed goes on after its last epoch.
+    """Trains a classifier; a run that was killed goes on after its last epoch.
 
     Args:
         run: What to do; `run.training` is a `Pretrain`.
@@ -53,10 +53,13 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         partial(_changed, run, large, classes),
     )
     graph = networks.classifier(run, classes)
+    tested = Feed(
+        test.images, augment.one_hot(test.labels, classes), networks.EVALUATION_BATCH_SIZE
+    )
     model = TrainedModel(graph.input, graph.output)
     model.mixed_precision = _multiplies_in_bfloat16(settings.mixed_precision)
     checkpoint = Checkpoint(store.checkpoint_file(run))
-    epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed)
+    epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed, tested)
     _compile(model, settings, epochs, len(feed))
     records = checkpoint.restore(model)
     ahead = {"epochs": epochs, "images": len(train.labels)}  # for whoever watches
@@ -70,9 +73,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         epochs=epochs,
         initial_epoch=len(records),
         shuffle=False,  # of whole batches
-        validation_data=Feed(
-            test.images, augment.one_hot(test.labels, classes), networks.EVALUATION_BATCH_SIZE
-        ),
+        validation_data=tested,
         callbacks=[
             Reshuffle(feed),
             keras.callbacks.SwapEMAWeights(),  # while the test images are evaluated
@@ -84,9 +85,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     if len(records) == epochs:  # `fit` had nothing left to do, and did not end with the average
         model.optimizer.finalize_variable_values(model.trainable_variables)
     classifier = saved.classifier(graph)
-    outcome = Outcome(history.records, networks.outputs(classifier, test.images), classifier)
-    checkpoint.forget()
-    return outcome
+    return Outcome(history.records, networks.outputs(classifier, test.images), classifier)
 
 
 def _large_images(run: Run, class_names: list[str]) -> Split:
@@ -152,8 +151,11 @@ def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoc
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
 
 
-def _planned_epochs(run: Run, model: TrainedModel, feed: Feed) -> int:
-    """How many epochs there are, or are time for; the model is left as it was."""
+def _planned_epochs(run: Run, model: TrainedModel, feed: Feed, tested: Feed) -> int:
+    """How many epochs there are, or are time for; the model is left as it was.
+
+    An epoch is the drawing of its images, its steps, of which some are tried, and a test pass.
+    """
     settings: Pretrain = run.training
     if settings.minutes is None:
         return settings.epochs
@@ -164,6 +166,10 @@ def _planned_epochs(run: Run, model: TrainedModel, feed: Feed) -> int:
     steps = min(TRIAL_STEPS, len(feed))
     model.fit(feed, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)
     seconds = (time.perf_counter() - began) / steps * len(feed)
+    began = time.perf_counter()
+    feed.begin_epoch(1)
+    model.evaluate(tested, verbose=0)
+    seconds += time.perf_counter() - began
     for variable, value in zip(model.variables, before, strict=True):
         variable.assign(value)
     return max(1, int(settings.minutes * 60 / seconds))

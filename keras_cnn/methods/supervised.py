@@ -72,22 +72,24 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         test_batch_size=test_batch_size,
         seed=run.training_seed,
         redraw=redraw,
-    ) as (train_batches, test_batches, of_the_feed):
+    ) as fed:
         model.fit(
-            train_batches,
+            fed.train,
             epochs=settings.epochs,
             shuffle=False,  # of whole batches
-            validation_data=test_batches,
+            validation_data=fed.test,
             callbacks=[
-                *of_the_feed,
+                *fed.callbacks,
                 callbacks.schedule(settings),
                 *([callbacks.EvalModeSticks()] if settings.eval_mode_sticks else []),
                 history,
             ],
             verbose=0,
         )
+        measures = fed.measures()
     classifier = saved.classifier(graph)
-    return Outcome(history.records, networks.outputs(classifier, test.images), classifier)
+    probabilities = networks.outputs(classifier, test.images)
+    return Outcome(history.records, probabilities, classifier, measures)
 
 
 def _augmented(

@@ -79,8 +79,8 @@ class History(keras.callbacks.Callback):
         self._report = report
         self._began = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the epoch's clock."""
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Starts the clock: what other callbacks draw before an epoch's steps is part of it."""
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -94,5 +94,6 @@ class History(keras.callbacks.Callback):
             "test_accuracy": float(logs["val_accuracy"]),
             "seconds": time.perf_counter() - self._began,
         }
+        self._began = time.perf_counter()
         self.records.append(record)
         self._report(record)

@@ -69,10 +69,6 @@ class Checkpoint(keras.callbacks.Callback):
             for number, variable in enumerate(_state(self.model)):
                 file[f"{number}"] = keras.ops.convert_to_numpy(variable)
 
-    def forget(self) -> None:
-        """Removes the file: the run is done."""
-        self._path.unlink(missing_ok=True)
-
 
 def _read(path: Path) -> dict[str, object] | None:
     try:

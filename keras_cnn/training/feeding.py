@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -13,6 +14,22 @@ from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.settings import Feeding
 from keras_cnn.training.feed import Feed, Redraw, Reshuffle
+
+
+class Batches(NamedTuple):
+    """What a run is fed.
+
+    Attributes:
+        train: What `fit` trains on.
+        test: What it is tested on.
+        callbacks: That go with them.
+        measures: Gives what the run measures of them when it is done.
+    """
+
+    train: object
+    test: object
+    callbacks: list[keras.callbacks.Callback]
+    measures: Callable[[], dict[str, float]]
 
 
 @contextmanager
@@ -24,7 +41,7 @@ def batches(
     test_batch_size: int,
     seed: int,
     redraw: Redraw | None = None,
-) -> Iterator[tuple[object, object, list[keras.callbacks.Callback]]]:
+) -> Iterator[Batches]:
     """What `fit` trains on and is tested on while the context lasts.
 
     Args:
@@ -40,15 +57,12 @@ def batches(
         UserError: Dropping the last batch would leave none, or files would have to be redrawn.
 
     Yields:
-        Training batches, test batches, and the callbacks that go with them.
+        What `fit` takes.
     """
     if feeding.feed == "memory":
         train_batches = Feed(train.images, train.labels, batch_size, seed, redraw)
-        yield (
-            train_batches,
-            Feed(test.images, test.labels, test_batch_size),
-            [Reshuffle(train_batches)],
-        )
+        test_batches = Feed(test.images, test.labels, test_batch_size)
+        yield Batches(train_batches, test_batches, [Reshuffle(train_batches)], dict)
         return
     if redraw is not None:
         raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
@@ -79,4 +93,10 @@ def batches(
             )
             for name, split in (("train", train), ("test", test))
         }
-        yield loaders["train"], loaders["test"], []
+        files = [batches.dataset for batches in loaders.values()]
+        yield Batches(
+            loaders["train"],
+            loaders["test"],
+            [],
+            lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
+        )

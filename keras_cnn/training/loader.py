@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from keras_cnn.data.decode import decode_image
 
@@ -30,6 +31,13 @@ class ImageFiles(Dataset):
         self._paths = paths
         self._labels = labels
         self._image_size = image_size
+        self._worker_seconds = multiprocessing.get_context(_start_method()).Value("d", 0.0)
+        self._counted_seconds = 0.0
+
+    @property
+    def worker_seconds(self) -> float:
+        """Processor time that workers have spent on images so far; this process's is not in it."""
+        return self._worker_seconds.value
 
     def __len__(self) -> int:
         """Files."""
@@ -38,7 +46,17 @@ class ImageFiles(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """An image, uint8 (h, w, 3), and its label."""
         raw = Path(self._paths[index]).read_bytes()
-        return decode_image(raw, self._image_size)[0].copy(), int(self._labels[index])
+        image = decode_image(raw, self._image_size)[0].copy()
+        if get_worker_info() is not None:
+            self._count()
+        return image, int(self._labels[index])
+
+    def _count(self) -> None:
+        """Adds what this worker has spent since it did last; nobody sees it end and could ask."""
+        spent = time.process_time()
+        with self._worker_seconds:
+            self._worker_seconds.value += spent - self._counted_seconds
+        self._counted_seconds = spent
 
 
 def batches(

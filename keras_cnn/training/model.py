@@ -18,7 +18,7 @@ class TrainedModel(keras.Model):
     asks `get_metrics_result`. Everything else (variables, callbacks, history, evaluation,
     mathematics) is that of `keras.Model`; on other backends all of it is.
 
-    Sample weights, and losses other than one on one output, take the way of `keras.Model`.
+    It has one input and one output. Sample weights take the way of `keras.Model`.
 
     Attributes:
         inference_mode: Whether dropout stays off and BatchNorm stays on its statistics also in
@@ -65,7 +65,7 @@ class TrainedModel(keras.Model):
             batch = data[0]
             if len(batch) != 2 or not weights:
                 return whole_step(data)
-            images, labels = batch
+            images, labels = map(keras.ops.convert_to_tensor, batch)  # a loader's are on the CPU
             # Not by `__call__`, whose checks and conversions take longer than some layers.
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed_precision):
                 logits = self.call(images, training=True).float()
@@ -97,7 +97,7 @@ class TrainedModel(keras.Model):
             batch = data[0]
             if len(batch) != 2:
                 return whole_step(data)
-            images, labels = batch
+            images, labels = map(keras.ops.convert_to_tensor, batch)
             with torch.inference_mode():
                 logits = self.call(images, training=False)
                 loss = self.compute_loss(images, labels, logits, training=False)
