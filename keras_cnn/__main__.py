@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (something failed), 2 (the user's input), 130 (interrupted).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path may be no text
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, where an error still has a handler
@@ -112,6 +113,8 @@ def _checked(name: str, function: Callable[..., None], arguments: Sequence[str])
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"{flag} needs a value: {flag}=…")
             value = waiting.pop(0)
+        if not value and isinstance(parameters[key].default, str) and parameters[key].default:
+            raise UserError(f"{flag} needs a value: {flag}=…")
         if key == "set" and "=" not in value:
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"--set needs a setting and a value: --set {value} VALUE")

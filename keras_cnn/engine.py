@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -92,18 +93,17 @@ class LocalProcesses:
             "fresh": job.fresh,
             "wait": job.wait,
         }
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died at once; the watcher says so
             process.stdin.write(json.dumps(line).encode() + b"\n")
             process.stdin.flush()  # and left open: its end tells the process that we are gone
-        except BrokenPipeError:
-            pass  # it died at once; the watcher says so
         threading.Thread(target=self._watch, args=(job, process, log), daemon=True).start()
 
     def next_event(self) -> Event:
         """Waits for the next event of any job."""
         event = self._events.get()
         if event.kind in ("done", "busy", "failed"):
-            self._running.pop(event.job.folder).stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it may never have read its job
+                self._running.pop(event.job.folder).stdin.close()
         return event
 
     def cancel(self) -> None:

@@ -91,7 +91,7 @@ class Row(Group):
     Attributes:
         row: Its name.
         settings: Those in which it differs; they must be its method's.
-        deck: What the slide prints.
+        deck: What the slide or its notebook gives.
         variants: Those it is run in; empty takes all.
     """
 

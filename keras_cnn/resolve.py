@@ -200,7 +200,7 @@ def _stand_in(
 ) -> dict[str, Setting]:
     """What stands in for a row's network in a profile, if anything does."""
     networks = recipe.profiles[profile].networks
-    if model is None or model.value not in networks:
+    if model is None or str(model.value) not in networks:
         return {}
     at = ("profiles", profile, "networks", model.value)
     return {
@@ -222,7 +222,7 @@ def typed(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding,
         UserError: A name or a value is not one of the right ones; with file and line.
     """
     method = merged.get("method", Setting("supervised", ""))
-    if method.value not in METHODS:
+    if str(method.value) not in METHODS:
         raise UserError(
             f"{method.place}: no method {method.value!r}: {nearest(str(method.value), METHODS)}"
         )

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -271,6 +271,28 @@ def read(folder: Path) -> Result:
         raise UserError(
             f"{folder}: damaged ({error}); delete the folder and run the recipe again"
         ) from None
+
+
+def relabelled(folder: Path, run: Run) -> Result:
+    """Reads a finished run, which from now on says what it was last asked for as.
+
+    Its profile, the path of its data, and whether it may stand beside the deck's figures are no
+    part of its identity: another command may have made it under other names.
+
+    Args:
+        folder: `run_folder(run, out)`.
+        run: What the command at hand asks for.
+
+    Raises:
+        UserError: The folder is damaged.
+    """
+    result = read(folder)
+    asked = json.loads(run.model_dump_json())
+    if result.run == asked:
+        return result
+    with replacing(folder / "run.json") as partial:
+        write_json(partial, asked)
+    return replace(result, run=asked)
 
 
 def _read_object(path: Path, keys: Iterable[str]) -> dict:

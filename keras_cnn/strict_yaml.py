@@ -72,8 +72,10 @@ def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
             return loader.construct_object(node)
         mapping: dict[object, object] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{path}:{line}: a list or a mapping cannot be a name")
+            key = loader.construct_object(key_node)
             if key in mapping:
                 first = lines[(*at, key)]
                 raise UserError(f"{path}:{line}: {key!r} is here a second time, first in {first}")

@@ -32,6 +32,7 @@ from keras_cnn.estimate import Estimate
 from keras_cnn.pretrained import registry
 from keras_cnn.recipe import Recipe
 from keras_cnn.resolve import Run
+from keras_cnn.store import Result
 from keras_cnn.table import Table
 
 DEFAULT_OUT = Path("artifacts")
@@ -44,7 +45,7 @@ class Conducted:
 
     Attributes:
         done: How many are on disk now.
-        failed: How many failed.
+        failed: How many failed, or have damaged results.
         seconds: What the command took.
         table: The table; None where there is nothing to show.
         estimated: Of a dry run, which did nothing else.
@@ -107,6 +108,7 @@ def conduct(
     said = "" if profile else _choice(plan, chosen, missing_downloads, overrides, specs)
     gpu = environment.has_gpu()
     parallel = parallel or (1 if gpu or plan.alone else environment.cores())
+    parallel = min(parallel, len(specs))  # so that few runs have all threads
     if dry_run:
         estimated = estimate.estimate(specs, out, parallel)
         _say(said)
@@ -127,17 +129,23 @@ def conduct(
         threads = None if gpu else max(1, environment.cores() // parallel)
         with progress.shown(missing) as show:
             failed = engine.execute(missing, parallel, threads, show)
-    folders = [job.folder for job in jobs if job.folder.exists()]
-    command = _command(name, chosen, rows, variant, repeats, overrides, backend, out)
-    if folders:
-        _publish(plan, folders, command, out / plan.name)
     failed_folders = {event.job.folder for event in failed}
-    for folder in set(folders) - failed_folders:
-        _failure_log(folder).unlink(missing_ok=True)  # of an earlier attempt
-    if failed:
-        _list_failures(failed)
-    written = out / plan.name / "table.md" if folders else None
-    return Conducted(len(jobs) - len(failed), len(failed), time.monotonic() - began, written)
+    results, damaged = _read([job for job in jobs if job.folder.exists()])
+    command = _command(name, chosen, rows, variant, repeats, overrides, backend, out)
+    try:
+        if results:
+            _publish(plan, results, command, out / plan.name)
+    finally:  # whatever a table or a picture runs into
+        for result in results:
+            if result.folder not in failed_folders:
+                _failure_log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
+        if failed:
+            _list_failures(failed)
+        for error in damaged:
+            _say(f"keras_cnn: left out of the table: {error}")
+    written = out / plan.name / "table.md" if results else None
+    without = len(failed) + len(damaged)
+    return Conducted(len(jobs) - without, without, time.monotonic() - began, written)
 
 
 def conduct_all(one: Callable[[str], Conducted]) -> bool:
@@ -185,11 +193,22 @@ def _end(end: Conducted | UserError) -> str:
     return f"{progress.runs(end.done)} done, {end.failed} failed, {took}: {where}"
 
 
-def _publish(plan: Recipe, folders: Sequence[Path], command: str, folder: Path) -> None:
+def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
+    """The results of jobs under the names of this command, and what is wrong with the others."""
+    results: list[Result] = []
+    damaged: list[UserError] = []
+    for job in jobs:
+        try:
+            results.append(store.relabelled(job.folder, job.run))
+        except UserError as error:
+            damaged.append(error)
+    return results, damaged
+
+
+def _publish(plan: Recipe, results: Sequence[Result], command: str, folder: Path) -> None:
     """Writes the table in its three forms, draws what changed, prints the table."""
     from keras_cnn import figures  # matplotlib takes a second to import
 
-    results = [store.read(path) for path in folders]
     made = table.build(plan, results, command)
     kept = _keep_former(made, folder, figures.drawn(folder))
     for ending, render in TABLE_FORMS.items():

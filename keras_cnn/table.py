@@ -30,7 +30,7 @@ class Figures:
             print. None but for accuracies.
         mean: None where an older result lacks the measure.
         sd: Sample standard deviation; None for one repeat.
-        deck: What the slide prints.
+        deck: What the slide or its notebook gives.
     """
 
     best: float | None
@@ -48,7 +48,7 @@ class Line:
         settings: What the table's columns show, by heading.
         variant: The variant's name.
         n: How many repeats.
-        comparable: Whether the slide's figures are of the same data, weights and settings.
+        comparable: Whether the deck's figures are of the same data, weights and settings.
         measures: By name, every measure of `MEASURES`.
         runs: The folders' names.
     """
@@ -71,7 +71,7 @@ class Table:
         caption: What was measured on what.
         command: What gives the table again.
         data: The images' source, in short.
-        beside_deck: Whether the slide's figures are of interest: not for a user's own images.
+        beside_deck: Whether the deck's figures are of interest: not for a user's own images.
         shown: The measures a reader sees; CSV and JSON hold all.
         lines: Rows and variants in the recipe's order.
     """
@@ -146,10 +146,10 @@ def _figures(name: str, row: Row, group: Sequence[Result]) -> Figures:
 
 def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> str:
     """What was measured on what, by which software and machine, and how to read the figures."""
-    first = results[0]
-    versions = {
-        name: version for r in results for name, version in r.environment["versions"].items()
-    }
+    versions: dict[str, set[str]] = {}
+    for result in results:
+        for name, version in result.environment["versions"].items():
+            versions.setdefault(name, set()).add(version)
     machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
     models = {
         f"{r.run['model']['model']} from {registry.weights_title(r.run['model']['weights'])}"
@@ -158,11 +158,13 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
     backends = {r.environment["backend"] for r in results}
     plural = "s" if len(backends) > 1 else ""
     sentences = [
-        f"Profile {first.run['profile']}: data {_data(first)}, "
-        f"{first.metrics['train_images']:,} training and {first.metrics['test_images']:,} test "
-        f"images, {first.run['data']['image_size']} pixels; {_listed(models)}; "
+        f"Profile {_listed({r.run['profile'] for r in results})}: "
+        f"data {_listed({_data(r) for r in results})}, "
+        f"{_range(r.metrics['train_images'] for r in results)} training and "
+        f"{_range(r.metrics['test_images'] for r in results)} test images, "
+        f"{_range(r.run['data']['image_size'] for r in results)} pixels; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
-        f"({', '.join(f'{name} {version}' for name, version in versions.items())}), "
+        f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}.",
         "Accuracies in percent, after the last epoch; ± is the sample standard deviation.",
     ]
@@ -180,6 +182,12 @@ def _data(result: Result) -> str:
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def _range(counts: Iterable[int]) -> str:
+    """`1,000`, or `10 to 1,000`."""
+    found = sorted(set(counts))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
 def markdown(table: Table) -> str:
@@ -216,7 +224,7 @@ def markdown(table: Table) -> str:
             of_rows = [of_row[name] for of_row in by_row.values()]
             slide[f"{_heading(name)}, deck"] = deck_texts(of_rows)
         parts += [
-            "The slide's own figures, from CINIC-10 and the weights and settings of the deck: "
+            "The deck's own figures, from CINIC-10 and the weights and settings of the deck: "
             "another measurement, not comparable with the table above.",
             _grid(slide),
         ]
@@ -272,7 +280,7 @@ def _heading(name: str) -> str:
 
 
 def deck_texts(column: Sequence[Figures]) -> list[str]:
-    """The slide's figures under one another, with the decimals of the one that has most."""
+    """The deck's figures under one another, with the decimals of the one that has most."""
     texts = [f"{figures.deck:g}" for figures in column if figures.deck is not None]
     places = max((len(text.partition(".")[2]) for text in texts), default=0)
     return [measures.written(figures.deck, None, places) for figures in column]

@@ -148,6 +148,11 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --jobs=0", "whole number"),
         ("recipe fewshot_convnext --fresh=perhaps", "switch"),
         ("recipe fewshot_convnext --out", "needs a value"),
+        ("recipe fewshot_convnext --set method=[supervised]", "did you mean 'supervised'"),
+        ("recipe fewshot_convnext --set model=[baseline]", "model is ['baseline']"),
+        ("data digits --image-size=", "--image-size needs a value"),
+        ("summary baseline --classes=", "--classes needs a value"),
+        ("bench training --rounds=", "--rounds needs a value"),
         ("recipe fewshot_convnext --out --fresh", "needs a value"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
         ("recipe fewshot_convnext more", "'more' is too much"),
@@ -500,6 +505,50 @@ def test_the_profile_that_nobody_asked_for_is_named_and_where_weights_go(
     assert "; resnet18 from my.pth (--profile" in capsys.readouterr().err
     assert main([*OWN, "--profile=mini", "--dry-run"]) == 0
     assert capsys.readouterr().err == "", "it was asked for"
+
+
+def test_a_damaged_result_is_left_out_and_told_and_the_others_are_in_the_table(
+    made_up, photos, tmp_path, capsys
+):
+    assert main(OWN) == 0
+    folder = tmp_path / "artifacts" / "fewshot_convnext"
+    (folder / "table.md").unlink()
+    capsys.readouterr()
+    damaged = next(folder.glob("4-as_run-*"))
+    (damaged / "metrics.json").write_text("{")
+    with pytest.raises(SystemExit, match="1"):
+        main(OWN)
+    said = capsys.readouterr()
+    assert "| corrected |" in said.out and "| as_run" not in said.out
+    assert f"left out of the table: {damaged.relative_to(tmp_path)}: damaged" in said.err
+
+
+def test_a_result_is_told_as_what_it_was_last_asked_for(made_up, photos, tmp_path, capsys):
+    """The same images elsewhere are the same run."""
+    assert main(OWN) == 0
+    shutil.copytree(photos, tmp_path / "album")
+    before = len(made_up)
+    capsys.readouterr()
+    assert main([one.replace("photos", "album") for one in OWN]) == 0
+    assert len(made_up) == before
+    out = capsys.readouterr().out
+    assert "data album" in out and "photos" not in out
+
+
+def test_few_runs_have_all_threads(made_up, photos, monkeypatch):
+    given = []
+    execute = engine.execute
+
+    def noted(jobs, parallel, threads, notify):
+        given.append((len(jobs), parallel, threads))
+        return execute(jobs, parallel, threads, notify)
+
+    monkeypatch.setattr(engine, "execute", noted)
+    monkeypatch.setattr(study.environment, "cores", lambda: 16)
+    monkeypatch.setattr(study.environment, "has_gpu", lambda: False)
+    assert main([*OWN, "--variant=corrected"]) == 0
+    assert main([one.replace("repeats=1", "repeats=20") for one in OWN]) == 0
+    assert given == [(1, 1, 16), (39, 16, 1)]
 
 
 def test_a_table_of_other_runs_is_kept_with_its_pictures_and_one_of_fewer_replaced(

@@ -156,6 +156,14 @@ def test_an_interrupt_ends_the_processes(fake, tmp_path):
     assert not list(tmp_path.glob("ok*")), "none was begun after it"
 
 
+def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_path):
+    """What could not be written to it is written again as its input is closed."""
+    monkeypatch.setattr(engine, "CHILD", ("/bin/false",))
+    for _ in range(20):
+        _, failed = executed(tmp_path, ["gone-1", "gone-2"])
+        assert [event.error for event in failed] == ["exit code 1: no message"] * 2
+
+
 # The real child process, with its work replaced: what `main` promises is looked at.
 REAL = """
 import os, pathlib, sys, time

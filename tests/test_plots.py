@@ -117,13 +117,27 @@ def test_curves_have_a_band_of_one_sample_standard_deviation(made):
     assert at_end.min() == pytest.approx(values[:, -1].mean() - values[:, -1].std(ddof=1))
 
 
+@pytest.mark.parametrize("kind", ["curves", "runs", "lines"])
+def test_repeats_of_different_length_are_drawn_as_far_as_they_go(made, kind):
+    """As of `pretrain` with a number of minutes: each plans its epochs by its own speed."""
+    plan, results = made()
+    group = of(results, "1", "as_run")
+    del group[0].history[2:]
+    by = {"by": "row"} if kind == "lines" else {}
+    panel = drawn(plan, group, kind=kind, quantities=["test_loss"], **by).axes[0]
+    mean = panel.lines[-1].get_ydata()
+    shown = series(group[1:], "test_loss")
+    assert len(mean) == 3 and mean[2] == pytest.approx(shown[:, 2].mean())
+    assert mean[0] == pytest.approx(np.mean([r.history[0]["test_loss"] for r in group]))
+
+
 def test_runs_shows_each_run_and_the_mean_of_the_quantities_asked_for(made):
     plan, results = made()
     group = of(results, "1", "as_run")
     (panel,) = drawn(plan, group, kind="runs", quantities=["test_loss"]).axes
     values = series(group, "test_loss")
     *each, mean = panel.lines
-    assert [line.get_ydata() for line in each] == [pytest.approx(run) for run in values]
+    assert np.array([line.get_ydata() for line in each]) == pytest.approx(values)
     assert mean.get_ydata() == pytest.approx(values.mean(axis=0))
     assert mean.get_linestyle() == "--"
     families = drawn(plan, group, kind="runs").axes
@@ -377,6 +391,14 @@ def test_a_recipe_without_figures_gets_each_rows_curves_and_confusion_matrices(m
         "row-4-corrected-confusion.png",
     }
     assert all(picture.is_file() for picture in pictures)
+
+
+def test_dollar_signs_in_names_are_drawn_as_they_are(tmp_path):
+    """Two of them would be mathematics, and this one ends in an error."""
+    names = ["$1_$5", "$10"]
+    picture = plots.confusion_matrix("$1_$5", np.eye(2, dtype=int), names)
+    picture.savefig(tmp_path / "x.png")
+    assert [label.get_text() for label in picture.axes[0].get_xticklabels()] == names
 
 
 @pytest.mark.parametrize(

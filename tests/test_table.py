@@ -87,6 +87,16 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     assert "digits" in text and "convnext_atto from bundled weights" in text and "mini" in text
 
 
+def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
+    plan, made = results(tmp_path)
+    made[0].metrics["train_images"] = 10
+    made[1].run["data"]["image_size"] = 64
+    made[2].environment["versions"]["keras"] = "4"
+    caption = table.build(plan, made, "a command").caption
+    assert "10 to 1,000 training and 1,000 test images, 32 to 64 pixels" in caption
+    assert "(keras 3, 4)" in caption
+
+
 def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):
     plan, made = results(tmp_path)
     for result in made:

@@ -105,7 +105,7 @@ def _every_run(panel: Axes, group: Sequence[Result], quantity: str, colour: str)
     panel.plot(epochs, values.T, color=colour, alpha=0.3, linewidth=0.8, marker=marker)
     label = f"{quantity.split('_', 1)[0]}, mean"
     mean = {"linestyle": "--", "linewidth": 2, "label": label, "marker": marker}
-    panel.plot(epochs, values.mean(axis=0), color=colour, **mean)
+    panel.plot(epochs, values.mean(axis=0).filled(np.nan), color=colour, **mean)
 
 
 def _line(
@@ -118,20 +118,23 @@ def _line(
 ) -> None:
     """Mean over repeats, and one sample standard deviation on each side of it."""
     epochs, values = _history(group, quantity)
-    mean = values.mean(axis=0)  # (repeats, epochs) -> (epochs,)
+    mean = values.mean(axis=0).filled(np.nan)  # (repeats, epochs) -> (epochs,)
     marker = "o" if len(epochs) == 1 else None
     label = quantity.split("_", 1)[0]
     panel.plot(epochs, mean, **style, label=label, marker=marker, linewidth=1.5)
     if band and len(group) > 1:
-        sd = values.std(axis=0, ddof=1)
+        sd = values.std(axis=0, ddof=1).filled(np.nan)
         ends = mean - sd, mean + sd
         panel.fill_between(epochs, *ends, color=style["color"], alpha=strength, linewidth=0)
 
 
-def _history(group: Sequence[Result], quantity: str) -> tuple[list[float], np.ndarray]:
-    """Epochs, and a quantity (repeats, epochs)."""
-    epochs = [record["epoch"] for record in group[0].history]
-    return epochs, np.array([measures.by_epoch(result, quantity) for result in group])
+def _history(group: Sequence[Result], quantity: str) -> tuple[list[float], np.ma.MaskedArray]:
+    """Epochs, and a quantity (repeats, epochs), masked where a repeat had fewer."""
+    longest = max((result.history for result in group), key=len)
+    values = np.ma.masked_all((len(group), len(longest)))
+    for number, result in enumerate(group):
+        values[number, : len(result.history)] = measures.by_epoch(result, quantity)
+    return [record["epoch"] for record in longest], values
 
 
 def _epochs_below(column: Sequence[Axes]) -> None:

@@ -51,7 +51,7 @@ class Picture:
         return _grouped(results, lambda result: setting_of(result, setting))
 
     def deck(self, group: Sequence[Result], quantity: str) -> float | None:
-        """The slide's figure of a group's row, where it may stand beside ours."""
+        """The deck's figure of a group's row, where it may stand beside ours."""
         row = next(row for row in self.plan.rows if str(row.row) == group[0].run["row"])
         return getattr(row.deck, quantity, None) if self.comparable else None
 
@@ -81,7 +81,7 @@ def new_panels(
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(picture.figure.title or picture.plan.title)
     small_print = textwrap.fill(_small_print(picture), int(17 * size[0]))
-    figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left")
+    figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left", parse_math=False)
     panels = figure.subplots(rows, len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
         column[0].set_title(f"{variant}, n = {_repeats(group)}", fontsize=10)

@@ -71,19 +71,19 @@ def write_backbone(source: Path, path: Path) -> None:
     Raises:
         UserError: The source cannot be read, or a weight is too large for half precision.
     """
-    with (
-        _opened(source) as read,
-        store.replacing(path) as partial,
-        h5py.File(partial, "w", libver="latest") as written,
-    ):
-        for name, arrays in _layers(read):
+    halves = {}
+    with _opened(source) as read:
+        for layer, arrays in _layers(read):
             for array in arrays:
                 with np.errstate(over="ignore"):
                     half = array[()].astype(np.float16)
                 if not np.isfinite(half).all():
-                    raise UserError(f"{source}: {name} has weights beyond half precision")
-                written[array.name] = half
-                written[array.parent.name].attrs["name"] = name
+                    raise UserError(f"{source}: {layer} has weights beyond half precision")
+                halves[array.name] = layer, half
+    with store.replacing(path) as partial, h5py.File(partial, "w", libver="latest") as written:
+        for name, (layer, half) in halves.items():
+            written[name] = half
+            written[name].parent.attrs["name"] = layer
 
 
 def _layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
