@@ -286,38 +286,143 @@ def learnt(run):
     return {"train_accuracy": 0.8 + 0.01 * run.repeat}
 
 
+def told(out, setting):
+    return effects.EFFECTS[f"apart_by_{setting}"](found(out, "regularization"))
+
+
 def test_rows_are_compared_where_they_differ_in_one_setting_alone(out):
     results = made(out, "regularization", more=learnt)
     for variant in ("as_run", "corrected"):
         of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", variant)
-        means = {row: finals(results, row, variant).mean() for row in "1234"}  # 5 has other epochs
-        ranges = [abs(means["1"] - means["2"]), abs(means["3"] - means["4"])]
-        errors = [
-            np.sqrt(np.mean([finals(results, row, variant).var(ddof=1) for row in pair]) / REPEATS)
-            for pair in ("12", "34")
-        ]
-        assert (of.groups, of.rows) == (2, 4)
+        values = {row: finals(results, row, variant) for row in "1234"}  # 5 has other epochs
+        differences = [values["1"] - values["2"], values["3"] - values["4"]]  # (repeats,) each
+        ranges = [abs(one.mean()) for one in differences]
+        errors = [one.std(ddof=1) / np.sqrt(REPEATS) for one in differences]
+        assert (of.groups, of.rows, of.left_out) == (2, 4, 0)
         assert of.range == pytest.approx(np.median(ranges))
-        # two normal figures lie 2 / sqrt(pi) of their standard error apart on average
-        assert of.by_chance == pytest.approx(np.median(errors) * 2 / np.sqrt(np.pi), rel=1e-4)
-        text = effects.EFFECTS["apart_by_dropout"](found(out, "regularization"))
-        assert f"test accuracy {variant.replace('_', ' ')} {np.mean(ranges):.1f} points" in text
+        # a normal figure around 0 lies sqrt(2 / pi) of its standard error from there on average
+        assert of.by_chance == pytest.approx(np.median(errors) * np.sqrt(2 / np.pi), rel=1e-4)
+        text = f"test accuracy {variant.replace('_', ' ')} {np.mean(ranges):.1f} points apart "
+        text += f"(4 rows in 2 sets, by chance alone {of.by_chance:.1f})"
+        assert text in told(out, "dropout") and "Left out" not in told(out, "dropout")
     of = effects.apart(found(out, "regularization"), "l2", "test_accuracy", "corrected")
+    means = {row: one.mean() for row, one in values.items()}
     assert of.range == pytest.approx(
         np.mean([abs(means["1"] - means["3"]), abs(means["2"] - means["4"])])
     )
     assert effects.apart(found(out, "regularization"), "l3", "test_accuracy", "as_run") is None
 
 
-def test_rows_that_did_not_learn_are_compared_with_none(out):
+SIX = HEAD + "slides: [11, 12]\nrows:\n"
+SIX += "".join(f"  - {{row: {n}, settings: {{dropout: 0.{n}}}}}\n" for n in range(1, 7))
+
+
+def test_what_rows_of_a_repeat_share_is_no_difference_by_chance(out):
+    (recipe.folder() / "regularization.yaml").write_text(SIX)
+    random = np.random.default_rng(4)
+    accuracies = 0.6 + 0.002 * random.standard_normal((6, 5))  # (rows, repeats)
+    accuracies += 0.02 * random.standard_normal(5)  # the repeat's draw of images, for all its rows
+
+    def more(run):
+        return learnt(run) | {"test_accuracy": accuracies[int(run.row) - 1, run.repeat]}
+
+    made(out, "regularization", more=more, repeats=5)
+    of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", "as_run")
+    # Two ways without replication: what neither row nor repeat explains, over its freedom.
+    percent = 100 * accuracies
+    rest = percent - percent.mean(1, keepdims=True) - percent.mean(0) + percent.mean()
+    error = np.sqrt((rest**2).sum() / (5 * 4) / 5)
+    normal = random.standard_normal((200_000, 6))
+    assert of.by_chance == pytest.approx(error * np.ptp(normal, axis=1).mean(), rel=0.01)
+    assert 0.15 < of.by_chance < 0.35  # 0.2 points a row and no draw make 0.23
+    assert of.range == pytest.approx(np.ptp(percent.mean(1)))
+
+
+def test_rows_of_unlike_repeats_are_taken_as_independent(out):
+    results = made(out, "regularization", more=learnt)
+    kept = []
+    for result in results:
+        of = result.run["row"], result.run["variant"], result.run["repeat"]
+        if of in {("1", "as_run", 0), ("3", "as_run", 1)}:
+            shutil.rmtree(result.folder)
+        else:
+            kept.append(result)
+    of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", "as_run")
+    squares = {row: finals(kept, row, "as_run") for row in "1234"}
+    squares = {row: values.var(ddof=1) / len(values) for row, values in squares.items()}
+    errors = [np.sqrt((squares[a] + squares[b]) / 2) for a, b in ("12", "34")]
+    # two normal figures lie 2 / sqrt(pi) of their standard error apart on average
+    assert of.by_chance == pytest.approx(np.median(errors) * 2 / np.sqrt(np.pi), rel=1e-4)
+
+
+def test_a_row_that_stops_learning_is_an_effect_of_l2_and_left_out_of_dropouts(out):
+    def more(run):
+        fails = run.row in ("3", "4")  # L2 0.1; of two classes
+        return {"train_accuracy": (0.5 if fails else 0.9) + 0.01 * run.repeat}
+
+    results = made(out, "regularization", more=more)
+    for measure in ("train_accuracy", "test_accuracy"):
+        of = effects.apart(found(out, "regularization"), "l2", measure, "as_run")
+        means = [finals(results, row, "as_run", measure).mean() for row in "1234"]
+        assert (of.groups, of.rows, of.left_out) == (2, 4, 0)
+        assert of.range == pytest.approx(
+            np.median([abs(means[0] - means[2]), abs(means[1] - means[3])])
+        )
+        of = effects.apart(found(out, "regularization"), "dropout", measure, "as_run")
+        assert (of.groups, of.rows, of.left_out) == (1, 2, 2)
+        assert of.range == pytest.approx(abs(means[0] - means[1]))
+    assert "40.0 points apart (4 rows in 2 sets, " in told(out, "l2")
+    assert told(out, "dropout").count("(2 rows in 1 set, 2 left out, ") == 4
+    assert "Left out are rows that did not learn (one and a half times" in told(out, "dropout")
+
+
+def test_the_other_rows_of_a_set_are_compared_without_the_one_that_did_not_learn(out):
+    (recipe.folder() / "regularization.yaml").write_text(SIX)
+
+    def more(run):
+        return {"train_accuracy": 0.5 if run.row == "2" else 0.9}  # of two classes
+
+    results = made(out, "regularization", more=more)
+    of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", "as_run")
+    means = [finals(results, row, "as_run").mean() for row in "13456"]
+    assert (of.groups, of.rows, of.left_out) == (1, 5, 1)
+    assert of.range == pytest.approx(np.ptp(means))
+
+
+def test_a_row_left_alone_by_those_that_did_not_learn_is_left_out(out):
     def more(run):
         return {"train_accuracy": 0.5 if run.row == "4" else 0.9}  # of two classes
 
     results = made(out, "regularization", more=more)
     of = effects.apart(found(out, "regularization"), "dropout", "test_accuracy", "as_run")
     means = [finals(results, row, "as_run").mean() for row in "12"]
-    assert (of.groups, of.rows) == (1, 2)
+    assert (of.groups, of.rows, of.left_out) == (1, 2, 2)
     assert of.range == pytest.approx(abs(means[0] - means[1]))
+
+
+def test_each_comparison_says_how_many_rows_it_is_of(out):
+    def more(run):
+        fails = run.variant == "corrected" and run.row in ("3", "4")
+        return {"train_accuracy": 0.5 if fails else 0.9}  # of two classes
+
+    made(out, "regularization", more=more)
+    text = told(out, "dropout")
+    for split in ("train", "test"):
+        as_run, corrected = re.findall(rf"{split} accuracy [^(]*\(([^)]*)\)", text)
+        assert as_run.startswith("4 rows in 2 sets, by chance")
+        assert corrected.startswith("2 rows in 1 set, 2 left out, by chance")
+
+
+def test_what_was_measured_is_never_called_not_measured(out):
+    assert told(out, "dropout") is None
+    made(out, "regularization", rows=["1", "4"], more=learnt)
+    assert told(out, "dropout") == "no two of the rows at hand differ in dropout alone."
+    made(out, "regularization", more=lambda run: {"train_accuracy": 0.5}, seed=1)
+    assert "test accuracy as run cannot be compared (4 rows left out); " in told(out, "dropout")
+    made(out, "regularization", more=lambda run: {"test_accuracy": float("nan")}, seed=2)
+    assert "test accuracy as run cannot be compared (4 rows left out); " in told(out, "l2")
+    assert "Left out are rows without a figure" in told(out, "l2")
+    assert "Not measured here yet" not in words(section(page(out), "defect-4"))
 
 
 def test_methods_are_told_by_their_own_measures(out):
@@ -512,6 +617,42 @@ def test_every_name_in_the_slides_file_is_known():
         assert defect.measured and set(defect.measured.values()) <= effects.EFFECTS.keys()
     slides = [number for slide in words_.slides for number in slide.slides]
     assert slides == list(range(2, 24))
+
+
+def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
+    sticks, bears_on = set(), set()
+    for name in recipe.names():
+        plan = recipe.read(name)
+        runs = [
+            run
+            for run in resolve.runs(plan, "deck", repeats=1)
+            if run.variant == "as_run" and getattr(run.training, "eval_mode_sticks", False)
+        ]
+        sticks.update(plan.slides if runs else ())
+        changed = [r for r in runs if r.model.dropout or r.model.model in ("enhanced", "resnet18")]
+        bears_on.update(plan.slides if changed else ())
+    defect = next(defect for defect in deck.read().defects if defect.number == 2)
+    assert defect.slides == sorted(bears_on)
+    said = re.search(r"Slides ([\d, and]+) have the same loop", defect.text)
+    # slide 10's network has neither dropout nor BatchNorm, so its recipe need not set it
+    assert list(map(int, re.findall(r"\d+", said[1]))) == sorted(sticks - bears_on | {10})
+
+
+def test_figures_that_no_slide_prints_are_not_called_a_slides(out):
+    introduction = words(section(page(out), "top")[:3])
+    assert "as a slide prints it" in introduction and "as its notebooks give it" in introduction
+
+
+def test_the_figures_of_defect_2_are_the_notebooks():
+    plan = recipe.read("regularization")
+    assert "notebooks" in plan.deck_figures
+    runs = resolve.runs(plan, "deck", repeats=1, variant="as_run")
+    mild = {run.row for run in runs if run.training.l2 == 0.0001}
+    accuracies = [row.deck.train_accuracy for row in plan.rows if str(row.row) in mild]
+    defect = next(defect for defect in deck.read().defects if defect.number == 2)
+    low, high = min(accuracies), max(accuracies)
+    wanted = f"the notebooks of slides 11 and 12 give train accuracies from {low} to {high}"
+    assert wanted in defect.deck and len(accuracies) == 4
 
 
 # How it is written

@@ -81,9 +81,11 @@ def _introduction() -> list[Block]:
         Paragraph(
             [
                 "Each experiment of a slide deck on CNNs for CINIC-10 stands here three ways. "
-                "The deck: the figure that the slide prints. As run: the same made again the way "
-                "the deck's code did it, with its defects. Corrected: without them. Figures are "
-                "means over n repeats ± their sample standard deviation, after the last epoch."
+                "The deck: its own figure, as a slide prints it, as read off a slide's curves, or "
+                "as its notebooks give it; beside each table stands which. As run: the same made "
+                "again the way the deck's code did it, with its defects. Corrected: without them. "
+                "Figures are means over n repeats ± their sample standard deviation, after the "
+                "last epoch."
             ]
         ),
         Paragraph(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median, stdev, variance
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from keras_cnn.report.evidence import Evidence
 from keras_cnn.table import Line
 
 AS_RUN, CORRECTED = "as_run", "corrected"
+FAILING_IS_THE_EFFECT = {"l2"}  # what stops learning when it is strong
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,15 @@ def _standard_error(
     """Of the difference over rows: rows of one repeat share their images, repeats share nothing."""
     of_repeat: dict[int, list[float]] = {}
     for pair in pairs:
-        finals = [
-            {r.run["repeat"]: measures.final(r, measure) for r in found.of(line)} for line in pair
-        ]
+        finals = [_by_repeat(found, line, measure) for line in pair]
         for repeat in finals[0].keys() & finals[1].keys():
             of_repeat.setdefault(repeat, []).append(finals[1][repeat] - finals[0][repeat])
     means = [fmean(values) for values in of_repeat.values() if len(values) == len(pairs)]
     return stdev(means) / sqrt(len(means)) if len(means) > 1 else None
+
+
+def _by_repeat(found: Evidence, line: Line, measure: str) -> dict[int, float]:
+    return {result.run["repeat"]: measures.final(result, measure) for result in found.of(line)}
 
 
 def excess_of_best(found: Evidence) -> dict[str, float]:
@@ -109,56 +112,89 @@ class Apart:
     Attributes:
         groups: How many sets of such rows.
         rows: How many rows in all of them.
-        range: Highest minus lowest mean of a set, the median over sets.
+        left_out: How many rows more differ in it, but cannot be compared or are alone without
+            those that cannot.
+        range: Highest minus lowest mean of a set, the median over sets; None without a set.
         by_chance: What that range would be, were there no effect, by the spread of the repeats;
-            None where a row was run once.
+            None without a set, or where a row was run once.
     """
 
     groups: int
     rows: int
-    range: float
+    left_out: int
+    range: float | None
     by_chance: float | None
 
 
 def apart(found: Evidence, setting: str, measure: str, variant: str) -> Apart | None:
     """Compares rows that differ in one setting alone; None where no two do.
 
-    Sets with a row that did not learn, at less than one and a half times chance in training, are
-    left out: where it lies says nothing of the setting.
+    Rows that did not learn, at one and a half times chance or less in training, are left out:
+    where they lie says nothing of the setting, unless failing is what it does.
     """
+    alike = _alike_but_for(found, setting, variant)
+    if not alike:
+        return None
+    kept = [[line for line in lines if _tells(found, line, setting, measure)] for lines in alike]
+    sets = [lines for lines in kept if len(lines) > 1]
+    rows = sum(map(len, sets))
+    means = [[line.measures[measure].mean for line in lines] for lines in sets]
+    return Apart(
+        groups=len(sets),
+        rows=rows,
+        left_out=sum(map(len, alike)) - rows,
+        range=median(max(of) - min(of) for of in means) if sets else None,
+        by_chance=_by_chance(found, sets, measure),
+    )
+
+
+def _alike_but_for(found: Evidence, setting: str, variant: str) -> list[list[Line]]:
+    """Sets of two rows and more that differ in one setting alone."""
     groups: dict[str, dict[object, Line]] = {}
     for line in found.lines:
-        if line.variant == variant and _is_measured(line, measure):
+        if line.variant == variant:
             settings = found.of(line)[0].settings
             rest = {key: value for key, value in settings.items() if key != setting}
             same = groups.setdefault(json.dumps(rest, sort_keys=True), {})
             same[settings.get(setting)] = line
-    sets = [
-        list(group.values())
-        for group in groups.values()
-        if len(group) > 1 and all(_learns(found, line) for line in group.values())
-    ]
-    if not sets:
-        return None
-    ranges = [
-        max(means) - min(means)
-        for means in ([line.measures[measure].mean for line in lines] for lines in sets)
-    ]
-    lines = [line for one in sets for line in one]
-    by_chance = None
-    if all(line.n > 1 for line in lines):
-        by_chance = median(
-            _normal_range(len(one))
-            * sqrt(fmean(line.measures[measure].sd ** 2 / line.n for line in one))
-            for one in sets
-        )
-    return Apart(len(sets), len(lines), median(ranges), by_chance)
+    return [list(group.values()) for group in groups.values() if len(group) > 1]
+
+
+def _tells(found: Evidence, line: Line, setting: str, measure: str) -> bool:
+    """Whether where a row lies says something of a setting."""
+    learns = setting in FAILING_IS_THE_EFFECT or _learns(found, line)
+    return learns and _is_measured(line, measure)
 
 
 def _learns(found: Evidence, line: Line) -> bool:
     of = line.measures.get("train_accuracy")
     chance = 100 / len(found.of(line)[0].class_names)
     return of is None or of.mean is None or of.mean > 1.5 * chance
+
+
+def _by_chance(found: Evidence, sets: Sequence[Sequence[Line]], measure: str) -> float | None:
+    """The range of a set's means that the spread of the repeats alone makes, median over sets."""
+    if not sets or any(line.n < 2 for lines in sets for line in lines):
+        return None
+    return median(
+        _normal_range(len(lines))
+        * sqrt(_error_variance([_by_repeat(found, line, measure) for line in lines]))
+        for lines in sets
+    )
+
+
+def _error_variance(rows: Sequence[dict[int, float]]) -> float:
+    """Of a row's mean against those of the set's other rows; each row's figures by repeat.
+
+    Rows of one repeat share their images and their seed. What these do to all of them alike moves
+    no row away from another, so it is taken out where all rows have the same repeats.
+    """
+    if any(row.keys() != rows[0].keys() for row in rows):
+        return fmean(variance(row.values()) / len(row) for row in rows)
+    shared = {repeat: fmean(row[repeat] for row in rows) for repeat in rows[0]}
+    spread = fmean(variance(row[repeat] - shared[repeat] for repeat in row) for row in rows)
+    # The rows' own mean takes a share of their spread along.
+    return spread * len(rows) / (len(rows) - 1) / len(shared)
 
 
 def _normal_range(count: int) -> float:
@@ -210,20 +246,39 @@ def as_run_and_corrected(found: Evidence) -> str | None:
 
 def apart_by(setting: str, name: str, found: Evidence) -> str | None:
     """Defects 2 and 4: how far rows lie apart that differ in one setting, in either variant."""
-    texts = []
-    for measure in ("train_accuracy", "test_accuracy"):
-        for variant in found.plan.variants:
-            of = apart(found, setting, measure, variant)
-            if of:
-                text = f"{MEASURES[measure].label} {_words(variant)} {of.range:.1f} points apart"
-                chance = "" if of.by_chance is None else f" (by chance alone {of.by_chance:.1f})"
-                texts.append(text + chance)
-                rows = of.rows
-    return (
-        f"{rows} rows, compared where they differ in {name} alone: {'; '.join(texts)}."
-        if texts
-        else None
-    )
+    if not found.lines:
+        return None
+    compared = {
+        f"{MEASURES[measure].label} {_words(variant)}": of
+        for measure in ("train_accuracy", "test_accuracy")
+        for variant in found.plan.variants
+        if (of := apart(found, setting, measure, variant))
+    }
+    if not compared:
+        return f"no two of the rows at hand differ in {name} alone."
+    clauses = "; ".join(f"{what} {_apart(of)}" for what, of in compared.items())
+    text = f"compared where rows differ in {name} alone: {clauses}."
+    if any(of.left_out for of in compared.values()):
+        text += f" Left out are rows {_why_left_out(setting)}, and those then alone in their set."
+    return text
+
+
+def _apart(of: Apart) -> str:
+    if of.range is None:
+        return f"cannot be compared ({of.left_out} rows left out)"
+    notes = [f"{of.rows} rows in {of.groups} {'sets' if of.groups > 1 else 'set'}"]
+    if of.left_out:
+        notes.append(f"{of.left_out} left out")
+    if of.by_chance is not None:
+        notes.append(f"by chance alone {of.by_chance:.1f}")
+    return f"{of.range:.1f} points apart ({', '.join(notes)})"
+
+
+def _why_left_out(setting: str) -> str:
+    if setting in FAILING_IS_THE_EFFECT:
+        return "without a figure"
+    chance = "one and a half times chance or less in training"
+    return f"that did not learn ({chance}, or without a figure)"
 
 
 def against_unchanged(found: Evidence, variant: str) -> tuple[float, dict[str, float]] | None:

@@ -193,7 +193,7 @@ def _description(plan: Recipe, path: Path) -> str:
 
 
 def _deck_table(plan: Recipe) -> list[Block]:
-    """What the slide prints; nothing where a recipe has no such figures."""
+    """The deck's own figures; nothing where a recipe has none."""
     rows = [row for row in plan.rows if row.deck.model_fields_set]
     if not rows:
         return []
