@@ -88,6 +88,25 @@ def test_a_contender_that_dies_is_named():
         interleave.rates(["nobody"], rounds=1, threads=1)
 
 
+def test_a_contender_that_died_before_its_turn_is_named(monkeypatch, tmp_path):
+    over = tmp_path / "over"
+    code = f"""
+import json, pathlib, sys, time
+over = pathlib.Path({str(over)!r})
+if sys.argv[1] == "dead":
+    over.touch()
+    sys.exit(1)
+for line in sys.stdin:
+    while not over.exists():
+        time.sleep(0.01)
+    time.sleep(0.2)  # the other is gone by then
+    print(json.dumps({{"images": 1, "seconds": 1.0}}), flush=True)
+"""
+    monkeypatch.setattr(interleave, "CHILD", (sys.executable, "-c", code))
+    with pytest.raises(RuntimeError, match="the contender dead ended"):
+        interleave.rates(["first", "dead"], rounds=1, threads=1)
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Nothing is measured; returns the benches that would have been."""

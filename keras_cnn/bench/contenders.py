@@ -34,7 +34,7 @@ REPEATS = 5
 
 def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
-    return draw.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8), draw.integers(0, 10, count)
+    return draw.integers(0, 256, (count, 32, 32, 3), np.uint8), draw.integers(0, 10, count)
 
 
 # --- training ----------------------------------------------------------------------------------

@@ -41,17 +41,24 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     try:
         for number in range(rounds + 1):
             for name, worker in workers.items():
-                print("go", file=worker.stdin, flush=True)
-                line = worker.stdout.readline()
-                if not line:
-                    raise RuntimeError(f"the contender {name} ended")
-                turn = json.loads(line)
+                turn = _turn(name, worker)
                 if number:
                     found[name].append(turn["images"] / turn["seconds"])
     finally:
         for worker in workers.values():
             _end(worker)
     return found
+
+
+def _turn(name: str, worker: subprocess.Popen) -> dict[str, float]:
+    try:
+        print("go", file=worker.stdin, flush=True)
+        line = worker.stdout.readline()
+    except BrokenPipeError:  # it ended before its turn
+        line = ""
+    if not line:
+        raise RuntimeError(f"the contender {name} ended")
+    return json.loads(line)
 
 
 def _end(worker: subprocess.Popen) -> None:
