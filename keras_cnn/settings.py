@@ -362,7 +362,9 @@ CODE_VERSIONS: dict[str, int] = {
     "supervised": 1,
     "prototypical": 1,
     "siamese": 1,
-    "maml": 3,  # 2: the interval over test tasks is Student's; 3: test accuracy is always of tasks
+    # 2: the interval over test tasks is Student's; 3: test accuracy is always of tasks; 4: the
+    # classes are mixed where BatchNorm's statistics are taken
+    "maml": 4,
     "pretrain": 1,
     "linear_probe": 2,  # 2: cross-validation chooses the penalty
     "nearest_mean": 1,

@@ -10,7 +10,7 @@ from keras import ops
 from keras_cnn import environment, saved, settings, store
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.methods import maml
+from keras_cnn.methods import maml, networks
 from keras_cnn.models import heads
 from keras_cnn.resolve import Run
 from keras_cnn.training import gradients, optimizers
@@ -218,7 +218,7 @@ def small_network(monkeypatch):
         return built[-1]
 
     built = []
-    monkeypatch.setattr(maml.networks.models, "classifier", classifier)
+    monkeypatch.setattr(networks.models, "classifier", classifier)
     return built
 
 
@@ -265,11 +265,12 @@ SMALL = {
 }
 
 
-def trained(**of_run):
+def trained(test=None, **of_run):
     reports = []
     run = run_of(**{**SMALL, **of_run})
     environment.seed_everything(run.training_seed)
-    outcome = maml.train(run, pictures(12, 1), pictures(10, 2), NAMES, reports.append)
+    test = test or pictures(10, 2)
+    outcome = maml.train(run, pictures(12, 1), test, NAMES, reports.append)
     assert reports == outcome.history
     return outcome
 
@@ -342,9 +343,24 @@ def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots
     np.testing.assert_allclose(variance, seen.var((0, 1, 2)), rtol=1e-3)
 
 
+def test_statistics_are_of_batches_in_which_classes_are_mixed(small_network, monkeypatch):
+    """A user's folder comes class by class: batches of one class each would lack their spread."""
+    monkeypatch.setattr(networks, "EVALUATION_BATCH_SIZE", 16)
+    turns = pictures(12, 1)
+    order = np.argsort(turns.labels, kind="stable")
+    train = Split(turns.images[order], turns.labels[order])
+    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
+    tasks = maml._Tasks(model, run_of(**SMALL).training, train, train, NAMES, seed=0)
+    batches = [numpy_of(batch) for batch in tasks._batches()]
+    assert [len(labels) for _, labels in batches] == [16, 16, 16]
+    assert all(len(set(labels)) == CLASS_COUNT for _, labels in batches)
+    seen = np.concatenate([images for images, _ in batches])
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(train.images, axis=0))
+
+
 def test_frozen_stages_stay_as_they_are(small_network):
     outcome = trained(epochs=1, unfrozen_stages=1)
-    unlearned = maml.networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 213)
+    unlearned = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 213)
     for name, same in (("stage1_conv", True), ("stage2_conv", False), ("head_logits", False)):
         kernels = [numpy_of([m.get_layer(name).kernel])[0] for m in (outcome.model, unlearned)]
         assert np.array_equal(*kernels) == same, name
@@ -362,7 +378,7 @@ def test_detached_copies_leave_every_weight_as_it_was(small_network, model):
         inner_learning_rate=0.02,
         epochs=1,
     )
-    untouched = maml.networks.models.classifier(model, CLASS_COUNT, 8, "dense", 213)
+    untouched = networks.models.classifier(model, CLASS_COUNT, 8, "dense", 213)
     untouched = saved.classifier(untouched)
     for after, before in zip(outcome.model.weights, untouched.weights, strict=True):
         np.testing.assert_array_equal(*numpy_of([after, before]), err_msg=after.path)
@@ -374,23 +390,44 @@ def test_detached_copies_leave_every_weight_as_it_was(small_network, model):
     assert record["test_accuracy"] < 0.5
 
 
-def test_tasks_have_disjoint_images_and_permuted_labels(small_network):
-    split = pictures(12, 1)
-    split = Split(np.arange(48).reshape(48, 1, 1, 1) * np.ones((1, 8, 8, 3)), split.labels)
+def numbered(split, first):
+    """The split with its images numbered from `first`: each pixel is its image's number."""
+    numbers = first + np.arange(len(split.labels))
+    return Split(numbers[:, None, None, None] * np.ones((1, 8, 8, 3)), split.labels)
+
+
+@pytest.mark.parametrize(("of_test", "queries"), [(False, range(48)), (True, range(100, 140))])
+def test_tasks_have_disjoint_images_and_permuted_labels(small_network, of_test, queries):
+    """Support comes from the training images, 0 to 47; queries of test tasks from 100 to 139."""
+    train, test = numbered(pictures(12, 1), 0), numbered(pictures(10, 2), 100)
+    classes = np.concatenate([train.labels, np.full(52, -1), test.labels])
     run = run_of(**SMALL, way=3)
-    model = maml.networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
-    tasks = maml._Tasks(model, run.training, split, pictures(10, 2), NAMES, seed=0)
-    rng, places = np.random.default_rng(0), set()
+    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
+    tasks = maml._Tasks(model, run.training, train, test, NAMES, seed=0)
+    draw = tasks._test_task if of_test else tasks._train_task
+    rng, orders = np.random.default_rng(0), set()
     for _ in range(20):
-        task = tasks._train_task(rng)
+        task = draw(rng)
         support, query = (images[:, 0, 0, 0].astype(int) for images, _ in task)
         assert len({*support, *query}) == 3 * (2 + 3)  # no image twice
-        classes = [split.labels[support[task.support[1] == label]] for label in range(3)]
-        assert all(len(set(of_label)) == 1 for of_label in classes)
-        of_query = [set(split.labels[query[task.query[1] == label]]) for label in range(3)]
-        assert of_query == [set(of_label) for of_label in classes]
-        places.add(tuple(of_label[0] for of_label in classes))
-    assert len(places) > 10  # of 24
+        assert {*support} <= {*range(48)} and {*query} <= {*queries}
+        of_support, of_query = (
+            [set(classes[images[labels == label]]) for label in range(3)]
+            for images, (_, labels) in zip((support, query), task, strict=True)
+        )
+        assert of_support == of_query
+        orders.add(tuple(of_label for (of_label,) in of_support))  # one class a label
+    assert len(orders) > 10  # of 24
+
+
+def test_test_figures_are_of_the_test_images_alone(small_network):
+    """These carry their neighbours' labels, so whoever learned the training images is wrong."""
+    test = pictures(10, 2)
+    neighbours = Split(test.images, (test.labels + 1) % CLASS_COUNT)
+    outcome = trained(neighbours, epochs=4)
+    last = outcome.history[-1]
+    assert last["train_accuracy"] > 0.5
+    assert outcome.measures["episode_accuracy"] == last["test_accuracy"] < 0.2
 
 
 def test_a_class_with_too_few_images_is_named(small_network):

@@ -8,7 +8,7 @@ import pytest
 
 from keras_cnn import data, environment, saved, store
 from keras_cnn.data import Split
-from keras_cnn.data.sampling import draw_shots
+from keras_cnn.data.sampling import balanced_pairs, draw_shots, random_pairs
 from keras_cnn.errors import UserError
 from keras_cnn.methods import networks, siamese
 from keras_cnn.models import heads
@@ -145,6 +145,27 @@ def trained(shots=20, test_images=200, **settings):
     return outcome, train, test
 
 
+def embedded(outcome, split):
+    """What the saved model's graph gives before its class means."""
+    logits = outcome.model.get_layer(heads.LOGITS)
+    return networks.outputs(keras.Model(outcome.model.input, logits.input), split.images)
+
+
+def numpy_pairs(outcome, split, draw, *seed):
+    """Of pairs drawn again: distances, whether of one class, and embeddings, left before right.
+
+    The method draws train pairs by the run's seed and the epoch, test pairs by (seed, 0, 1).
+    """
+    left, right, same = draw(split.labels, np.random.default_rng(seed))
+    places = embedded(outcome, split)[np.concatenate([left, right])]
+    return np.linalg.norm(places[: len(left)] - places[len(left) :], axis=1), same, places
+
+
+def numpy_accuracy(apart, same, threshold):
+    """Pair by pair."""
+    return np.mean([bool(d < threshold) == bool(s) for d, s in zip(apart, same, strict=True)])
+
+
 @pytest.mark.every_backend
 def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
     outcome, train, test = trained(epochs=10, learning_rate=3e-3)
@@ -153,10 +174,18 @@ def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
     assert last["train_accuracy"] > 0.65 and outcome.measures["pair_accuracy"] > 0.6  # of two
     assert last["test_accuracy"] > 0.25  # of ten
 
+    # The threshold is the one that is best for the last epoch's train pairs.
+    apart, same, _ = numpy_pairs(outcome, train, balanced_pairs, 213, 9)
+    near = np.sort(apart)
+    threshold = max((near[1:] + near[:-1]) / 2, key=lambda x: numpy_accuracy(apart, same, x))
+    assert last["train_accuracy"] == pytest.approx(numpy_accuracy(apart, same, threshold))
+    apart, same, places = numpy_pairs(outcome, test, balanced_pairs, 213, 0, 1)
+    accuracy = numpy_accuracy(apart, same, threshold)
+    assert outcome.measures["pair_accuracy"] == pytest.approx(accuracy)
+    assert last["test_loss"] == pytest.approx(numpy_losses(places, same, 1.0).mean(), rel=1e-4)
+
     # The classifier is the nearest class mean of the shots' embeddings, and what was measured.
-    logits = outcome.model.get_layer(heads.LOGITS)
-    places = keras.Model(outcome.model.input, logits.input)
-    of_train, of_test = (networks.outputs(places, split.images) for split in (train, test))
+    of_train, of_test = embedded(outcome, train), embedded(outcome, test)
     means = np.stack([of_train[train.labels == label].mean(axis=0) for label in range(10)])
     apart = np.linalg.norm(of_test[:, None] - means, axis=2).astype("float64")
     hits = apart.argmin(axis=1) == test.labels
@@ -172,12 +201,24 @@ def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
 
 @pytest.mark.every_backend
 def test_as_the_deck_ran_it_stays_at_chance_of_two():
-    outcome, _, _ = trained(epochs=6, learning_rate=2e-3, **AS_RUN)
+    outcome, train, test = trained(epochs=6, learning_rate=2e-3, **AS_RUN)
     last = outcome.history[-1]
     # 200 pairs of chance: standard deviation 0.035. It may learn the reverse, never the right.
     assert last["test_accuracy"] < 0.6 and last["train_accuracy"] < 0.6
     assert last["test_accuracy"] > 0.3
     assert outcome.measures["pair_accuracy"] == last["test_accuracy"]
+
+    # Pairs nearer than half the margin are called the same, though training pulled the others.
+    apart, same, _ = numpy_pairs(outcome, train, random_pairs, 213, 5)
+    assert last["train_accuracy"] == pytest.approx(numpy_accuracy(apart, same, 0.5))
+    apart, same, places = numpy_pairs(outcome, test, random_pairs, 213, 0, 1)
+    assert last["test_accuracy"] == pytest.approx(numpy_accuracy(apart, same, 0.5))
+    assert last["test_loss"] == pytest.approx(numpy_losses(places, ~same, 1.0).mean(), rel=1e-4)
+
+
+def test_a_class_with_one_test_image_is_told_as_that():
+    with pytest.raises(UserError, match="of test images"):
+        trained(epochs=1, shots=4, test_images=10)
 
 
 def test_the_same_seed_gives_the_same_result():

@@ -6,46 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from keras_cnn import recipe, resolve, store
 from keras_cnn.errors import UserError
-from keras_cnn.settings import Data, Model, Supervised
-
-# Another value for each setting that decides a result; data and weights have tests of their own.
-OTHER = {
-    "image_size": 64,
-    "shots": 7,
-    "test_shots": 7,
-    "redraw_shots": False,
-    "seed": 214,
-    "model": "convnext_femto",
-    "hidden_units": 16,
-    "unfrozen_stages": 3,
-    "head": "cosine",
-    "dropout": 0.5,
-    "dropout_position": "after_logits",
-    "cosine_scale": 2.0,
-    "augment": "flip",
-    "augment_share": 0.3,
-    "augment_once": True,
-    "stochastic_depth": 0.1,
-    "optimizer": "sgd",
-    "learning_rate": 0.5,
-    "momentum": 0.5,
-    "l2": 0.5,
-    "schedule": "cosine",
-    "schedule_epochs": 9,
-    "schedule_factor": 0.9,
-    "epochs": 9,
-    "batch_size": 9,
-    "eval_mode_sticks": True,
-    "frozen_statistics_move": True,
-    "average_over": "batches",
-}
+from keras_cnn.settings import METHODS, Data, Feeding, Model
 
 
 @pytest.fixture(autouse=True)
@@ -62,25 +32,44 @@ def a_run(backend="torch", repeat=0, **overrides):
     return runs[repeat]
 
 
-def test_every_setting_is_in_the_identity():
-    fields = {*Data.model_fields, *Model.model_fields, *Supervised.model_fields}
-    assert fields == {*OTHER, "data", "weights", "method"}, "a new setting needs a value here"
-    names = [store.identity(a_run()), *(store.identity(a_run(**{k: v})) for k, v in OTHER.items())]
-    assert len(set(names)) == len(OTHER) + 1
+def another(group, field):
+    """A value of a setting that is not its default."""
+    for value in (True, False, 3, 48, 0.25, *get_args(group.model_fields[field].annotation)):
+        try:
+            changed = getattr(group.model_validate({field: value}), field)
+        except ValidationError:
+            continue
+        if changed != group.model_fields[field].default:
+            return changed
+    pytest.fail(f"{field} needs a value here")
 
 
-def test_backend_repeat_variant_row_and_code_version_are_in_the_identity(monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_is_in_the_identity(method):
+    run = a_run().model_copy(update={"training": METHODS[method]()})
+    groups = {"data": Data, "model": Model, "feeding": Feeding, "training": METHODS[method]}
+    names = [store.identity(run)]
+    for part, group in groups.items():
+        # Names of data, networks and weights have tests of their own below.
+        for field in group.model_fields.keys() - {"method", "data", "model", "weights"}:
+            changed = getattr(run, part).model_copy(update={field: another(group, field)})
+            names.append(store.identity(run.model_copy(update={part: changed})))
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_backend_repeat_variant_row_network_and_code_version_are_in_the_identity(
+    method, monkeypatch
+):
     plan = recipe.read("fewshot_convnext")
-    others = [
-        a_run("jax"),
-        a_run(repeat=1),
-        a_run().model_copy(update={"variant": "other"}),
-        a_run().model_copy(update={"row": "5"}),
-    ]
-    names = {store.identity(run) for run in [a_run(), *others]}
-    monkeypatch.setitem(store.CODE_VERSIONS, "supervised", 1_000_000)
-    names.add(store.identity(a_run()))
-    assert len(names) == 6
+    training = {"training": METHODS[method]()}
+    runs = [a_run(), a_run("jax"), a_run(repeat=1), a_run(model="convnext_femto")]
+    runs += [a_run().model_copy(update=change) for change in ({"variant": "other"}, {"row": "5"})]
+    runs = [run.model_copy(update=training) for run in runs]
+    names = {store.identity(run) for run in runs}
+    monkeypatch.setitem(store.CODE_VERSIONS, method, 1_000_000)
+    names.add(store.identity(runs[0]))
+    assert len(names) == 7
     assert plan.name == a_run().recipe  # the recipe's name is the folder above
 
 

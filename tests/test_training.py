@@ -215,6 +215,40 @@ def test_batch_normalisation_equals_double_precision(of_this_batch):
         torch.testing.assert_close(variance.double(), spread, rtol=2e-6, atol=0)
 
 
+@pytest.mark.skipif(not ON_TORCH, reason="torch's kernels")
+def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
+    """As on Apple's; the processor stands in for one."""
+    import torch
+
+    from keras_cnn.training import torch_batch_norm
+
+    torch.manual_seed(0)
+    x = torch.randn(8, 6, 5, 4).permute(0, 3, 1, 2) + 1
+    expected = torch_batch_norm.batch_statistics(x)
+    monkeypatch.setattr(torch_batch_norm, "IMPRECISE_ON", ())
+    monkeypatch.delattr(torch.ops.aten, "batch_norm_update_stats")
+    for ours, theirs in zip(torch_batch_norm.batch_statistics(x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="Keras brings no batch to another device elsewhere")
+def test_batches_of_a_loader_are_brought_to_the_device(monkeypatch):
+    """Where there is a GPU; a device without values stands in for one."""
+    import torch
+
+    model, _ = fitted(TrainedModel, "baseline", epochs=1)
+    moved = []
+    bring = keras.ops.convert_to_tensor
+    monkeypatch.setattr(
+        keras.ops, "convert_to_tensor", lambda x, *more: moved.append(x) or bring(x, *more)
+    )
+    images, labels = torch.zeros(4, 16, 16, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    for step in (model.train_function, model.test_function):
+        moved.clear()
+        step([(images, labels)])
+        assert moved[0] is images and moved[1] is labels
+
+
 def test_batch_means_and_the_eval_mode_that_sticks():
     def run(base):
         figures = [

@@ -62,8 +62,8 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     The network has as many outputs as there are classes, and a task of fewer uses the first
     `way`; the classifier's outputs then all start from the mean of those. A BatchNorm layer that
     trains normalises, under `task`, by the statistics of the support or query images at hand, and
-    gets those of all training images at the end; under `stored` its running statistics stay as
-    they were loaded.
+    gets those of all training images, a mean over batches, at the end; under `stored` its running
+    statistics stay as they were loaded.
 
     With `detached_copy` no gradient reaches the weights, as in the deck: each batch trains a copy,
     in training mode, which is tested on the same images and thrown away. The classifier is then
@@ -288,7 +288,7 @@ class _Tasks:
             self._store_statistics()
 
     def _store_statistics(self) -> None:
-        """Gives BatchNorm layers that train the mean statistics of the training images."""
+        """Gives BatchNorm layers that train the mean statistics of batches of training images."""
         momenta = {
             id(variable): layer.momentum
             for layer in self._model.layers
@@ -314,11 +314,12 @@ class _Tasks:
             variable.assign(value / taken)
 
     def _batches(self) -> Iterator[tuple[object, object]]:
-        """All training images and labels, as tensors, in batches of bounded size."""
+        """All training images and labels, as tensors, in batches of bounded size, classes mixed."""
+        order = np.random.default_rng((self._seed, 3)).permutation(len(self._train.labels))
         size = networks.EVALUATION_BATCH_SIZE
-        for first in range(0, len(self._train.labels), size):
-            images = np.asarray(self._train.images[first : first + size], np.float32)
-            labels = np.asarray(self._train.labels[first : first + size], np.int32)
+        for chosen in np.split(order, range(size, len(order), size)):
+            images = np.asarray(self._train.images[chosen], np.float32)
+            labels = np.asarray(self._train.labels[chosen], np.int32)
             yield ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
     def _weights(self) -> tuple[list, list]:

@@ -1,4 +1,8 @@
-"""Nearest class mean on a backbone's features (SimpleShot, Wang et al. 2019, arXiv:1911.04623)."""
+"""Nearest class mean on a backbone's features (SimpleShot, Wang et al. 2019, arXiv:1911.04623).
+
+The paper centres features on the mean of the classes that trained the backbone. Their images are
+not at hand here: features are centred on the mean of the shots.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         The history, the test images' probabilities (n, classes) by the prototypes of all shots,
         the model to save, and, with disjoint episodes, the mean accuracy on test episodes and how
         far its 95 percent interval reaches on each side. Where a class has too few test images for
-        such episodes, these have fewer support and query images.
+        such episodes, these have fewer support and query images; of a class with a single one
+        there are none, and these two figures are missing.
 
     Raises:
         UserError: A class has too few images for the episodes.
@@ -50,8 +51,9 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     disjoint = settings.episodes == "disjoint"
     tested = _affordable(settings, test.labels, class_names) if disjoint else settings
     of_test = Episodes(tested, test.labels, class_names)
-    # Before training: that the test images are too few shows at once.
-    final = of_test.draw(_rng(run, 0, of_test=True), settings.evaluation_episodes)
+    final = []  # drawn before training: that the images are too few shows at once
+    if not disjoint or np.bincount(test.labels, minlength=len(class_names)).min() > 1:
+        final = of_test.draw(_rng(run, 0, of_test=True), settings.evaluation_episodes)
 
     graph = networks.embedder(run, settings.embedding, settings.normalised)
     model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
@@ -82,7 +84,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     logits = heads.prototype_logits(graph.output, prototypes, settings.distance)
     classifier = saved.classifier(keras.Model(graph.input, logits))
     measures = {}
-    if disjoint:
+    if disjoint and final:
         _, accuracies = of_test.figures(embed(test_inputs), final)
         measures = {
             "episode_accuracy": float(accuracies.mean()),

@@ -15,6 +15,7 @@ from keras import ops
 from keras_cnn import saved
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
+from keras_cnn.errors import UserError
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import heads
 from keras_cnn.resolve import Run
@@ -51,7 +52,11 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
         rng = np.random.default_rng([run.training_seed, epoch])
         return draw_pairs(train.labels, rng, class_names)
 
-    test_pairs = draw_pairs(test.labels, np.random.default_rng([run.data.seed, 0, 1]), class_names)
+    try:
+        test_rng = np.random.default_rng([run.data.seed, 0, 1])
+        test_pairs = draw_pairs(test.labels, test_rng, class_names)
+    except UserError as error:
+        raise UserError(f"{error} (of test images: pairs of them are told apart, too)") from None
     graph = networks.embedder(run, settings.embedding)
     model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
     embed = networks.evaluator(model)

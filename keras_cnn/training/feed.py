@@ -13,12 +13,12 @@ Redraw = Callable[[int], Split]  # from an epoch, counted from 0, to its images 
 
 
 class Feed(keras.utils.PyDataset):
-    """What `fit`, `evaluate` and `predict` take batches from: images stay uint8 until the step.
+    """What `fit`, `evaluate` and `predict` take batches from: images stay as they are held.
 
     On torch the images are one tensor on the device and a batch is one `index_select`.
 
     Args:
-        images: (n, h, w, 3) uint8.
+        images: (n, h, w, 3) uint8, or features (n, …) float32.
         labels: (n,) integers, or the classes' shares (n, classes).
         batch_size: Images a batch; the last batch has what is left.
         seed: Of the order in which images come; None leaves them as they are. Give a shuffled
@@ -66,7 +66,7 @@ class Feed(keras.utils.PyDataset):
         return -(-self._image_count // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple:
-        """Images (batch, h, w, 3) uint8, and labels (batch,) int64 or (batch, classes) float32."""
+        """Images (batch, …) as they are held; labels (batch,) int64 or (batch, classes) float32."""
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         if keras.backend.backend() == "torch":
             return self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
