@@ -37,6 +37,12 @@ for _tag, _pattern, _first in [
     )
 
 
+# PyYAML's reads a leading zero as octal.
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node), 10)
+)
+
+
 def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
     """Reads one YAML document.
 
