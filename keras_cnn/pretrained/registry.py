@@ -131,8 +131,8 @@ BUNDLES = {"deck": ("resnet18", "convnext_tiny", "cinic10")}
 
 # The SHA-256 of each backbone that comes with the package, pretrained/<name>.weights.h5.
 BUNDLED: dict[str, str] = {
-    "convnext_atto": "9d6701aec5becd9302f6fce4d63f69fe708670af39d65357e6ba1d1647cb2fd3",
-    "resnet18": "1581ccc2a15c036e85a2b91515918b7cb0e27b27ba39b252be44014bc17355f3",
+    "convnext_atto": "f2043a07646ce256c73dff7738e7ed5c1481a68376a34b44c08d131dba62451f",
+    "resnet18": "5b5d8d7b01345341e5c3fd2270f765fa4cb744e428d0fbba79ffeaa0d9f40c40",
 }
 NAMED_WEIGHTS = ("bundled", "pretrained", "random")
 
