@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 MOST_GROUPS = 64
-IMPRECISE_ON = ("cpu", "cuda")  # what follows has kernels for these alone
+GROUPED_ON = ("cpu", "cuda")  # the groups' kernel is there for these alone
 
 
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (c,); no gradient goes through them.
     """
     with torch.no_grad():
-        if x.device.type not in IMPRECISE_ON:
+        if x.device.type not in GROUPED_ON:
             variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
             return mean, variance
         groups = _group_count(x)
