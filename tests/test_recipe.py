@@ -267,6 +267,24 @@ def test_the_decks_settings_and_figures_are_in_the_recipes(name):
     assert found == [cells[at : at + width] for at in range(0, len(cells), width)]
 
 
+def test_the_three_methods_of_slide_19_have_their_own_settings_as_in_the_deck():
+    wanted = {
+        "prototypical": {"schedule_epochs": 5, "support_images": 100, "unfrozen_stages": 2}
+        | {"embedding": 128, "normalised": True, "distance": "euclidean"}
+        | {"episodes": "split_batches"},
+        "siamese": {"image_size": 64, "embedding": 128, "margin": 1.0, "unfrozen_stages": None}
+        | {"pairs": "random", "labels_inverted": True, "test_on": "pairs"},
+        "maml": {"inner_steps": 5, "inner_learning_rate": 1e-3, "unfrozen_stages": None}
+        | {"detached_copy": True, "weights": "pretrained"},
+    }
+    plan = recipe.read("fewshot_methods")
+    for run in resolve.runs(plan, "deck", rows=list(wanted), repeats=1, variant="as_run"):
+        groups = (run.data, run.model, run.training)
+        values = {field: value for group in groups for field, value in group}
+        assert {field: values[field] for field in wanted[run.row]} == wanted.pop(run.row)
+    assert not wanted
+
+
 def test_no_other_row_has_figures_of_the_deck():
     for name in recipe.names():
         plan = recipe.read(name)

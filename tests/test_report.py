@@ -638,6 +638,17 @@ def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
     assert list(map(int, re.findall(r"\d+", said[1]))) == sorted(sticks - bears_on | {10})
 
 
+def test_the_slides_of_weight_decay_are_those_of_the_recipes():
+    decayed = set()
+    for name in recipe.names():
+        plan = recipe.read(name)
+        runs = resolve.runs(plan, "deck", repeats=1)
+        if any(getattr(run.training, "l2", 0) for run in runs):
+            decayed.update(plan.slides)
+    defect = next(defect for defect in deck.read().defects if defect.number == 4)
+    assert defect.slides == sorted(decayed - {18, 23})  # of ConvNeXt's row 4, which has none
+
+
 def test_figures_that_no_slide_prints_are_not_called_a_slides(out):
     introduction = words(section(page(out), "top")[:3])
     assert "as a slide prints it" in introduction and "as its notebooks give it" in introduction
