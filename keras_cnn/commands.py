@@ -13,14 +13,15 @@ from keras_cnn.errors import UserError, nearest
 
 
 def recipes() -> None:
-    """List the recipes: slides, title, rows x variants x repeats."""
+    """List the recipes: slides, runs (rows in each variant they have, x repeats), title."""
     from keras_cnn import recipe as recipe_file
 
     lines = [("recipe", "slides", "runs", "title")]
     for name in recipe_file.names():
         found = recipe_file.read(name)
         slides = ", ".join(map(str, found.slides)) or "-"
-        runs = f"{len(found.rows)} rows x {len(found.variants)} variants x {found.repeats}"
+        in_variants = sum(len(found.variants_of(row)) for row in found.rows)
+        runs = f"{len(found.rows)} rows, {in_variants} x {found.repeats} runs"
         lines.append((name, slides, runs, found.title))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     for line in lines:
@@ -209,6 +210,7 @@ def summary(
             model,
             _whole_number("classes", classes),
             _whole_number("image-size", image_size),
+            dropout=models.DROPOUT.get(model, 0.0),
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))

@@ -206,7 +206,7 @@ class Siamese(Descent):
         labels_inverted: Push images of one class apart and pull those of two together, as the
             deck did.
         threshold: Distance below which a pair is called the same: `fitted` to training pairs, or
-            `half_margin`.
+            `half_margin`, a guess at what the deck calls near.
         test_on: What test accuracy counts: `classes`, by the nearest class mean of the training
             embeddings; or test `pairs`, as the deck did.
         batch_size: Pairs a step. An epoch has as many pairs as there are training images.

@@ -258,10 +258,10 @@ def test_recipes_lists_slides_title_and_runs(capsys):
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     convnext = next(line for line in lines if line.startswith("fewshot_convnext"))
-    assert "17, 18, 23" in convnext and "6 rows x 2 variants x 5" in convnext
+    assert "17, 18, 23" in convnext and "6 rows, 12 x 5 runs" in convnext
     assert "ConvNeXt taught new classes" in convnext
     resnet = next(line for line in lines if line.startswith("fewshot_resnet"))
-    assert "7 rows x 2 variants x 5" in resnet
+    assert "7 rows, 14 x 5 runs" in resnet
 
 
 def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(

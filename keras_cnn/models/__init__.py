@@ -34,6 +34,9 @@ SMALLEST_IMAGE_SIZE = {
     "resnet": 32,
     "convnext": 32,
 }
+# Networks that are defined with dropout before the dense layer, and what a summary shows as its rate;
+# runs set their own.
+DROPOUT = {"baseline": 0.5, "enhanced": 0.5, "fewshot_cnn": 0.5}
 
 
 def check(name: str, image_size: int) -> None:

@@ -298,7 +298,12 @@ def _network(network: Network) -> list[Block]:
     from keras_cnn import models  # keras from here on
     from keras_cnn.models import summary
 
-    graph = models.classifier(network.model, 10, 32, hidden_units=network.hidden_units)
+    graph = models.classifier(
+        network.model,
+        class_count=10,
+        dropout=models.DROPOUT[network.model],
+        hidden_units=network.hidden_units,
+    )
     counted = summary.summarise(graph, BATCH)
     name = f"{network.model.capitalize()}, {network.hidden_units} hidden units"
     layers = list(_flat(counted.model))
