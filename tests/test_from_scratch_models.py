@@ -159,16 +159,24 @@ def test_raw_images_give_the_logits_of_the_torch_network():
 
 
 @pytest.mark.every_backend
-def test_a_training_step_moves_batchnorm_means_as_torchs_does():
+def test_a_training_step_moves_batchnorms_statistics_as_torchs_does():
+    """Means alike; variances by the biased one of the batch, where torch takes n/(n - 1) of it."""
     (_, _), (reference, model) = references()
     scaled = torch.tensor(images().transpose(0, 3, 1, 2) / 255).float()
+    expected = [module for module in reference if isinstance(module, nn.BatchNorm2d)]
+    before = [module.running_var.numpy().copy() for module in expected]
     reference.train()(scaled)
     model(keras.ops.convert_to_tensor(images()), training=True)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    expected = [module for module in reference if isinstance(module, nn.BatchNorm2d)]
-    for norm, module in zip(norms, expected, strict=True):
+    for number, (norm, module) in enumerate(zip(norms, expected, strict=True)):
         found = keras.ops.convert_to_numpy(norm.moving_mean)
         np.testing.assert_allclose(found, module.running_mean.numpy(), atol=1e-5)
+        values = len(images()) * (SIZE // 2 ** (number // 2)) ** 2  # two norms before each pooling
+        kept = 0.9 * before[number]
+        biased = kept + (module.running_var.numpy() - kept) * (values - 1) / values
+        found = keras.ops.convert_to_numpy(norm.moving_variance)
+        np.testing.assert_allclose(found, biased, atol=1e-5)
+        assert np.abs(module.running_var.numpy() - before[number]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", BUILDERS)
