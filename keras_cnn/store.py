@@ -189,6 +189,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     partial = folder.with_name(f".{folder.name}.partial")
     replaced = folder.with_name(f".{folder.name}.replaced")
+    _restore(folder, replaced)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -201,8 +202,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
         os.rename(partial, folder)
         _sync(folder.parent)
     finally:
+        _restore(folder, replaced)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _restore(folder: Path, replaced: Path) -> None:
+    """Puts an older result back that nothing took the place of."""
+    if replaced.exists() and not folder.exists():
+        os.rename(replaced, folder)
 
 
 @contextmanager

@@ -147,6 +147,27 @@ def test_an_error_while_writing_leaves_the_older_result_and_nothing_else(tmp_pat
             store.read(folder)
 
 
+def test_the_older_result_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    written(folder, accuracies=(0.25, 0.5))
+    older, rename = store.read(folder), os.rename
+
+    def refuse(source, target):
+        if source.name.endswith(".partial"):
+            raise OSError("the disk is gone")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="disk is gone"):
+        written(folder, accuracies=(0.5, 0.75))
+    assert store.read(folder) == older and list(tmp_path.iterdir()) == [folder]
+    # Killed between the two renames, and the next attempt fails before it is done.
+    rename(folder, tmp_path / ".run.replaced")
+    with pytest.raises(RuntimeError), store.new_folder(folder):
+        raise RuntimeError
+    assert store.read(folder) == older and list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_kill_while_writing_leaves_no_run_and_its_remains_go_next_time(tmp_path):
     folder = tmp_path / "run"
     code = (
