@@ -95,7 +95,7 @@ def recipe(
 
 
 def fetch(name: str) -> None:
-    """Download data or weights: cinic10, cifar10, convnext_tiny, resnet18, or deck.
+    """Download data or weights: cinic10, cifar10, tiny_imagenet, convnext_tiny, resnet18, or deck.
 
     The only command that uses the network.
 
@@ -112,7 +112,7 @@ def data(source: str, image_size: str = "32", out: str = "", augment: str = "") 
     """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
-        source: cinic10, cifar10, digits, synthetic, or a folder of images.
+        source: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
         image_size: Height and width in pixels the images are brought to.
         out: Where the picture goes; by default <source>-samples.png or <source>-<augment>.png here.
         augment: Only draw what becomes of samples by flip, rotation, jitter, mixed, cutmix, mixup,
@@ -162,7 +162,7 @@ def evaluate(
 
     Args:
         model: A .keras file, as <run folder>/model.keras.
-        data: cinic10, cifar10, digits, synthetic, or a folder of images.
+        data: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
         split: train, valid or test.
         out: Where the picture goes; by default <model>-confusion.png beside the model.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
@@ -172,9 +172,7 @@ def evaluate(
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    path = Path(model)
-    picture = _picture("out", Path(out)) if out else path.with_name(f"{path.stem}-confusion.png")
-    prediction.evaluate(path, data, split, picture)
+    prediction.evaluate(Path(model), data, split, _picture("out", Path(out)) if out else None)
 
 
 def summary(
@@ -253,7 +251,7 @@ def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> 
     Args:
         names: Which of them, or all; all by default.
         rounds: How often each contender takes its turn, at least 5; one more warms up.
-        threads: Of each contender's process; repeats has its own.
+        threads: Threads of each contender's process; repeats has its own.
         out: A JSON file for the figures.
     """
     from keras_cnn import bench as benches

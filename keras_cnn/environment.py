@@ -33,8 +33,13 @@ def describe() -> dict[str, object]:
         "device": _device(backend),
         "versions": {name: _version(name) for name in packages},
         **machine(),
-        "threads": int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else None,
+        "threads": _threads(),
     }
+
+
+def _threads() -> int | None:
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else None  # OpenMP takes lists, too: 4,2
 
 
 def require(backend: str) -> None:

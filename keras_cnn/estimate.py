@@ -32,7 +32,11 @@ IMAGES_PER_SECOND = {
 # The hidden units these are of, and how the time grows with more: linearly, quadratically.
 WIDTHS = {"baseline": (32, 1), "enhanced": (64, 2)}
 START_SECONDS = 6.0  # of each run: process, framework, network, saving
-NOT_HERE = {"cinic10": (10, 90_000), "cifar10": (10, 50_000)}  # classes, training images
+NOT_HERE = {  # classes, training images
+    "cinic10": (10, 90_000),
+    "cifar10": (10, 50_000),
+    "tiny_imagenet": (200, 100_000),
+}
 SHOWN_ALWAYS = ("data", "model", "weights")
 
 
@@ -41,8 +45,8 @@ class Estimate:
     """What of some runs is on disk, and what the others will take.
 
     Attributes:
-        seconds: Of each run, by itself.
-        on_disk: Whether each is there.
+        seconds: Duration of each run, by itself.
+        on_disk: Whether each run is there and stays.
         seconds_left: Until all others are there.
         hindrance: Why they cannot run yet; empty where nothing is in the way.
     """
@@ -53,20 +57,21 @@ class Estimate:
     hindrance: str
 
 
-def estimate(runs: Sequence[Run], out: Path, parallel: int) -> Estimate:
+def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False) -> Estimate:
     """Looks for runs on disk and estimates the time of the others.
 
     Args:
         runs: The runs.
         out: Where results are looked for; the finished runs there tell this machine's speed.
         parallel: Runs at a time; each is taken to keep one core busy.
+        fresh: What is on disk will be made again.
     """
     measured = measured_speeds(out)
     expected = [seconds(run, measured) for run in runs]
     on_disk, hindrance = [], ""
     for run in runs:
         try:
-            on_disk.append(store.run_folder(run, out).exists())
+            on_disk.append(store.run_folder(run, out).exists() and not fresh)
         except UserError as error:  # data or weights are not here: nothing of it can be on disk
             on_disk.append(False)
             hindrance = str(error)
@@ -92,6 +97,9 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float:
     classes, images = _counts(run.data.data, run.data.image_size)
     if run.data.shots is not None:
         images = run.data.shots * classes
+    minutes = getattr(run.training, "minutes", None)
+    if minutes is not None:
+        return START_SECONDS + 60 * minutes
     speed = measured.get(_kind(spec), IMAGES_PER_SECOND.get(run.model.model, 100.0))
     return START_SECONDS + images * run.training.epochs * _work(spec) / speed
 
@@ -106,7 +114,7 @@ def measured_speeds(out: Path) -> dict[tuple, float]:
         try:
             run = json.loads((path.parent / "run.json").read_text())
             metrics = json.loads(path.read_text())
-            images = metrics["train_images"] * run["training"]["epochs"]
+            images = metrics["train_images"] * metrics["epochs"]
             speeds[_kind(run)] = images * _work(run) / metrics["seconds"]
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
             continue  # not a run of ours: no estimate is worth an error
@@ -140,11 +148,11 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
             lines.append(f"{variant}: {_written(changed) or 'the defaults'}")
     rows = []
     for (row, variant), members in groups.items():
-        others = [_settings(run) for run in runs if run.variant == variant]
+        others = [run.settings for run in runs if run.variant == variant]
         told_apart = [key for key in others[0] if all(key in other for other in others)]
         own = {
             key: value
-            for key, value in _settings(runs[members[0]]).items()
+            for key, value in runs[members[0]].settings.items()
             if key not in of_variant[variant]
         }
         done = sum(estimated.on_disk[index] for index in members)
@@ -207,13 +215,6 @@ def _work(run: dict) -> float:
     return (run["data"]["image_size"] / 32) ** 2 * width**power
 
 
-def _settings(run: Run) -> dict[str, object]:
-    groups = (run.data, run.model, run.feeding, run.training)
-    return {"backend": run.backend} | {
-        key: value for group in groups for key, value in group.model_dump().items()
-    }
-
-
 def _not_default(
     run: Run, settings: Mapping[str, object], always: Sequence[str] = ()
 ) -> dict[str, object]:
@@ -225,7 +226,7 @@ def _not_default(
 
 def _alike(runs: Sequence[Run]) -> dict[str, object]:
     """The settings that all of the runs have, and have alike."""
-    first, *others = map(_settings, runs)
+    first, *others = (run.settings for run in runs)
     return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
 
 

@@ -348,7 +348,7 @@ def _progress(what: str, total_bytes: int, done_bytes: int = 0) -> Iterator[Call
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

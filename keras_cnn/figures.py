@@ -10,9 +10,10 @@ from pathlib import Path
 
 import matplotlib.figure
 
-from keras_cnn import plots, recipe, store
+from keras_cnn import plots, schema, store
+from keras_cnn.data import sources
 from keras_cnn.plots import Picture
-from keras_cnn.recipe import Recipe
+from keras_cnn.schema import Recipe
 from keras_cnn.store import Result
 
 STAMPS = ".figures.json"
@@ -63,7 +64,7 @@ def _figures(plan: Recipe, results: Sequence[Result]) -> Wanted:
         group = [
             result
             for result in results
-            if recipe.matches(figure.where, result.settings | {"row": result.run["row"]})
+            if schema.matches(figure.where, result.settings | {"row": result.run["row"]})
         ]
         if group:
             picture = partial(plots.KINDS[figure.kind], Picture(plan, figure, group))
@@ -75,12 +76,12 @@ def _rows(plan: Recipe, results: Sequence[Result]) -> Wanted:
     wanted: Wanted = {}
     for row in dict.fromkeys(result.run["row"] for result in results):
         of_row = [result for result in results if result.run["row"] == row]
-        figure = recipe.Figure(name="curves", kind="curves", title=f"Row {row}")
+        figure = schema.Figure(name="curves", kind="curves", title=f"Row {row}")
         curves = Picture(plan, figure, of_row)
         wanted[f"row-{row}-curves.png"] = (of_row, partial(plots.KINDS["curves"], curves))
         for variant, group in curves.variants.items():
             settings = group[0].settings
-            data = Path(settings["data"]).name
+            data = sources.title(settings["data"])
             heading = f"Row {row}, {variant}: {settings['model']} on {data}"
             matrix = partial(plots.confusion, heading, group)
             wanted[f"row-{row}-{variant}-confusion.png"] = (group, matrix)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import data, run, saved
-from keras_cnn.data import decode, folders
+from keras_cnn.data import decode, folders, sources
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,14 +54,14 @@ def predict(model_path: Path, images: Sequence[Path], top: int, as_json: bool) -
         raise SystemExit(2)
 
 
-def evaluate(model_path: Path, source: str, split: str, picture: Path) -> None:
+def evaluate(model_path: Path, source: str, split: str, picture: Path | None = None) -> None:
     """Prints accuracy and per-class figures on a data source, and draws the confusion matrix.
 
     Args:
         model_path: A `.keras` file.
         source: A data source's name or a folder of images.
         split: Which of its splits.
-        picture: Where the confusion matrix goes.
+        picture: Where the confusion matrix goes; None puts it beside the model.
 
     Raises:
         UserError: The model or the data cannot be used, or their classes differ.
@@ -92,7 +92,8 @@ def evaluate(model_path: Path, source: str, split: str, picture: Path) -> None:
         )
     )
     counts = run.confusion(labels, probabilities)
-    title = f"{model_path.name} on {Path(source).name}, {split}"
+    title = f"{model_path.name} on {sources.title(source)}, {split}"
+    picture = picture or model_path.with_name(f"{model_path.stem}-confusion.png")
     plots.confusion_matrix(title, counts, names).savefig(picture, dpi=120)
     print(f"confusion matrix: {picture}")
 

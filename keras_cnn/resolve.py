@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from keras_cnn import settings, strict_yaml
 from keras_cnn.errors import UserError, nearest
+from keras_cnn.schema import Recipe, Row, Settings
 from keras_cnn.settings import METHODS, Compute, Data, Feeding, Group, Model, Training
-
-if TYPE_CHECKING:
-    from keras_cnn.recipe import Recipe, Row, Settings
 
 
 class Run(Group):
@@ -55,6 +53,12 @@ class Run(Group):
     def shots_seed(self) -> int:
         """Seeds the draw of images: one for all runs, or one a repeat."""
         return self.data.seed + (self.repeat if self.data.redraw_shots else 0)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All settings by name, whatever their group."""
+        groups = (self.data, self.model, self.feeding, self.training)
+        return {"backend": self.backend} | {key: value for group in groups for key, value in group}
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,8 @@ def merge(
         row: One of its rows.
         variant: One of its variants.
         profile: One of its profiles.
-        overrides: Of the command line.
-        lines: Of the file's entries, to name in a complaint.
+        overrides: Settings of the command line.
+        lines: Line numbers of the file's entries, to name in a complaint.
         defaults: What holds where nothing is written.
     """
     index = recipe.rows.index(row)

@@ -104,16 +104,16 @@ def check(runs: Sequence[Run]) -> None:
         UserError: The data or the weights cannot be used, or a class has too few images.
     """
     check_images(runs)
-    files = {
-        (run.model.model, run.model.weights)
+    given = {
+        (run.model.model, run.model.hidden_units, run.data.image_size, run.model.weights): run
         for run in runs
         if run.model.weights not in registry.NAMED_WEIGHTS  # whose files are known to fit
     }
-    if files:
+    if given:
         # In a process of its own: this one goes on without a framework.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            for model, weights in sorted(files):
-                pool.submit(_fit_weights, model, weights).result()
+            for run in given.values():
+                pool.submit(_fit_weights, run).result()
 
 
 def check_images(runs: Sequence[Run]) -> None:
@@ -126,12 +126,13 @@ def check_images(runs: Sequence[Run]) -> None:
         sample(run)
 
 
-def _fit_weights(model: str, file: str) -> None:
+def _fit_weights(run: Run) -> None:
     from keras_cnn import models
     from keras_cnn.pretrained import weights
 
-    graph = models.backbone(model, image_size=32)  # weights fit images of any size
-    weights.load(graph, registry.weights_file(model, file))
+    name, units = run.model.model, run.model.hidden_units
+    graph = models.backbone(name, run.data.image_size, hidden_units=units)
+    weights.load(graph, registry.weights_file(name, run.model.weights))
 
 
 def sample(run: Run) -> tuple[Split, Split, list[str]]:

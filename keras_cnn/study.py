@@ -30,8 +30,8 @@ from keras_cnn.data import sources
 from keras_cnn.errors import UserError
 from keras_cnn.estimate import Estimate
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Recipe
 from keras_cnn.resolve import Run
+from keras_cnn.schema import Recipe
 from keras_cnn.store import Result
 from keras_cnn.table import Table
 
@@ -48,7 +48,7 @@ class Conducted:
         failed: How many failed, or have damaged results.
         seconds: What the command took.
         table: The table; None where there is nothing to show.
-        estimated: Of a dry run, which did nothing else.
+        estimated: What a dry run estimates; it does nothing else.
     """
 
     done: int
@@ -104,13 +104,16 @@ def conduct(
         plan, chosen, rows, variant, repeats, _with_test_images(overrides), backend
     )
     for spec in specs:
-        models.check(spec.model.model, spec.data.image_size)
+        network = spec.model
+        models.check(
+            network.model, spec.data.image_size, network.hidden_units, network.stochastic_depth
+        )
     said = "" if profile else _choice(plan, chosen, missing_downloads, overrides, specs)
     gpu = environment.has_gpu()
     parallel = parallel or (1 if gpu or plan.alone else environment.cores())
     parallel = min(parallel, len(specs))  # so that few runs have all threads
     if dry_run:
-        estimated = estimate.estimate(specs, out, parallel)
+        estimated = estimate.estimate(specs, out, parallel, fresh)
         _say(said)
         title = f"{plan.name}: profile {chosen}, {parallel} at a time"
         print(estimate.listing(title, specs, estimated))
@@ -296,10 +299,10 @@ def _choice(
         ):
             said += " (--set model NAME: another network)"
     if profile == "mini":
-        said += (
-            " (the deck's own needs `python -m keras_cnn fetch deck`; "
-            f"not here yet: {' '.join(missing)})"
-        )
+        bundle = {download.name for download in registry.find("deck")}
+        fetched = ["deck"] if {*missing} <= bundle else missing
+        commands = " and ".join(f"`python -m keras_cnn fetch {name}`" for name in fetched)
+        said += f" (the deck's own needs {commands}; not here yet: {' '.join(missing)})"
     elif "mini" in plan.profiles:
         said += " (--profile=mini is smaller)"
     return f"Profile {profile}: {said}."

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from keras_cnn import measures
 from keras_cnn.data import sources
 from keras_cnn.measures import MEASURES
 from keras_cnn.pretrained import registry
-from keras_cnn.recipe import Recipe, Row
+from keras_cnn.schema import Recipe, Row
 from keras_cnn.store import Result
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
@@ -26,8 +25,8 @@ class Figures:
     """One measure over the repeats of a row and variant, in the measure's unit.
 
     Attributes:
-        best: Of the repeat with the best final test accuracy: what the deck's few-shot tables
-            print. None but for accuracies.
+        best: Accuracy of the repeat with the best final test accuracy: what the deck's few-shot
+            tables print. None for other measures.
         mean: None where an older result lacks the measure.
         sd: Sample standard deviation; None for one repeat.
         deck: What the slide or its notebook gives.
@@ -176,8 +175,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
 
 
 def _data(result: Result) -> str:
-    name = result.run["data"]["data"]
-    return Path(name).name or name
+    return sources.title(result.run["data"]["data"])
 
 
 def _listed(names: set[str]) -> str:

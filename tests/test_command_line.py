@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import engine, estimate, recipe, resolve, store, study
+from keras_cnn import engine, estimate, models, recipe, resolve, run, saved, store, study
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import registry
@@ -165,6 +165,8 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --profile=deck", "fetch cinic10"),
         ("recipe fewshot_convnext --data=digits --profile=deck", "fetch convnext_tiny"),
         ("recipe fewshot_convnext --image-size=16", "at least 32 pixels"),
+        ("recipe fewshot_convnext --set hidden_units=16", "has no hidden_units"),
+        ("recipe reliability --set stochastic_depth=0.1", "has no stochastic_depth"),
         ("recipe fewshot_convnext --weights=none.pth --profile=mini", "no such file"),
         ("recipe fewshot_convnext --data=synthetic:20 --set shots=2 --out=/dev/null/x", "written"),
         ("fetch cinic", "'cinic10'"),
@@ -173,6 +175,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("predict none.keras none.png", "no such file"),
         ("evaluate none.keras --data=digits", "no such file"),
         ("evaluate none.keras", "--data"),
+        ("evaluate . --data=digits", "no such file"),
         ("evaluate none.keras --data=digits --out=none/picture.png", "no folder none"),
         ("summary convnext_ato", "'convnext_atto'"),
         ("summary baseline --format=xml", "markdown"),
@@ -213,6 +216,26 @@ def test_weights_that_do_not_fit_are_one_line_before_any_run(workplace):
     assert (code, out) == (2, "")
     assert re.fullmatch(r"keras_cnn: small.pth: .*convnext_atto.*\n", errors)
     assert not (folder / "unfit" / "fewshot_convnext").exists()
+
+
+def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_path):
+    def asked(name, **settings):
+        overrides = {"data": "synthetic:20", "weights": str(tmp_path / "model.keras"), **settings}
+        overrides |= {"shots": 2, "test_shots": 2} if name == "fewshot_basic" else {}
+        return resolve.runs(recipe.read(name), "mini", ["1"], "as_run", 1, overrides)
+
+    def save(name, **options):
+        model = saved.classifier(models.classifier(name, 10, **options))
+        saved.save(model, tmp_path / "model.keras", {})
+
+    save("baseline", hidden_units=10)
+    run.check(asked("reliability"))
+    with pytest.raises(UserError, match=r"model\.keras"):
+        run.check(asked("reliability", hidden_units=64))
+    save("fewshot_cnn", image_size=48)
+    run.check(asked("fewshot_basic", image_size=48))
+    with pytest.raises(UserError, match=r"model\.keras"):
+        run.check(asked("fewshot_basic"))
 
 
 # Help and lists
@@ -321,10 +344,41 @@ def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tm
     folder = tmp_path / "reliability" / "a run"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(here[0].model_dump_json())
-    (folder / "metrics.json").write_text(json.dumps({"train_images": 70, "seconds": 21.0}))
+    metrics = {"train_images": 70, "seconds": 21.0, "epochs": 3}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     measured = estimate.measured_speeds(tmp_path)
     assert of_images(here, measured) == pytest.approx(21)
     assert of_images(wide, measured) == pytest.approx(42), "from another width, scaled"
+
+
+def test_the_time_of_what_has_no_epochs_or_a_time_limit_is_estimated_too(tmp_path):
+    tiny = resolve.runs(recipe.read("pretrain"), "deck", ["convnext_atto"], repeats=1)[0]
+    speed = estimate.IMAGES_PER_SECOND["convnext_atto"]
+    expected = 100_000 * tiny.training.epochs / speed
+    assert estimate.seconds(tiny, {}) == pytest.approx(expected + estimate.START_SECONDS)
+    training = tiny.training.model_copy(update={"minutes": 3.0})
+    limited = tiny.model_copy(update={"training": training})
+    assert estimate.seconds(limited, {}) == pytest.approx(180 + estimate.START_SECONDS)
+
+    overrides = {"data": "synthetic:70", "shots": None}
+    (probe,) = resolve.runs(
+        recipe.read("fewshot_methods"), "mini", ["linear_probe"], repeats=1, overrides=overrides
+    )
+    folder = tmp_path / "fewshot_methods" / "a run"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(probe.model_dump_json())
+    metrics = {"train_images": 70, "seconds": 21.0, "epochs": 1}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    measured = estimate.measured_speeds(tmp_path)
+    assert estimate.seconds(probe, measured) == pytest.approx(21 + estimate.START_SECONDS)
+
+
+def test_a_dry_run_of_fresh_counts_what_is_on_disk_again(workplace, finished):
+    command = [*TINY, "--out=undisturbed", "--dry-run"]
+    _, out, _ = ended(workplace, *command)
+    assert out.splitlines()[-1] == f"{len(finished.runs)} runs, {len(finished.runs)} on disk."
+    _, out, _ = ended(workplace, *command, "--fresh")
+    assert out.splitlines()[-1].startswith(f"{len(finished.runs)} runs, about ")
 
 
 def test_three_runs_two_at_a_time_take_as_long_as_two(tmp_path):
@@ -593,7 +647,7 @@ def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
 ):
     names = ["backends", "fewshot_convnext", "overfitting", "reliability"]
     monkeypatch.setattr(recipe, "names", lambda: names)
-    monkeypatch.setattr(study.models, "check", lambda model, size: refuse(model))
+    monkeypatch.setattr(study.models, "check", lambda model, *_: refuse(model))
 
     def refuse(model):
         if model == "convnext_atto":

@@ -251,6 +251,8 @@ def test_the_command(folder, tmp_path, capsys):
     assert "test/bee/03.png: not a PNG" in said
     assert f"samples: {out}" in said
     assert Image.open(out).format == "PNG"
+    assert main(["data", str(folder), "--image-size=8", f"--out={tmp_path / 'grid.svg'}"]) == 0
+    assert "<svg" in (tmp_path / "grid.svg").read_text()
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "file", "one class"])

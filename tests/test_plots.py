@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import figures, measures, plots, recipe, resolve
+from keras_cnn import figures, measures, plots, recipe, resolve, schema
 from keras_cnn.errors import UserError
 from keras_cnn.plots import Picture, by_epoch
 from keras_cnn.store import Result
@@ -45,6 +45,7 @@ rows:
   - row: 4
     settings: {dropout: 0.5, l2: 0.1}
 """
+TREND_OF_MODELS = "    kind: trend\n    by: dropout\n    across: model\n    where: {l2: 0.0}"
 N = 4
 
 
@@ -82,7 +83,7 @@ def made(tmp_path):
 
 
 def drawn(plan, results, **settings):
-    figure = recipe.Figure(name="trial", **settings)
+    figure = schema.Figure(name="trial", **settings)
     return plots.KINDS[figure.kind](Picture(plan, figure, results))
 
 
@@ -101,7 +102,7 @@ def ends(container):
 
 
 def test_every_kind_of_recipes_is_drawn_by_the_function_of_its_name():
-    assert plots.KINDS.keys() == recipe.FIGURE_KINDS.keys()
+    assert plots.KINDS.keys() == schema.FIGURE_KINDS.keys()
 
 
 def test_curves_have_a_band_of_one_sample_standard_deviation(made):
@@ -313,7 +314,7 @@ def test_results_that_lack_the_figure_leave_an_empty_panel(made, kind, tmp_path)
     settings = {
         key: value
         for key, value in {"by": "dropout", "across": "l2"}.items()
-        if key in recipe.FIGURE_KINDS[kind].settings
+        if key in schema.FIGURE_KINDS[kind].settings
     }
     group = [r for r in results if r.run["variant"] == "as_run"]
     group = group if kind == "heat_map" else of(group, "1", "as_run")
@@ -332,11 +333,18 @@ def test_one_run_that_diverged_is_drawn(made, kind, tmp_path):
     settings = {
         key: value
         for key, value in {"by": "dropout", "across": "l2"}.items()
-        if key in recipe.FIGURE_KINDS[kind].settings
+        if key in schema.FIGURE_KINDS[kind].settings
     }
+    inked = {}
     for quantity in ("test_loss", "test_accuracy"):
         figure = drawn(plan, [only], kind=kind, quantities=[quantity], **settings)
         figure.savefig(tmp_path / "picture.png")
+        panel = figure.axes[0]
+        drawn_at = [line.get_ydata() for line in panel.lines]
+        drawn_at += [[bar.get_height() for bar in panel.patches]]
+        drawn_at += [image.get_array().compressed() for image in panel.images]
+        inked[quantity] = np.isfinite(np.concatenate([*drawn_at, [np.nan]]).astype(float)).sum()
+    assert inked["test_accuracy"] > inked["test_loss"]
 
 
 def test_names_keep_colours_apart_and_numbers_are_in_order():
@@ -421,6 +429,7 @@ def test_dollar_signs_in_names_are_drawn_as_they_are(tmp_path):
         ("test_accuracy, test_loss]", "seconds]", 16, "'seconds'"),  # not by epoch
         ("name: grid", "name: by_penalty", 17, "second time"),
         ("name: grid", "name: a/b", 17, "pattern"),
+        ("    kind: heat_map\n    by: dropout\n    across: l2", TREND_OF_MODELS, 20, "'baseline'"),
     ],
 )
 def test_a_wrong_figure_names_file_line_and_the_nearest_right_name(tmp_path, old, new, line, words):
@@ -436,7 +445,7 @@ def test_a_wrong_figure_names_file_line_and_the_nearest_right_name(tmp_path, old
 def test_a_figure_may_show_one_row(made):
     plan, _ = made(text=RECIPE.replace("where: {dropout: 0}", "where: {row: 2}"))
     settings = [{"row": str(row.row)} for row in plan.rows]
-    matching = [row["row"] for row in settings if recipe.matches(plan.figures[0].where, row)]
+    matching = [row["row"] for row in settings if schema.matches(plan.figures[0].where, row)]
     assert matching == ["2"]
 
 
@@ -474,8 +483,24 @@ def test_a_variant_far_above_the_first_is_shown_whole(made, kind, settings):
     plan, results = made("mini")
     for result in results:
         result.metrics["seconds"] *= 50 if result.run["variant"] == "corrected" else 1
-    group = [r for r in results if recipe.matches(settings.get("where", {}), r.settings)]
+    group = [r for r in results if schema.matches(settings.get("where", {}), r.settings)]
     figure = drawn(plan, group, kind=kind, quantities=["seconds"], **settings)
     highest = max(result.metrics["seconds"] for result in group)
     ends_of = [(*panel.get_xlim(), *panel.get_ylim()) for panel in figure.axes]
     assert all(max(limits) >= 0.99 * highest for limits in ends_of)
+
+
+@pytest.mark.parametrize("kind", ["trend", "scatter"])
+def test_a_row_of_all_images_has_no_place_along_the_shots(made, kind, tmp_path):
+    text = RECIPE.replace("l2: 0.0}", "l2: 0.0, shots: 5}").replace(
+        "l2: 0.1}", "l2: 0.1, shots: null}"
+    )
+    plan, results = made(text=text)
+    group = [result for result in results if result.run["variant"] == "as_run"]
+    settings = {"by": "dropout", "across": "shots", "quantities": ["test_loss"]}
+    figure = drawn(plan, group, kind=kind, **settings)
+    figure.savefig(tmp_path / "picture.png")
+    places = [container[0].get_xdata() for container in figure.axes[0].containers]
+    assert {float(place) for of_value in places for place in of_value if place == place} == {5.0}
+    everything = [result for result in group if result.settings["shots"] is None]
+    drawn(plan, everything, kind=kind, **settings).savefig(tmp_path / "picture.png")

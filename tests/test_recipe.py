@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from keras_cnn import recipe, resolve, strict_yaml
+from keras_cnn import recipe, resolve, schema, strict_yaml
 from keras_cnn.errors import UserError
 
 RECIPE = """\
@@ -101,6 +101,8 @@ def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
         ("eval_mode_sticks: true", "eval_mode_sticks: yes", 7, "'yes'"),
         ("title: A recipe", "title: [", 3, "expected"),
         ("  deck: {}\n", "", 1, "'deck'"),
+        ("  as_run:", "  as/run:", 7, "pattern"),
+        ("  as_run:", "  both:", 7, "'both'"),
     ],
 )
 def test_a_wrong_recipe_names_file_line_and_the_nearest_right_name(written, old, new, line, words):
@@ -267,6 +269,81 @@ def test_the_decks_settings_and_figures_are_in_the_recipes(name):
     assert found == [cells[at : at + width] for at in range(0, len(cells), width)]
 
 
+# What the deck's notebooks did, each setting as run and corrected, typed from the list of defects.
+STICKS = {"eval_mode_sticks": (True, False), "average_over": ("batches", "images")}
+REDRAWN = {"redraw_shots": (False, True)}
+FINE_TUNED = {
+    **STICKS,
+    **REDRAWN,
+    "dropout_position": ("after_logits", "before_dense"),
+    "frozen_statistics_move": (True, False),
+}
+AS_RUN_AND_CORRECTED = {
+    "overfitting": {"1": STICKS},
+    "regularization": {str(row): STICKS for row in range(1, 21)},
+    "learning_rate_hidden_units": {str(row): STICKS for row in range(1, 25)},
+    "fewshot_basic": {str(row): STICKS | REDRAWN for row in range(1, 4)},
+    "fewshot_resnet": {str(row): FINE_TUNED for row in range(1, 8)},
+    "fewshot_convnext": {str(row): FINE_TUNED for row in range(1, 7)},
+    "fewshot_16_images": {"1": FINE_TUNED},
+    "fewshot_regularization": {str(row): FINE_TUNED for row in range(1, 11)},
+    "fewshot_augmentation": {
+        str(row): FINE_TUNED | {"augment_share": (1.0, 0.5), "augment_once": (True, False)}
+        for row in range(1, 7)
+    },
+    "fewshot_methods": {
+        "prototypical": {
+            **REDRAWN,
+            "episodes": ("split_batches", "disjoint"),
+            "distance": ("euclidean", "squared_euclidean"),
+            "normalised": (True, False),
+        },
+        "siamese": {
+            **REDRAWN,
+            "labels_inverted": (True, False),
+            "pairs": ("random", "balanced"),
+            "threshold": ("half_margin", "fitted"),
+            "test_on": ("pairs", "classes"),
+        },
+        "maml": {
+            **REDRAWN,
+            "detached_copy": (True, False),
+            "inner_learning_rate": (0.001, 0.3),
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_the_variants_differ_in_the_defects_and_in_nothing_else(name):
+    variants = {}
+    for run in resolve.runs(recipe.read(name), "deck", repeats=1):
+        variants.setdefault(run.row, {})[run.variant] = run.settings
+    found = {
+        row: {
+            key: (value, of["corrected"][key])
+            for key, value in of["as_run"].items()
+            if value != of["corrected"][key]
+        }
+        for row, of in variants.items()
+        if len(of) == 2
+    }
+    assert found == AS_RUN_AND_CORRECTED.get(name, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("training_time", {"eval_mode_sticks": True, "average_over": "batches"}),
+        ("data_loader", {"average_over": "batches"}),
+        ("reliability", {"average_over": "batches"}),
+    ],
+)
+def test_what_has_no_corrected_variant_is_run_as_the_deck_did(name, settings):
+    for run in resolve.runs(recipe.read(name), "deck", repeats=1):
+        assert run.variant == "as_run" and run.settings | settings == run.settings
+
+
 def test_the_three_methods_of_slide_19_have_their_own_settings_as_in_the_deck():
     wanted = {
         "prototypical": {"schedule_epochs": 5, "support_images": 100, "embedding": 128}
@@ -289,7 +366,7 @@ def test_no_other_row_has_figures_of_the_deck():
         plan = recipe.read(name)
         for row in plan.rows:
             typed = name in DECK and "as_run" in plan.variants_of(row)
-            assert typed or row.deck == recipe.Deck(), (name, row.row)
+            assert typed or row.deck == schema.Deck(), (name, row.row)
 
 
 @pytest.mark.parametrize(

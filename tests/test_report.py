@@ -168,7 +168,7 @@ def found(out, name):
 
 
 def page(out):
-    return report.page([found(out, name) for name in recipe.names()], out)
+    return report.page([found(out, name) for name in recipe.names()], out, out)
 
 
 def section(blocks, anchor):
@@ -768,6 +768,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(out, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["report", f"--out={out}", f"--to={tmp_path / 'file'}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_says_how_to_make_it_again_in_the_same_place(out, tmp_path):
+    other = tmp_path / "other"
+    for to, words_ in ((out, f"--out={out}`"), (other, f"--out={out} --to={other}`")):
+        report.report(out, to)
+        assert (to / "report.md").read_text().rstrip().endswith(words_)
 
 
 def test_the_same_results_give_the_same_page(out):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_cnn import recipe, resolve, table
+from keras_cnn import recipe, resolve, schema, table
 from keras_cnn.store import Result
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
@@ -133,7 +133,7 @@ def test_csv_and_json_hold_the_figures_in_full(tmp_path):
 def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
     plan, made = results(tmp_path)
     shown = ["seconds", "parameters", "processor_use", "test_loss"]
-    deck = recipe.Deck(seconds=123.9)
+    deck = schema.Deck(seconds=123.9)
     rows = [row.model_copy(update={"deck": deck}) for row in plan.rows]
     plan = plan.model_copy(
         update={"measures": shown, "rows": rows, "note": "A note.", "deck_figures": "guessed"}

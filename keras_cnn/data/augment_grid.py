@@ -39,7 +39,7 @@ def draw(dataset: Dataset, shown: list[str], path: Path) -> None:
 
     Args:
         dataset: What `keras_cnn.data.load` gave.
-        shown: Of `augment.KINDS`.
+        shown: Some of `augment.KINDS`.
         path: Where the picture goes.
 
     Raises:
@@ -90,7 +90,7 @@ def draw(dataset: Dataset, shown: list[str], path: Path) -> None:
 
 def _originals(dataset: Dataset) -> Split:
     """Training images, class after class in turn."""
-    split = dataset.splits["train" if "train" in dataset.splits else next(iter(dataset.splits))]
+    split = dataset.splits["train"]
     generator = np.random.default_rng(GRID_SEED)
     orders = [
         generator.permutation(np.flatnonzero(split.labels == label)).tolist()

@@ -164,21 +164,20 @@ def render(description: Description) -> str:
 
 
 def picture_grid(dataset: Dataset, path: Path) -> None:
-    """Draws samples of each class, those of the training images where there are any.
+    """Draws samples of each class's training images.
 
     Twenty classes share a panel, one a row. Of many classes fewer samples are drawn, and at most
     the first 200 classes are.
 
     Args:
         dataset: What `keras_cnn.data.load` gave.
-        path: Where the picture (PNG) goes.
+        path: Where the picture goes; its ending says what kind it is.
 
     Raises:
         UserError: It cannot be written there.
     """
     from matplotlib.figure import Figure
 
-    split_name = "train" if "train" in dataset.splits else next(iter(dataset.splits))
     shown = dataset.class_names[:GRID_IMAGES]
     panels = [shown[at : at + GRID_ROWS] for at in range(0, len(shown), GRID_ROWS)]
     columns = max(1, GRID_COLUMNS // len(panels))
@@ -188,7 +187,7 @@ def picture_grid(dataset: Dataset, path: Path) -> None:
     figure = Figure(figsize=(max(width, 5.0), height), layout="constrained")
     some = f"{len(shown)} of " if len(shown) < len(dataset.class_names) else ""
     figure.suptitle(
-        f"{sources.title(dataset.name)}, {split_name}: samples of {some}"
+        f"{sources.title(dataset.name)}, train: samples of {some}"
         f"{len(dataset.class_names)} classes at {dataset.image_size}x{dataset.image_size}",
         fontsize=10,
         parse_math=False,
@@ -197,7 +196,7 @@ def picture_grid(dataset: Dataset, path: Path) -> None:
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
     ):
         panel.imshow(
-            _mosaic(dataset, split_name, number * GRID_ROWS, len(names), columns),
+            _mosaic(dataset, "train", number * GRID_ROWS, len(names), columns),
             extent=(0, columns, len(names), 0),  # one unit a sample
             interpolation="auto",
         )
@@ -207,7 +206,7 @@ def picture_grid(dataset: Dataset, path: Path) -> None:
         for side in panel.spines.values():
             side.set_visible(False)
     try:
-        figure.savefig(path, dpi=120, format="png", bbox_inches="tight")
+        figure.savefig(path, dpi=120, bbox_inches="tight")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 

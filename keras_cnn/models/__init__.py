@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ from keras_cnn.errors import UserError, nearest
 if TYPE_CHECKING:
     import keras
 
-# Which file builds a network's features: `features(name, image_size, seed)` and, where the network
-# has them, `hidden_units` or `stochastic_depth`.
+# Which file builds a network's features: `features(name, image_size, seed)`, and its `OPTIONS`.
 NETWORKS = {
     "baseline": "baseline",
     "enhanced": "enhanced",
@@ -34,20 +32,32 @@ SMALLEST_IMAGE_SIZE = {
     "resnet": 32,
     "convnext": 32,
 }
-# Networks that are defined with dropout before the dense layer, and what a summary shows as its rate;
-# runs set their own.
+OPTIONS = {
+    "baseline": ("hidden_units",),
+    "enhanced": ("hidden_units",),
+    "convnext": ("stochastic_depth",),
+}
+# Networks that are defined with dropout before the dense layer, and the rate a summary shows; runs
+# set their own.
 DROPOUT = {"baseline": 0.5, "enhanced": 0.5, "fewshot_cnn": 0.5}
 
 
-def check(name: str, image_size: int) -> None:
-    """Refuses a name that is no network's, or images too small for it.
+def check(
+    name: str,
+    image_size: int,
+    hidden_units: int | None = None,
+    stochastic_depth: float = 0.0,
+) -> None:
+    """Refuses a name that is no network's, images too small for it, or an option it has not.
 
     Args:
-        name: Of a network.
+        name: A network's name.
         image_size: Height and width of its input, in pixels.
+        hidden_units: As for `backbone`.
+        stochastic_depth: As for `backbone`.
 
     Raises:
-        UserError: It is not one of `NETWORKS`, or takes larger images only.
+        UserError: It is not one of `NETWORKS`, takes larger images only, or has no such option.
     """
     if name not in NETWORKS:
         raise UserError(f"no model {name!r}: {nearest(name, NETWORKS)}")
@@ -56,6 +66,9 @@ def check(name: str, image_size: int) -> None:
         raise UserError(
             f"{name} needs images of at least {smallest} pixels, image_size is {image_size}"
         )
+    for option in _given(hidden_units, stochastic_depth):
+        if option not in OPTIONS.get(NETWORKS[name], ()):
+            raise UserError(f"{name} has no {option}: leave it out")
 
 
 def backbone(
@@ -70,7 +83,7 @@ def backbone(
     Args:
         name: One of `NETWORKS`.
         image_size: Height and width of its input, in pixels.
-        seed: Of the weights and of what is dropped.
+        seed: Seeds the weights and what is dropped.
         hidden_units: Width of `baseline` and `enhanced`; None takes the deck's 32 and 64.
         stochastic_depth: Highest rate of dropped residual branches, of a ConvNeXt.
 
@@ -82,13 +95,9 @@ def backbone(
         UserError: There is no such network, it has no such option, or it cannot take images of
             this size.
     """
-    check(name, image_size)
+    check(name, image_size, hidden_units, stochastic_depth)
     build: Callable[..., keras.Model] = import_module(f"keras_cnn.models.{NETWORKS[name]}").features
-    options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
-    given = {option: value for option, value in options.items() if value is not None}
-    for option in given.keys() - inspect.signature(build).parameters.keys():
-        raise UserError(f"{name} has no {option}: leave it out")
-    return build(name, image_size, seed, **given)
+    return build(name, image_size, seed, **_given(hidden_units, stochastic_depth))
 
 
 def classifier(
@@ -172,3 +181,9 @@ def embedder(
     model = keras.Model(features.input, embedded, name=name)
     initializers.draw(model, seed)
     return model
+
+
+def _given(hidden_units: int | None, stochastic_depth: float) -> dict[str, float]:
+    """The options that are not left at what every network has."""
+    options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
+    return {option: value for option, value in options.items() if value is not None}

@@ -1,6 +1,6 @@
 """Every kind of picture of finished runs, as matplotlib figures. Never imports keras.
 
-Each kind of `recipe.FIGURE_KINDS` is the function of that name. Variants stand side by side and
+Each kind of `schema.FIGURE_KINDS` is the function of that name. Variants stand side by side and
 share their axes, so that the eye compares; quantities stand below one another.
 """
 

@@ -37,9 +37,8 @@ def scatter(picture: Picture) -> Figure:
     """
     across, setting = picture.figure.across, picture.figure.by
     values = list(picture.by(picture.results, setting))
-    along = [_along(result, across) for result in picture.results]
-    is_wide = min(along) > 0 and max(along) > WIDE_RANGE * min(along)
-    scales = ["linear", "log"] if is_wide else ["linear"]
+    places = [_along(result, across) for result in picture.results]
+    scales = ["linear", "log"] if _spans_wide_range(places) else ["linear"]
     figure, panels = new_panels(picture, len(picture.figure.shown) * len(scales))
     shown = [(quantity, scale) for quantity in picture.figure.shown for scale in scales]
     for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
@@ -69,7 +68,11 @@ def trend(picture: Picture) -> Figure:
     """
     setting, across = picture.figure.by, picture.figure.across
     values = list(picture.by(picture.results, setting))
-    places = sorted({_along(result, across) for result in picture.results})
+    places = sorted(
+        place
+        for place in {_along(result, across) for result in picture.results}
+        if not np.isnan(place)
+    )
     figure, panels = new_panels(picture, len(picture.figure.shown), height=4.2, width=5.6)
     for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
         for panel, quantity in zip(column, picture.figure.shown, strict=True):
@@ -78,7 +81,7 @@ def trend(picture: Picture) -> Figure:
                     _along(row[0], across): finals_of(row, quantity)
                     for row in picture.by(group, "row").values()
                 }
-                along = sorted(place for place in finals if len(finals[place]))
+                along = sorted(place for place in finals if place in places and len(finals[place]))
                 means = np.array([finals[place].mean() for place in along])
                 reach = [_reach(finals[place]) for place in along]
                 number = values.index(value)
@@ -94,7 +97,7 @@ def trend(picture: Picture) -> Figure:
                     capsize=3,
                 )
             panel.set_ylabel(MEASURES[quantity].heading)
-            if len(places) > 1 and min(places) > 0 and max(places) > WIDE_RANGE * min(places):
+            if _spans_wide_range(places):
                 panel.set_xscale("log")
             panel.set_xticks(places, [f"{place:g}" for place in places])
             panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
@@ -198,7 +201,12 @@ def _cells(
 
 
 def _along(result: Result, across: str) -> float:
-    if across not in MEASURES:
-        return setting_of(result, across)
-    value = measures.final(result, across)
+    """Where a result lies; nan where it has no number, as all images are none of shots."""
+    measured = across in MEASURES
+    value = measures.final(result, across) if measured else setting_of(result, across)
     return np.nan if value is None else value
+
+
+def _spans_wide_range(places: Sequence[float]) -> bool:
+    numbers = [place for place in places if not np.isnan(place)]
+    return bool(numbers) and min(numbers) > 0 and max(numbers) > WIDE_RANGE * min(numbers)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures, recipe
+from keras_cnn import measures, schema
+from keras_cnn.data import sources
 from keras_cnn.measures import MEASURES
-from keras_cnn.recipe import Recipe
+from keras_cnn.schema import Recipe
 from keras_cnn.store import Result
 
 # Okabe and Ito's, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
@@ -33,7 +33,7 @@ class Picture:
     """
 
     plan: Recipe
-    figure: recipe.Figure
+    figure: schema.Figure
     results: Sequence[Result]
 
     @property
@@ -140,7 +140,7 @@ def _small_print(picture: Picture) -> str:
         run = picture.results[0].run
         name = run["data"]["data"]
         parts.append(
-            f"Not the deck's measurement: profile {run['profile']}, data {Path(name).name or name}"
+            f"Not the deck's measurement: profile {run['profile']}, data {sources.title(name)}"
         )
     shown = {picture.deck([r], name) for r in picture.results for name in picture.figure.shown}
     if picture.figure.kind in ("bars", "scatter") and shown - {None}:

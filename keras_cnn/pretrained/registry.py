@@ -150,15 +150,6 @@ def find(name: str) -> list[Download]:
     return [DOWNLOADS[name]]
 
 
-def is_fetched(name: str) -> bool:
-    """Whether all that a name stands for is on this machine; looks only at names and sizes.
-
-    Raises:
-        UserError: There is no such name.
-    """
-    return all(download.is_here() for download in find(name))
-
-
 def weights_title(weights: str) -> str:
     """What people call the weights a run starts from."""
     return f"{weights} weights" if weights in NAMED_WEIGHTS else Path(weights).name

@@ -29,7 +29,7 @@ def report(out: Path, to: Path) -> None:
     """
     store.check_writable(to)
     found = [evidence.gather(recipe.read(name), out) for name in recipe.names()]
-    blocks = page(found, out)
+    blocks = page(found, out, to)
     texts = {"md": to_markdown.render(blocks, to), "html": to_html.render(blocks)}
     for ending, text in texts.items():
         store.write_text(to / f"report.{ending}", text)
@@ -41,12 +41,13 @@ def report(out: Path, to: Path) -> None:
     print(*(to / f"report.{ending}" for ending in texts), sep="\n")
 
 
-def page(found: Sequence[Evidence], out: Path) -> list[Block]:
+def page(found: Sequence[Evidence], out: Path, to: Path) -> list[Block]:
     """The page's blocks.
 
     Args:
-        found: Of every recipe.
+        found: What is at hand of every recipe.
         out: Where the results lie.
+        to: Where the page goes.
     """
     words = deck.read()
     on_slide = [(slide, _of_slides(found, slide.slides)) for slide in words.slides]
@@ -68,7 +69,8 @@ def page(found: Sequence[Evidence], out: Path) -> list[Block]:
     for one in others:
         blocks += sections.recipe_section(one, anchors)
     blocks += [Heading(2, "Results at hand", "results", "results"), sections.at_hand(found)]
-    again = shlex.join(["python", "-m", "keras_cnn", "report", f"--out={out}"])
+    where = [f"--out={out}", *([f"--to={to}"] if to != out else [])]
+    again = shlex.join(["python", "-m", "keras_cnn", "report", *where])
     return [*blocks, Paragraph(["This page again, with what is on disk then: ", Code(again)])]
 
 

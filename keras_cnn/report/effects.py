@@ -29,11 +29,11 @@ class Difference:
     """Corrected minus as run, over the rows that have both.
 
     Attributes:
-        by_row: Of the means, by the row's name.
+        by_row: Differences of the means, by the row's name.
         as_run: Mean over rows.
         corrected: Mean over rows.
-        standard_error: Of the mean difference, from how it varies over the repeats; None where
-            these are fewer than two or not independent.
+        standard_error: That of the mean difference, from how it varies over the repeats; None
+            where these are fewer than two or not independent.
         one_draw: Whether all repeats as run learn from the same draw of few images, so that their
             spread does not tell how far another draw would lie.
     """

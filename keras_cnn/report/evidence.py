@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_cnn import store, table
+from keras_cnn.data import sources
 from keras_cnn.errors import UserError
-from keras_cnn.recipe import Recipe
+from keras_cnn.schema import Recipe
 from keras_cnn.store import Result
 from keras_cnn.table import Line, Table
 
@@ -45,7 +46,7 @@ class Evidence:
     def source(self) -> str:
         """On what the results were made, in a few words; of results that there are."""
         runs = [result.run for result in self.results]
-        names = sorted({Path(run["data"]["data"]).name or run["data"]["data"] for run in runs})
+        names = sorted({sources.title(run["data"]["data"]) for run in runs})
         profiles = sorted({run["profile"] for run in runs})
         words = f"profile {', '.join(profiles)}, data {', '.join(names)}"
         comparable = all(run["comparable"] for run in runs)

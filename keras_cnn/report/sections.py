@@ -9,7 +9,6 @@ from pathlib import Path
 from keras_cnn import measures, resolve, table
 from keras_cnn.errors import UserError
 from keras_cnn.measures import MEASURES
-from keras_cnn.recipe import Recipe, Row
 from keras_cnn.report.deck import Defect, Network, Slide
 from keras_cnn.report.effects import AS_RUN, EFFECTS
 from keras_cnn.report.evidence import Evidence
@@ -25,6 +24,7 @@ from keras_cnn.report.tree import (
     Table,
     prose,
 )
+from keras_cnn.schema import Recipe, Row
 from keras_cnn.table import Figures, Line
 
 NO_FIGURES = Figures(None, None, None, None)
@@ -46,7 +46,7 @@ def slide_section(
 
     Args:
         slide: The slide.
-        found: Of the recipes that name it.
+        found: What is at hand of the recipes that name it.
         anchors: By recipe, the heading its table stands under.
     """
     words = numbers(slide.slides)
@@ -269,9 +269,7 @@ def _settings(plan: Recipe, rows: Sequence[Row], found: Evidence | None) -> list
     """The recipe's own columns: of the runs at hand, else as the deck set them."""
     deck = {}
     for run in resolve.runs(plan, "deck", repeats=1):
-        groups = (run.data, run.model, run.feeding, run.training)
-        values = {key: value for group in groups for key, value in group}
-        deck.setdefault(run.row, {"backend": run.backend} | values)
+        deck.setdefault(run.row, run.settings)
     columns = []
     for heading, name in plan.columns.items():
         cells = []

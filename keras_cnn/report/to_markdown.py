@@ -18,7 +18,7 @@ def render(blocks: Sequence[Block], folder: Path) -> str:
     """The blocks as Markdown.
 
     Args:
-        blocks: Of the page.
+        blocks: The page's blocks.
         folder: Where the text will lie: pictures are named as seen from there.
     """
     return "\n\n".join(_block(block, folder) for block in blocks) + "\n"

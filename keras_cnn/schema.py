@@ -1,0 +1,166 @@
+"""What a recipe file can say: rows, variants, profiles, columns, figures. Never imports keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from keras_cnn.settings import Group, Positive, PositiveInt
+
+Settings = dict[str, object]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]  # becomes part of a folder's name
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Deck(Group):
+    """What the slide shows for a row: accuracies in percent, seconds of all epochs or of one."""
+
+    train_accuracy: Percent | None = None
+    test_accuracy: Percent | None = None
+    seconds: Positive | None = None
+    seconds_an_epoch: Positive | None = None
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """What a kind of figure is told.
+
+    Attributes:
+        settings: Which of `by` and `across` it needs.
+        quantities: What it shows where the figure names none.
+        by_epoch: It shows quantities epoch by epoch, not after the last one.
+    """
+
+    settings: tuple[str, ...] = ()
+    quantities: tuple[str, ...] = ("test_accuracy",)
+    by_epoch: bool = False
+
+
+BOTH_SPLITS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+FIGURE_KINDS: dict[str, FigureKind] = {
+    "curves": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
+    "runs": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
+    "lines": FigureKind(("by",), by_epoch=True),
+    "bars": FigureKind(("by",)),
+    "scatter": FigureKind(("by", "across")),
+    "trend": FigureKind(("by", "across")),
+    "heat_map": FigureKind(("by", "across")),
+    "interval": FigureKind(),
+}
+
+
+class Figure(Group):
+    """A picture drawn from the results, a column of panels for each variant.
+
+    Attributes:
+        name: The picture's file name without its ending.
+        kind: One of `FIGURE_KINDS`, drawn by the function of that name in `plots`.
+        title: Above the picture; empty takes the recipe's.
+        where: Only runs with these settings; `row` names a row.
+        by: The setting, or `row`, that tells lines, bars, colours or a heat map's rows apart.
+        across: The setting of a heat map's columns; what a scatter's points lie along, a setting
+            or a measure.
+        quantities: From `measures.MEASURES`; empty takes the kind's.
+        band: Draw lines once more below, with one sample standard deviation on each side.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    kind: str
+    title: str = ""
+    where: Settings = Field(default_factory=dict)
+    by: str | None = None
+    across: str | None = None
+    quantities: list[str] = Field(default_factory=list)
+    band: bool = True
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The quantities, its own or its kind's."""
+        return self.quantities or FIGURE_KINDS[self.kind].quantities
+
+
+class Row(Group):
+    """One row of the slide's table.
+
+    Attributes:
+        row: Its name.
+        settings: Those in which it differs; they must be its method's.
+        deck: What the slide or its notebook gives.
+        variants: Those it is run in; empty takes all.
+    """
+
+    row: int | Name
+    settings: Settings = Field(default_factory=dict)
+    deck: Deck = Deck()
+    variants: list[str] = Field(default_factory=list)
+
+
+class Profile(Group):
+    """Where a recipe runs: on the deck's data and weights, or on what every machine has.
+
+    Attributes:
+        stands_in: What stands in for what, in words.
+        networks: What stands in for a network: another, and the weights it starts from.
+        repeats: Runs of each row and variant; None takes the recipe's.
+        settings: Those in which it differs.
+    """
+
+    stands_in: str = ""
+    networks: dict[str, Settings] = Field(default_factory=dict)
+    repeats: PositiveInt | None = None
+    settings: Settings = Field(default_factory=dict)
+
+
+class Recipe(Group):
+    """A slide's experiment.
+
+    Attributes:
+        name: The file's name without its ending.
+        path: The file.
+        title: One line.
+        slides: The slides whose numbers it gives.
+        columns: The table's columns: heading to the setting shown under it.
+        repeats: Runs of each row and variant.
+        alone: Make one run at a time, since its seconds are what is measured.
+        in_all: `recipe all` runs it too.
+        needs: What `fetch` must have brought for the `deck` profile.
+        note: What a reader of the table should know; may be empty.
+        deck_figures: How the deck's numbers were made, as `best of five runs`.
+        measures: What the table shows of each row, from `measures.MEASURES`.
+        figures: The pictures; empty draws each row's curves and confusion matrices.
+        settings: What all rows share.
+        variants: By name, the settings in which a variant differs.
+        profiles: By name; `deck` is the slide's own measurement.
+        rows: The table's rows.
+    """
+
+    name: str
+    path: str
+    title: str
+    slides: list[int] = Field(default_factory=list)
+    columns: dict[str, str]
+    repeats: PositiveInt = 5
+    alone: bool = False
+    in_all: bool = True
+    needs: list[str] = Field(default_factory=list)
+    note: str = ""
+    deck_figures: str = "best of five runs"
+    measures: list[str] = Field(default_factory=lambda: ["train_accuracy", "test_accuracy"])
+    figures: list[Figure] = Field(default_factory=list)
+    settings: Settings = Field(default_factory=dict)
+    variants: dict[Name, Settings]
+    profiles: dict[str, Profile]
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+    def variants_of(self, row: Row) -> list[str]:
+        """The variants a row is run in."""
+        return [name for name in self.variants if not row.variants or name in row.variants]
+
+
+def matches(where: Settings, settings: Settings) -> bool:
+    """Whether settings (with the row's name under `row`) are those a figure is drawn from."""
+    wanted = where | ({"row": str(where["row"])} if "row" in where else {})
+    return all(key in settings and settings[key] == value for key, value in wanted.items())
