@@ -8,7 +8,7 @@ import pytest
 
 from keras_cnn import data, environment, models, recipe, resolve
 from keras_cnn.methods import networks, supervised
-from keras_cnn.models.freeze import freeze, split
+from keras_cnn.models.freeze import freeze, frozen_part
 from keras_cnn.training import kept
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
@@ -24,7 +24,7 @@ def frozen_model(name, unfrozen_stages, statistics_move=False, **options):
 @pytest.mark.parametrize("name", ["convnext_atto", "resnet18", "enhanced"])
 def test_the_two_parts_together_are_the_model(name, unfrozen_stages):
     model = frozen_model(name, min(unfrozen_stages, 2) if name == "enhanced" else unfrozen_stages)
-    parts = split(model, min(unfrozen_stages, 2) if name == "enhanced" else unfrozen_stages)
+    parts = frozen_part(model, min(unfrozen_stages, 2) if name == "enhanced" else unfrozen_stages)
     frozen, features = parts
     rest = keras.Model(features, model.output)
     together = rest.predict(frozen.predict(IMAGES, verbose=0), verbose=0)
@@ -38,18 +38,32 @@ def test_the_two_parts_together_are_the_model(name, unfrozen_stages):
     ("name", "unfrozen_stages", "statistics_move", "options"),
     [
         ("convnext_atto", None, False, {}),  # everything trains
-        ("enhanced", 3, False, {}),  # of the frozen part there is only the rescaling: see below
+        ("enhanced", 3, False, {}),  # of what is frozen nothing has weights
         ("resnet18", 2, True, {}),  # frozen statistics move
         ("convnext_atto", 1, False, {"stochastic_depth": 0.3}),  # branches drop at random
     ],
 )
-def test_a_part_that_changes_is_not_kept(name, unfrozen_stages, statistics_move, options):
+def test_a_part_that_changes_or_costs_nothing_is_not_kept(
+    name, unfrozen_stages, statistics_move, options
+):
     model = frozen_model(name, unfrozen_stages, statistics_move, **options)
-    parts = split(model, unfrozen_stages)
-    if name == "enhanced":
-        assert [layer.name for layer in parts[0].layers[1:]] == ["stem_rescaling"]
-    else:
-        assert parts is None
+    assert frozen_part(model, unfrozen_stages) is None
+
+
+def test_features_too_large_to_keep_are_computed_with_the_rest(monkeypatch):
+    plan = recipe.read("fewshot_convnext")
+    run = resolve.runs(plan, "mini", ["4"], "corrected", 1, {"data": "synthetic:40"})[0]
+    train, test = (data.load("synthetic:40").splits[name] for name in ("train", "test"))
+    graph = networks.classifier(run, 10)
+    _, of_train, of_test = networks.without_constant_part(graph, run, train, test)
+    assert of_train.dtype == np.float32 and len(of_train) == len(train.labels)
+    monkeypatch.setattr(kept, "MOST_BYTES", of_train.nbytes + of_test.nbytes)
+    _, still, _ = networks.without_constant_part(graph, run, train, test)
+    np.testing.assert_array_equal(still, of_train)
+    monkeypatch.setattr(kept, "MOST_BYTES", of_train.nbytes + of_test.nbytes - 1)
+    model, *inputs = networks.without_constant_part(graph, run, train, test)
+    assert inputs[0] is train.images and inputs[1] is test.images
+    assert model.input.shape == graph.input.shape
 
 
 def test_training_on_kept_features_gives_the_same_model(monkeypatch):
@@ -60,7 +74,7 @@ def test_training_on_kept_features_gives_the_same_model(monkeypatch):
     outcomes = {}
     for keep in (True, False):
         if not keep:
-            monkeypatch.setattr(networks, "split", lambda *_: None)
+            monkeypatch.setattr(networks, "frozen_part", lambda *_: None)
         environment.seed_everything(run.training_seed)
         outcomes[keep] = supervised.train(
             run, splits["train"], splits["test"], list("0123456789"), lambda record: None
@@ -88,14 +102,14 @@ def counted(monkeypatch, tmp_path):
 
 
 def test_runs_share_features_where_weights_and_images_are_the_same(counted):
-    frozen, _ = split(frozen_model("enhanced", 1, hidden_units=4), 1)
+    frozen, _ = frozen_part(frozen_model("enhanced", 1, hidden_units=4), 1)
     first = networks.frozen_outputs(frozen, IMAGES)
     again = networks.frozen_outputs(frozen, IMAGES.copy())
     assert counted == [4]
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(again, networks.outputs(frozen, IMAGES))
 
-    other_run, _ = split(frozen_model("enhanced", 1, hidden_units=4, seed=1), 1)
+    other_run, _ = frozen_part(frozen_model("enhanced", 1, hidden_units=4, seed=1), 1)
     other_run.set_weights(frozen.get_weights())  # as pretrained weights are the same in every run
     counted.clear()
     networks.frozen_outputs(other_run, IMAGES)
@@ -112,7 +126,7 @@ def test_runs_share_features_where_weights_and_images_are_the_same(counted):
 
 
 def test_a_damaged_file_is_computed_anew_and_the_oldest_go(counted, monkeypatch, tmp_path):
-    frozen, _ = split(frozen_model("enhanced", 1, hidden_units=4), 1)
+    frozen, _ = frozen_part(frozen_model("enhanced", 1, hidden_units=4), 1)
     networks.frozen_outputs(frozen, IMAGES)
     (path,) = (tmp_path / "features").glob("*")
     path.write_bytes(path.read_bytes()[:100])

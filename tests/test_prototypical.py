@@ -281,7 +281,7 @@ def test_kept_features_give_the_same_as_the_whole_network(monkeypatch):
     outcomes = []
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr(networks, "split", lambda *_: None)
+            monkeypatch.setattr(networks, "frozen_part", lambda *_: None)
         model = {"unfrozen_stages": 1}
         outcomes.append(trained(epochs=1, episodes_an_epoch=4, model=model)[0])
     np.testing.assert_allclose(outcomes[0].probabilities, outcomes[1].probabilities, atol=1e-4)

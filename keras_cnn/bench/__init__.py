@@ -22,9 +22,9 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Of `goals.BENCHES`; `all`, or none, takes all.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all.
         rounds: How often each contender takes its turn, after one that does not count.
-        threads: Of each contender's process.
+        threads: Threads of each contender's process.
         out: A JSON file.
 
     Raises:

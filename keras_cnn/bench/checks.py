@@ -57,7 +57,7 @@ def result_digest(folder: Path) -> str:
     """A hash of everything in a run's folder that must not depend on what ran beside it.
 
     Args:
-        folder: Of a finished run.
+        folder: A finished run's folder.
 
     Returns:
         SHA-256, in hex, of the history without its seconds, the confusion counts and the weights.

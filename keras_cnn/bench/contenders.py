@@ -231,7 +231,7 @@ def fewshot_model(kept: bool) -> tuple:
     import keras
 
     from keras_cnn import models
-    from keras_cnn.models.freeze import freeze, split
+    from keras_cnn.models.freeze import freeze, frozen_part
     from keras_cnn.training import optimizers
     from keras_cnn.training.feed import Feed
     from keras_cnn.training.model import TrainedModel
@@ -244,7 +244,7 @@ def fewshot_model(kept: bool) -> tuple:
     freeze(graph, 2)
     model = TrainedModel(graph.input, graph.output)
     if kept:
-        frozen, features = split(graph, 2)
+        frozen, features = frozen_part(graph, 2)
         images = np.asarray(frozen.predict(images, batch_size=256, verbose=0))
         model = TrainedModel(features, graph.output)
     model.compile(
@@ -274,7 +274,7 @@ def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
 
     Args:
         parallel: How many at a time.
-        threads: Of each.
+        threads: Threads of each.
         out: Where the folders go.
     """
     from keras_cnn import engine, recipe, resolve, store

@@ -80,7 +80,7 @@ def verdicts(bench: str, rates: Mapping[str, Sequence[float]]) -> list[dict[str,
 
     Args:
         bench: One of `BENCHES`.
-        rates: Of each contender, images a second in each round.
+        rates: By contender, images a second in each round.
 
     Returns:
         Dicts of `ours`, `peers`, `times` (median), `quartiles`, `goal` and `met`.
@@ -106,7 +106,7 @@ def markdown(bench: str, rates: Mapping[str, Sequence[float]]) -> str:
 
     Args:
         bench: One of `BENCHES`.
-        rates: Of each contender, images a second in each round.
+        rates: By contender, images a second in each round.
     """
     lines = ["| contender | images/s, median | quartiles |", "|---|---|---|"]
     for name, values in rates.items():

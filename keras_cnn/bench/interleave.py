@@ -21,7 +21,7 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     Args:
         contenders: Names in `contenders.CONTENDERS`.
         rounds: Rounds that count; one more comes first.
-        threads: Of each process.
+        threads: Threads of each process.
 
     Raises:
         RuntimeError: A contender's process ended; its error stands above.

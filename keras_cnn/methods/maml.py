@@ -23,12 +23,12 @@ from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
+from keras_cnn.methods.detached_copies import DetachedCopies
 from keras_cnn.models.heads import LOGITS
 from keras_cnn.resolve import Run
 from keras_cnn.settings import Maml
 from keras_cnn.training import batch_mean, callbacks, gradients, optimizers
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.feed import Feed
 from keras_cnn.training.model import TrainedModel
 
 TEST_TASKS = 10
@@ -93,8 +93,10 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     start = _values(model.trainable_variables)
     known = Split(train_inputs, train.labels)
     if settings.detached_copy:
-        learner = _DetachedCopies(model, settings, known, run.training_seed)
-        unadapted = _figures(networks.outputs(saved.classifier(graph), test.images), test.labels)
+        learner = DetachedCopies(model, settings, known, run.training_seed)
+        unadapted = networks.loss_and_accuracy(
+            networks.outputs(saved.classifier(graph), test.images), test.labels
+        )
     else:
         asked = Split(test_inputs, test.labels)
         learner = _Tasks(model, settings, known, asked, class_names, run.training_seed)
@@ -145,10 +147,10 @@ def adapted(
     """The inner loop: gradient descent.
 
     Args:
-        loss: Of weights like `weights`: a scalar, and anything.
+        loss: Takes weights like `weights`; gives a scalar, and anything.
         weights: Tensors to start from.
         steps: How many.
-        learning_rate: Of each.
+        learning_rate: Rate of each step.
         second_order: What comes out can be differentiated through the steps' gradients; otherwise
             these are constants, and it depends on `weights` as if only shifted.
 
@@ -200,7 +202,7 @@ class _Tasks:
         train: Images or features, and labels.
         test: Likewise.
         class_names: In the order of the labels.
-        seed: Of the tasks.
+        seed: Seeds the tasks.
     """
 
     def __init__(
@@ -399,49 +401,6 @@ class _Tasks:
         return rng.permutation(len(self._train_members))[: self._way]
 
 
-class _DetachedCopies:
-    """Trains a copy on each batch, tests it on the same images and throws it away.
-
-    Args:
-        model: Images or features to logits; it is the same before and after.
-        settings: How.
-        train: Images or features, and labels.
-        seed: Of the order of the images.
-    """
-
-    def __init__(self, model: TrainedModel, settings: Maml, train: Split, seed: int) -> None:
-        self._model, self._steps = model, settings.inner_steps
-        self._feed = Feed(train.images, train.labels, settings.batch_size, seed)
-        model.compile(
-            optimizer=optimizers.build("adam", settings.inner_learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        model.optimizer.build(model.trainable_variables)
-
-    def learn(self, epoch: int, learning_rate: float) -> tuple[float, float]:
-        """Mean loss and accuracy of the copies, over the batches; the rate reaches no weight."""
-        variables = [*self._model.variables, *self._model.optimizer.variables]
-        before = _values(variables)
-        self._feed.begin_epoch(epoch)
-        figures = []
-        for index in range(len(self._feed)):
-            images, labels = self._feed[index]
-            # A step's figures are those before it: the one after the last tests the copy.
-            logs = self._model.fit(
-                images,
-                labels,
-                batch_size=len(labels),
-                epochs=self._steps + 1,
-                shuffle=False,
-                verbose=0,
-            ).history
-            figures.append((logs["loss"][-1], logs["accuracy"][-1]))
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
-        return tuple(np.mean(figures, axis=0))
-
-
 def _members(
     labels: np.ndarray, class_names: list[str], fewest: int, setting: str
 ) -> list[np.ndarray]:
@@ -483,10 +442,3 @@ def _number(tensor: object) -> float:
 
 def _sum(total: list | None, terms: list) -> list:
     return terms if total is None else [a + b for a, b in zip(total, terms, strict=True)]
-
-
-def _figures(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Cross-entropy and accuracy of probabilities (n, classes) against labels (n,)."""
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    accuracy = (probabilities.argmax(axis=1) == labels).mean()
-    return float(-np.log(np.maximum(of_label, 1e-12)).mean()), float(accuracy)

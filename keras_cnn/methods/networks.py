@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_cnn import models
 from keras_cnn.data import Split
-from keras_cnn.models.freeze import freeze, split
+from keras_cnn.models.freeze import freeze, frozen_part
 from keras_cnn.pretrained import registry, weights
 from keras_cnn.resolve import Run
 from keras_cnn.training import kept
@@ -73,7 +74,8 @@ def without_constant_part(
     """The model to train and what it is fed: images, or their features where these stay the same.
 
     A frozen part that gives an image the same features in every epoch is run once for all epochs,
-    and for all runs that share it; the arithmetic is the same.
+    and for all runs that share it; the arithmetic is the same. Features that take more than
+    `kept.MOST_BYTES` are not kept.
 
     Args:
         graph: From `classifier` or `embedder`.
@@ -84,12 +86,13 @@ def without_constant_part(
     Returns:
         A model on the same weights, and its inputs for the images of `train` and of `test`.
     """
-    parts = split(graph, run.model.unfrozen_stages)
-    if parts is None:
+    parts = frozen_part(graph, run.model.unfrozen_stages)
+    images = len(train.labels) + len(test.labels)
+    if parts is None or images * _bytes_of_one(parts[1]) > kept.MOST_BYTES:
         return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
-    found = [frozen_outputs(frozen, split.images) for split in (train, test)]
-    return TrainedModel(features, graph.output), *found
+    inputs = [frozen_outputs(frozen, split.images) for split in (train, test)]
+    return TrainedModel(features, graph.output), *inputs
 
 
 def frozen_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -115,6 +118,17 @@ def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: np.asarray(
         fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
     )
+
+
+def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Cross-entropy and accuracy of probabilities (n, classes) against labels (n,)."""
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))  # finite, where one is 0
+    return float(losses.mean()), float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def _bytes_of_one(features: keras.KerasTensor) -> int:
+    return 4 * math.prod(features.shape[1:])  # float32
 
 
 def _ready(graph: keras.Model, run: Run, statistics_move: bool = False) -> keras.Model:

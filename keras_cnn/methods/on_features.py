@@ -34,27 +34,21 @@ def classify(run: Run, train: Split, test: Split, report: Report, head: Head) ->
     """
     began = time.perf_counter()
     backbone = networks.embedder(run, embedding=None)
-    features = networks.frozen_outputs(backbone, train.images)
-    logits = head(backbone.output, features, train.labels)
-    classifier = saved.classifier(keras.Model(backbone.input, logits))
-    of_train, of_test = (networks.outputs(classifier, split.images) for split in (train, test))
+    shots, asked = (networks.frozen_outputs(backbone, split.images) for split in (train, test))
+    logits = head(backbone.output, shots, train.labels)
+    on_features = saved.classifier(keras.Model(backbone.output, logits))
+    of_train, of_test = (networks.outputs(on_features, features) for features in (shots, asked))
+    train_loss, train_accuracy = networks.loss_and_accuracy(of_train, train.labels)
+    test_loss, test_accuracy = networks.loss_and_accuracy(of_test, test.labels)
     record = {
         "epoch": 1,
         "learning_rate": float("nan"),  # there is none
-        "train_loss": _cross_entropy(of_train, train.labels),
-        "train_accuracy": _accuracy(of_train, train.labels),
-        "test_loss": _cross_entropy(of_test, test.labels),
-        "test_accuracy": _accuracy(of_test, test.labels),
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
         "seconds": time.perf_counter() - began,
     }
     report(record)
+    classifier = saved.classifier(keras.Model(backbone.input, logits))
     return Outcome([record], of_test, classifier)
-
-
-def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float((probabilities.argmax(axis=1) == labels).mean())
-
-
-def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())

@@ -108,7 +108,7 @@ class Episodes:
 
     Args:
         settings: The method's.
-        labels: Of the images, (n,).
+        labels: The images' labels, (n,).
         class_names: In the order of the labels.
     """
 
@@ -182,7 +182,7 @@ class Episodes:
         """Mean loss and accuracy of each episode.
 
         Args:
-            embeddings: Of all images, (n, channels).
+            embeddings: Embeddings of all images, (n, channels).
             drawn: From `draw`.
 
         Returns:

@@ -12,9 +12,9 @@ def features(name: str, image_size: int, seed: int, hidden_units: int = 32) -> k
     """Two stages of [conv 3x3, ReLU] x 2 and a max-pool, flattened.
 
     Args:
-        name: Of the model.
+        name: The model's name.
         image_size: Height and width of its input, at least 4 pixels.
-        seed: Of the weights, which begin as torch's.
+        seed: Seeds the weights, which begin as torch's.
         hidden_units: Channels of every convolution.
 
     Returns:

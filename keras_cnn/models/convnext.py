@@ -25,7 +25,7 @@ def features(name: str, image_size: int, seed: int, stochastic_depth: float = 0.
     Args:
         name: One of `LAYOUTS`.
         image_size: Height and width of its input, at least 32 pixels.
-        seed: Of the weights and of what is dropped.
+        seed: Seeds the weights and what is dropped.
         stochastic_depth: Rate of the last block's dropped branches; it grows linearly from 0 at
             the first (Huang et al. 2016, arXiv:1603.09382).
 

@@ -14,9 +14,9 @@ def features(name: str, image_size: int, seed: int, hidden_units: int = 64) -> k
     BatchNorm has torch's settings: epsilon 1e-5, momentum 0.1, which Keras counts as 0.9.
 
     Args:
-        name: Of the model.
+        name: The model's name.
         image_size: Height and width of its input, at least 8 pixels.
-        seed: Of the weights, which begin as torch's.
+        seed: Seeds the weights, which begin as torch's.
         hidden_units: Channels of the first stage; the second has twice, the third four times it.
 
     Returns:

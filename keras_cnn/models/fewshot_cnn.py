@@ -12,9 +12,9 @@ def features(name: str, image_size: int, seed: int) -> keras.Model:
     """Three stages of [conv 3x3, ReLU, max-pool], 32, 64 and 128 channels, then dense 256, ReLU.
 
     Args:
-        name: Of the model.
+        name: The model's name.
         image_size: Height and width of its input, at least 8 pixels.
-        seed: Of the weights, which begin as torch's.
+        seed: Seeds the weights, which begin as torch's.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, 256).

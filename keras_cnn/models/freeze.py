@@ -28,7 +28,7 @@ def freeze(model: keras.Model, unfrozen_stages: int | None, statistics_move: boo
             layer.trainable = False
 
 
-def split(
+def frozen_part(
     model: keras.Model, unfrozen_stages: int | None
 ) -> tuple[keras.Model, keras.KerasTensor] | None:
     """The part of a frozen model whose output for an image never changes while the rest trains.
@@ -40,7 +40,7 @@ def split(
     Returns:
         A model from images to kept features, and the same features as a tensor of `model`'s
         graph, from which the rest of it can be built. None where there is no such part: everything
-        trains, frozen statistics move, or frozen branches are dropped at random.
+        that has weights trains, frozen statistics move, or frozen branches are dropped at random.
     """
     kept: set[int] = set()  # ids of tensors that depend on frozen layers only
     crossing: dict[int, keras.KerasTensor] = {}
@@ -57,9 +57,8 @@ def split(
     if len(crossing) != 1:
         return None
     (features,) = crossing.values()
-    if any(features is tensor for tensor in model.inputs):
-        return None
-    return keras.Model(model.input, features, name="frozen"), features
+    frozen = keras.Model(model.input, features, name="frozen")
+    return (frozen, features) if frozen.weights else None
 
 
 def _trains(model: keras.Model, layer: keras.layers.Layer, unfrozen_stages: int | None) -> bool:

@@ -21,7 +21,7 @@ class CosineLogits(layers.Layer):
     Args:
         class_count: Outputs.
         scale: What cosines are multiplied by.
-        kernel_initializer: Of the weights (channels, class_count).
+        kernel_initializer: Draws the weights (channels, class_count).
         name: The layer's.
     """
 
@@ -68,7 +68,7 @@ def logits(
         kind: `dense`, or `cosine` for `CosineLogits`.
         dropout: Its rate; 0 leaves it out.
         dropout_position: `before_dense`, or `after_logits`: of the logits themselves.
-        seed: Of the weights and of dropout.
+        seed: Seeds the weights and dropout.
         cosine_scale: What the cosines of `CosineLogits` are multiplied by.
 
     Returns:
@@ -97,7 +97,7 @@ def embedding(
         features: (n, channels).
         size: Outputs of a dense layer; None leaves it out.
         normalised: Bring them to length 1.
-        seed: Of the weights.
+        seed: Seeds the weights.
 
     Returns:
         (n, size), or (n, channels).

@@ -40,7 +40,7 @@ def features(name: str, image_size: int, seed: int) -> keras.Model:
     Args:
         name: `resnet18`.
         image_size: Height and width of its input, at least 32 pixels.
-        seed: Of the weights.
+        seed: Seeds the weights.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, 512).

@@ -14,9 +14,9 @@ def features(name: str, image_size: int, seed: int) -> keras.Model:
     Convolutions are padded: the deck does not say whether they were.
 
     Args:
-        name: Of the model.
+        name: The model's name.
         image_size: Height and width of its input; the deck scales images to 64 pixels.
-        seed: Of the weights, which begin as torch's.
+        seed: Seeds the weights, which begin as torch's.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, h/4 * w/4 * 128).

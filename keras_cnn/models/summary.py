@@ -178,7 +178,7 @@ class _Reader:
             members: Names without `prefix`, and layers.
             graph: Whose layers they are.
             calls: How often the graph itself is called.
-            depth: Of what is returned.
+            depth: The depth of what is returned.
             prefix: Names of the blocks around, as `stage1_`.
         """
         found = []

@@ -56,7 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Names what is written beside the state after each epoch.
 
         Args:
-            records: Of the epochs done; grows as they are.
+            records: One of each epoch done; grows as they are.
             epochs: How many there will be.
         """
         self._records, self._epochs = records, epochs

@@ -64,8 +64,8 @@ def fit(
 
     Args:
         model: Takes the feed's images.
-        feed: Of training batches.
-        settings: Of the descent.
+        feed: Gives the training batches.
+        settings: How to descend.
         loss: Takes a batch's labels and the model's outputs for it.
         metrics: Likewise.
         evaluate: Called after each epoch (counted from 0); what it gives is added to the logs.

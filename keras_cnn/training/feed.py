@@ -21,7 +21,7 @@ class Feed(keras.utils.PyDataset):
         images: (n, h, w, 3) uint8, or features (n, …) float32.
         labels: (n,) integers, or the classes' shares (n, classes).
         batch_size: Images a batch; the last batch has what is left.
-        seed: Of the order in which images come; None leaves them as they are. Give a shuffled
+        seed: Seeds the order in which images come; None leaves them as they are. Give a shuffled
             feed's `Reshuffle` to `fit`, and `shuffle=False`, which else shuffles whole batches.
         redraw: Gives the images of each epoch, as many, in place of those above.
     """

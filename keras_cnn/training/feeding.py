@@ -22,7 +22,7 @@ class Batches(NamedTuple):
     Attributes:
         train: What `fit` trains on.
         test: What it is tested on.
-        callbacks: That go with them.
+        callbacks: Callbacks that `fit` needs for these batches.
         measures: Gives what the run measures of them when it is done.
     """
 
@@ -48,9 +48,9 @@ def batches(
         feeding: From where, and how.
         train: Images uint8, or features, and labels: integers, or shares of classes.
         test: Likewise.
-        batch_size: Of training.
-        test_batch_size: Of testing.
-        seed: Of the order of the training images, drawn anew each epoch.
+        batch_size: Images of a training batch.
+        test_batch_size: Images of a test batch.
+        seed: Seeds the order of the training images, drawn anew each epoch.
         redraw: Gives the training images of each epoch in place of `train`; from memory only.
 
     Raises:

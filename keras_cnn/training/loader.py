@@ -22,7 +22,7 @@ class ImageFiles(Dataset):
     """Image files and their labels, opened and decoded one by one as they are asked for.
 
     Args:
-        paths: Of n files.
+        paths: The paths of n files.
         labels: (n,) integers.
         image_size: Height and width in pixels that images are brought to.
     """
@@ -74,7 +74,7 @@ def batches(
     Args:
         files: What to read.
         batch_size: Images a batch.
-        seed: Of the order, drawn anew each epoch; None leaves files in their order.
+        seed: Seeds the order, drawn anew each epoch; None leaves files in their order.
         workers: Processes that decode; 0 decodes in this one.
         pin_memory: Put batches into memory a GPU can read without a copy.
         persistent_workers: Keep the processes from one epoch to the next.

@@ -125,7 +125,7 @@ def store_kernels_channels_last(variables: list[keras.Variable]) -> None:
     under `assign`, `set_weights` and optimizer updates.
 
     Args:
-        variables: Of a model or an optimizer; those of four axes (h, w, in, out) are laid out.
+        variables: A model's or an optimizer's; those of four axes (h, w, in, out) are laid out.
     """
     for variable in variables:
         if len(variable.shape) == 4:

@@ -21,7 +21,7 @@ def depthwise(height: int, width: int, kernel_size: tuple[int, int]) -> Callable
     """A depthwise convolution of stride 1 that keeps the size, padding with zeros.
 
     Args:
-        height: Of the maps, in pixels.
+        height: Height of the maps, in pixels.
         width: Likewise.
         kernel_size: Height and width of the kernel, odd.
 
@@ -49,7 +49,7 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Callable:
     """A convolution of stride 1 over all channels that keeps the size, padding with zeros.
 
     Args:
-        height: Of the maps, in pixels.
+        height: Height of the maps, in pixels.
         width: Likewise.
         kernel_size: Height and width of the kernel, odd.
 
