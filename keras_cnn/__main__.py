@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: Of the command line; None takes the process's.
+        arguments: The command line's; None takes the process's.
 
     Returns:
         The exit code: 0, 1 (something failed), 2 (the user's input), 130 (interrupted).

@@ -45,7 +45,7 @@ class Event:
     """Something that happened to a job.
 
     Attributes:
-        job: To which.
+        job: The job it happened to.
         kind: `started`, `epoch`, `done`, `busy` (another process holds it) or `failed`.
         record: The epoch's record.
         error: One line that says why it failed.

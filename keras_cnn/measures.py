@@ -17,7 +17,7 @@ class Measure:
 
     Attributes:
         label: What it is, in words.
-        unit: Of the figures shown; empty for a pure number.
+        unit: Unit of the figures shown; empty for a pure number.
         scale: From the result's figure to the one shown.
         decimals: Written; None takes what gives a column's smallest figure three digits,
             and at least one.

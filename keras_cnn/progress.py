@@ -18,7 +18,7 @@ class Clock:
     """Time left, from the epochs done so far.
 
     Attributes:
-        epochs_left: Of each job not finished, by its folder.
+        epochs_left: Epochs still to train, by run folder.
         epochs_done: Since the command began.
         began: When it began.
     """

@@ -229,8 +229,8 @@ class Maml(Descent):
 
     Attributes:
         method: Which method these settings belong to.
-        inner_learning_rate: Of the inner loop's gradient descent; of a detached copy's Adam.
-        inner_steps: Of the inner loop.
+        inner_learning_rate: Rate of the inner loop's gradient descent; of a detached copy's Adam.
+        inner_steps: Steps of the inner loop.
         second_order: Differentiate through the inner steps; False takes their gradients as
             constants (first-order MAML), in a third of the time.
         way: Classes of a task, at most; None takes all.

@@ -109,7 +109,7 @@ def place(path: str, lines: Mapping[KeyPath, int], at: KeyPath) -> str:
 
     Args:
         path: The file.
-        lines: Of its entries, from `read`.
+        lines: Line numbers of its entries, from `read`.
         at: The entry's path of keys and indices.
     """
     around = (at[:end] for end in range(len(at), 0, -1))
