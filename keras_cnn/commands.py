@@ -221,13 +221,13 @@ def backbone(model: str, file: str) -> None:
         model: The .keras file of a run, of `recipe pretrain` for one.
         file: Ends in .weights.h5.
     """
-    from keras_cnn import store
+    from keras_cnn import files
     from keras_cnn.pretrained import keras_files, registry
 
     path = Path(file)
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{file!r}: a weights file's name ends in .weights.h5")
-    store.check_writable(path.parent)
+    files.check_writable(path.parent)
     keras_files.write_backbone(Path(model), path)
     print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {registry.fingerprint(path)}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.figure
 
-from keras_cnn import plots, schema, store
+from keras_cnn import files, plots, schema
 from keras_cnn.data import sources
 from keras_cnn.plots import Picture
 from keras_cnn.schema import Recipe
@@ -41,10 +41,10 @@ def draw(plan: Recipe, results: Sequence[Result], folder: Path) -> list[Path]:
     for name, (group, picture) in wanted.items():
         stamp = [version, *([r.folder.name, r.folder.stat().st_mtime_ns] for r in group)]
         if stamps.get(name) != stamp or not (folder / name).is_file():
-            with store.replacing(folder / name) as partial_file:
+            with files.replacing(folder / name) as partial_file:
                 picture().savefig(partial_file, format="png", dpi=120)
             stamps[name] = stamp
-    store.write_text(stamps_path, json.dumps(stamps))
+    files.write_text(stamps_path, json.dumps(stamps))
     return [folder / name for name in wanted]
 
 

@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from keras_cnn import data
+from keras_cnn import data, files
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
 from keras_cnn.pretrained import registry
@@ -137,20 +136,6 @@ def checkpoint_file(run: Run) -> Path:
     return home() / "checkpoints" / f"{identity(run)}.h5"
 
 
-def check_writable(folder: Path) -> None:
-    """Makes a folder where there is none, and a file in it for a moment.
-
-    Raises:
-        UserError: It cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder}: results cannot be written there ({error.strerror})") from None
-
-
 @contextmanager
 def held(folder: Path, wait: bool = False) -> Iterator[None]:
     """Holds a run's lock; the operating system frees it however the process ends.
@@ -196,11 +181,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         for path in [*partial.iterdir(), partial]:
-            _sync(path)
+            files.sync(path)
         if folder.exists():
             os.rename(folder, replaced)
         os.rename(partial, folder)
-        _sync(folder.parent)
+        files.sync(folder.parent)
     finally:
         _restore(folder, replaced)
         shutil.rmtree(partial, ignore_errors=True)
@@ -211,28 +196,6 @@ def _restore(folder: Path, replaced: Path) -> None:
     """Puts an older result back that nothing took the place of."""
     if replaced.exists() and not folder.exists():
         os.rename(replaced, folder)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write; on leaving without an error it becomes `path`, old or new for any reader.
-
-    Yields:
-        A path beside it that no other process writes to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a text file as a whole."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -298,7 +261,7 @@ def relabelled(folder: Path, run: Run) -> Result:
     asked = json.loads(run.model_dump_json())
     if result.run == asked:
         return result
-    with replacing(folder / "run.json") as partial:
+    with files.replacing(folder / "run.json") as partial:
         write_json(partial, asked)
     return replace(result, run=asked)
 
@@ -314,14 +277,3 @@ def _read_object(path: Path, keys: Iterable[str]) -> dict:
 def _require(holds: object, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
-
-
-def _sync(path: Path) -> None:
-    """Brings a file or a folder's entries to the disk (folders cannot be synced on Windows)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from keras_cnn import (
     engine,
     environment,
     estimate,
+    files,
     models,
     progress,
     recipe,
@@ -121,7 +122,7 @@ def conduct(
     jobs = [engine.Job(spec, store.run_folder(spec, out), fresh) for spec in specs]
     missing = [job for job in jobs if fresh or not job.folder.exists()]
     run.check([job.run for job in missing])
-    store.check_writable(out / plan.name)
+    files.check_writable(out / plan.name)
     _say(said)  # not before: a mistake is told alone
     failed: list[engine.Event] = []
     if missing:
@@ -215,7 +216,7 @@ def _publish(plan: Recipe, results: Sequence[Result], command: str, folder: Path
     made = table.build(plan, results, command)
     kept = _keep_former(made, folder, figures.drawn(folder))
     for ending, render in TABLE_FORMS.items():
-        store.write_text(folder / f"table.{ending}", render(made))
+        files.write_text(folder / f"table.{ending}", render(made))
     figures.draw(plan, results, folder)
     print(table.markdown(made))
     # A method's own test accuracy may be of pairs or episodes.
@@ -355,5 +356,5 @@ def _list_failures(failed: Sequence[engine.Event]) -> None:
     print(f"\n{progress.runs(len(failed))} failed; the same command tries again:", file=sys.stderr)
     for event in failed:
         log = _failure_log(event.job.folder)
-        store.write_text(log, event.log or f"{event.error}\n")
+        files.write_text(log, event.log or f"{event.error}\n")
         print(f"  {progress.title(event.job)}: {event.error}\n    log: {log}", file=sys.stderr)

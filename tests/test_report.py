@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from keras_cnn import figures, recipe, report, resolve, store, table
+from keras_cnn import figures, files, recipe, report, resolve, store, table
 from keras_cnn.__main__ import main
 from keras_cnn.report import deck, effects, evidence, sections, to_html, to_markdown
 from keras_cnn.report.tree import Code, Column, Heading, Link, Paragraph, Picture, Table, prose
@@ -153,7 +153,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
         )
         results.append(store.read(folder))
     text = table.as_json(table.build(plan, results, f"a command for {name}"))
-    store.write_text(out / name / "table.json", text)
+    files.write_text(out / name / "table.json", text)
     return results
 
 

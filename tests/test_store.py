@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from keras_cnn import recipe, resolve, store
+from keras_cnn import files, recipe, resolve, store
 from keras_cnn.errors import UserError
 from keras_cnn.settings import METHODS, Data, Feeding, Model
 
@@ -236,20 +236,20 @@ def test_a_damaged_folder_is_one_clear_line(tmp_path, name, content):
 
 def test_a_replaced_file_is_old_or_new(tmp_path):
     path = tmp_path / "table.md"
-    store.write_text(path, "old")
-    with pytest.raises(RuntimeError), store.replacing(path) as partial:
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    store.write_text(path, "new")
+    files.write_text(path, "new")
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["table.md"]
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_any_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        store.check_writable(tmp_path / "file" / "artifacts")
-    store.check_writable(tmp_path / "new" / "artifacts")
+        files.check_writable(tmp_path / "file" / "artifacts")
+    files.check_writable(tmp_path / "new" / "artifacts")
     assert list((tmp_path / "new" / "artifacts").iterdir()) == []
 
 

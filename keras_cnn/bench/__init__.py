@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_cnn import environment, store
+from keras_cnn import environment, files
 from keras_cnn.bench import goals, interleave
 from keras_cnn.errors import UserError, nearest
 
@@ -36,7 +36,7 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     if rounds < FEWEST_ROUNDS:
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
-        store.check_writable(out.parent)
+        files.check_writable(out.parent)
     everything = not names or "all" in names
     machine = json.loads(_child(("-c", DESCRIBE), threads))
     figures = {}
@@ -62,7 +62,7 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         )
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
-            store.write_text(out, json.dumps(content, indent=2) + "\n")
+            files.write_text(out, json.dumps(content, indent=2) + "\n")
 
 
 def _child(arguments: Sequence[str], threads: int) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from keras_cnn import store
+from keras_cnn import files
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def write_backbone(source: Path, path: Path) -> None:
                 if not np.isfinite(half).all():
                     raise UserError(f"{source}: {layer} has weights beyond half precision")
                 halves[array.name] = layer, half
-    with store.replacing(path) as partial, h5py.File(partial, "w", libver="latest") as written:
+    with files.replacing(path) as partial, h5py.File(partial, "w", libver="latest") as written:
         for name, (layer, half) in halves.items():
             written[name] = half
             written[name].parent.attrs["name"] = layer

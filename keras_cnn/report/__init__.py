@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_cnn import recipe, store
+from keras_cnn import files, recipe
 from keras_cnn.report import deck, evidence, sections, to_html, to_markdown
 from keras_cnn.report.evidence import Evidence
 from keras_cnn.report.tree import Block, Code, Heading, Paragraph
@@ -27,12 +27,12 @@ def report(out: Path, to: Path) -> None:
     Raises:
         UserError: The page cannot be written there.
     """
-    store.check_writable(to)
+    files.check_writable(to)
     found = [evidence.gather(recipe.read(name), out) for name in recipe.names()]
     blocks = page(found, out, to)
     texts = {"md": to_markdown.render(blocks, to), "html": to_html.render(blocks)}
     for ending, text in texts.items():
-        store.write_text(to / f"report.{ending}", text)
+        files.write_text(to / f"report.{ending}", text)
     for one in found:
         for problem in one.problems:
             print(f"left out: {problem}", file=sys.stderr)

@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 
-from keras_cnn import store
+from keras_cnn import files
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the file."""
-        with store.replacing(self._path) as partial, h5py.File(partial, "w") as file:
+        with files.replacing(self._path) as partial, h5py.File(partial, "w") as file:
             file.attrs["epochs"] = self._epochs
             file.attrs["records"] = json.dumps(self._records)
             for number, variable in enumerate(_state(self.model)):

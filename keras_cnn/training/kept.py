@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cnn import environment, models, store
+from keras_cnn import environment, files, models
 from keras_cnn.home import home
 
 MOST_BYTES = 2_000_000_000
@@ -45,7 +45,7 @@ def features(
         pass  # not there, or damaged: computed and written anew
     computed = compute()
     try:
-        with store.replacing(path) as partial, partial.open("wb") as file:
+        with files.replacing(path) as partial, partial.open("wb") as file:
             np.save(file, computed)
         _forget_oldest()
     except OSError:
