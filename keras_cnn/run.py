@@ -127,12 +127,11 @@ def check_images(runs: Sequence[Run]) -> None:
 
 
 def _fit_weights(run: Run) -> None:
-    from keras_cnn import models
-    from keras_cnn.pretrained import weights
+    from keras_cnn import models, pretrained
 
-    name, units = run.model.model, run.model.hidden_units
-    graph = models.backbone(name, run.data.image_size, hidden_units=units)
-    weights.load(graph, registry.weights_file(name, run.model.weights))
+    units = run.model.hidden_units
+    graph = models.backbone(run.model.model, run.data.image_size, hidden_units=units)
+    pretrained.load(graph, run.model.weights)
 
 
 def sample(run: Run) -> tuple[Split, Split, list[str]]:

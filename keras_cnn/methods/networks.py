@@ -8,10 +8,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_cnn import models
+from keras_cnn import models, pretrained
 from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, frozen_part
-from keras_cnn.pretrained import registry, weights
 from keras_cnn.resolve import Run
 from keras_cnn.training import kept
 from keras_cnn.training.model import TrainedModel
@@ -132,8 +131,6 @@ def _bytes_of_one(features: keras.KerasTensor) -> int:
 
 
 def _ready(graph: keras.Model, run: Run, statistics_move: bool = False) -> keras.Model:
-    file = registry.weights_file(run.model.model, run.model.weights)
-    if file is not None:
-        weights.load(graph, file)
+    pretrained.load(graph, run.model.weights)
     freeze(graph, run.model.unfrozen_stages, statistics_move)
     return graph
