@@ -118,6 +118,19 @@ def test_curves_have_a_band_of_one_sample_standard_deviation(made):
     assert at_end.min() == pytest.approx(values[:, -1].mean() - values[:, -1].std(ddof=1))
 
 
+def test_a_wide_spread_is_shown_where_a_figure_can_lie(made):
+    plan, results = made()
+    group = of(results, "1", "as_run")
+    for number, result in enumerate(group):
+        for record in result.history:  # one run of four far off
+            record.update(test_loss=9.0 if number == 0 else 0.1, test_accuracy=float(number > 0))
+    accuracies, losses, *_ = drawn(plan, group, kind="curves").axes
+    assert accuracies.collections[1].get_paths()[0].vertices[:, 1].max() > 110
+    assert losses.collections[1].get_paths()[0].vertices[:, 1].min() < -1
+    assert accuracies.get_ylim()[1] <= 102
+    assert -0.2 < losses.get_ylim()[0] <= 0 and losses.get_ylim()[1] > 6
+
+
 @pytest.mark.parametrize("kind", ["curves", "runs", "lines"])
 def test_repeats_of_different_length_are_drawn_as_far_as_they_go(made, kind):
     """As of `pretrain` with a number of minutes: each plans its epochs by its own speed."""

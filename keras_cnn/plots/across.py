@@ -19,7 +19,7 @@ from keras_cnn.plots.picture import (
     Picture,
     as_text,
     finals_of,
-    keep_to_percent,
+    keep_to_range,
     name_outer,
     new_panels,
     setting_of,
@@ -103,7 +103,7 @@ def trend(picture: Picture) -> Figure:
             panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         column[-1].set_xlabel(picture.label(across))
     for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
-        keep_to_percent(panel_row, quantity)
+        keep_to_range(panel_row, quantity)
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False)
     name_outer(panels)

@@ -16,7 +16,7 @@ from keras_cnn.plots.picture import (
     Picture,
     as_text,
     is_number,
-    keep_to_percent,
+    keep_to_range,
     name_outer,
     new_panels,
 )
@@ -62,7 +62,7 @@ def lines(picture: Picture) -> Figure:
             panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
         _epochs_below(column)
     for panel_row, (quantity, _) in zip(panels, shown, strict=True):
-        keep_to_percent(panel_row, quantity)
+        keep_to_range(panel_row, quantity)
     handles = [
         matplotlib.lines.Line2D([], [], **style, label=as_text(value))
         for value, style in styles.items()
@@ -88,7 +88,7 @@ def _by_family(
             panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
         _epochs_below(column)
     for panel_row, quantities in zip(panels, families.values(), strict=True):
-        keep_to_percent(panel_row, quantities[0])
+        keep_to_range(panel_row, quantities[0])
     for panel in panels[:, 0]:
         panel.legend(frameon=False, fontsize=8)
     name_outer(panels)

@@ -100,11 +100,16 @@ def name_outer(panels: np.ndarray) -> None:
         panel.tick_params(labelleft=False)
 
 
-def keep_to_percent(panel_row: Sequence[Axes], quantity: str) -> None:
-    """Shows of a spread what lies between 0 and 100 percent; call it once all is drawn."""
-    for panel in panel_row if MEASURES[quantity].unit == "percent" else ():
+def keep_to_range(panel_row: Sequence[Axes], quantity: str) -> None:
+    """Shows of a spread what can be: nothing below zero, no percentage above 100.
+
+    Call it once all is drawn.
+    """
+    highest = 100.0 if MEASURES[quantity].unit == "percent" else np.inf
+    for panel in panel_row:
         low, high = panel.get_ylim()
-        panel.set_ylim(max(low, -2), min(high, 102))
+        margin = 0.02 * min(high, highest)
+        panel.set_ylim(max(low, -margin), min(high, highest + margin))
 
 
 def as_text(value: object) -> str:
