@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from keras_cnn.settings import Descent
 from keras_cnn.training import callbacks, optimizers
 
 STEPS = 25
@@ -26,6 +27,10 @@ def ours(optimizer, start, rates):
     return keras.ops.convert_to_numpy(variable)
 
 
+def scheduled(schedule, learning_rate, epochs):
+    return Descent(learning_rate=learning_rate, schedule=schedule, schedule_epochs=epochs)
+
+
 def torchs(make, start, rates):
     parameter = torch.nn.Parameter(torch.tensor(start))
     optimizer = make([parameter])
@@ -42,7 +47,8 @@ def torchs(make, start, rates):
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_updates_equal_torchs(name, schedule, l2):
     start = np.random.default_rng(0).normal(size=12).astype("float32")
-    rates = [callbacks.learning_rate_at(step, 0.02, schedule, 10, 0.5) for step in range(STEPS)]
+    settings = scheduled(schedule, 0.02, 10)
+    rates = [callbacks.learning_rate_at(step, settings) for step in range(STEPS)]
     if name == "adam":
         reference = torchs(lambda p: torch.optim.Adam(p, 0.02, weight_decay=l2), start, rates)
         found = ours(optimizers.build("adam", 0.02, l2=l2), start, rates)
@@ -124,7 +130,7 @@ def test_schedules_equal_torchs_past_their_period(schedule, make):
     scheduler = make(optimizer)
     for epoch in range(14):
         expected = optimizer.param_groups[0]["lr"]
-        found = callbacks.learning_rate_at(epoch, 0.3, schedule, 5, 0.5)
+        found = callbacks.learning_rate_at(epoch, scheduled(schedule, 0.3, 5))
         assert found == pytest.approx(expected, abs=1e-9)
         optimizer.step()
         scheduler.step()

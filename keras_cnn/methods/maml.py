@@ -104,13 +104,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     measures: dict[str, float] = {}
     for epoch in range(settings.epochs):
         began = time.perf_counter()
-        rate = callbacks.learning_rate_at(
-            epoch,
-            settings.learning_rate,
-            settings.schedule,
-            settings.schedule_epochs,
-            settings.schedule_factor,
-        )
+        rate = callbacks.learning_rate_at(epoch, settings)
         train_loss, train_accuracy = learner.learn(epoch, rate)
         if settings.detached_copy:
             test_loss, test_accuracy = unadapted

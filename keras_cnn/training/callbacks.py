@@ -13,37 +13,25 @@ from keras_cnn.settings import Descent
 Report = Callable[[dict[str, float]], None]
 
 
-def learning_rate_at(
-    epoch: int, base: float, schedule: str, schedule_epochs: int, schedule_factor: float
-) -> float:
-    """The learning rate of an epoch.
+def learning_rate_at(epoch: int, settings: Descent) -> float:
+    """The learning rate of an epoch, counted from 0.
 
-    Args:
-        epoch: Counted from 0.
-        base: The rate at the first epoch.
-        schedule: `constant`; `step`, torch's StepLR; or `cosine`, torch's CosineAnnealingLR,
-            which climbs back after `schedule_epochs`.
-        schedule_epochs: The period of the steps, or the half period of the cosine.
-        schedule_factor: What each step multiplies the rate by.
+    `step` is torch's StepLR, `cosine` its CosineAnnealingLR, which climbs back after
+    `schedule_epochs`.
     """
-    if schedule == "step":
-        return base * schedule_factor ** (epoch // schedule_epochs)
-    if schedule == "cosine":
-        return base * (1 + math.cos(math.pi * epoch / schedule_epochs)) / 2
-    return base
+    if settings.schedule == "step":
+        return settings.learning_rate * settings.schedule_factor ** (
+            epoch // settings.schedule_epochs
+        )
+    if settings.schedule == "cosine":
+        half_period = settings.schedule_epochs
+        return settings.learning_rate * (1 + math.cos(math.pi * epoch / half_period)) / 2
+    return settings.learning_rate
 
 
 def schedule(settings: Descent) -> keras.callbacks.Callback:
     """Sets the learning rate of each epoch as the settings' schedule has it."""
-    return keras.callbacks.LearningRateScheduler(
-        lambda epoch: learning_rate_at(
-            epoch,
-            settings.learning_rate,
-            settings.schedule,
-            settings.schedule_epochs,
-            settings.schedule_factor,
-        )
-    )
+    return keras.callbacks.LearningRateScheduler(lambda epoch: learning_rate_at(epoch, settings))
 
 
 class EvalModeSticks(keras.callbacks.Callback):
