@@ -10,7 +10,6 @@ here are called as they are.
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,30 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import keras
 import torch
 from keras import layers
-from torch.nn import functional
 
-from keras_cnn.training import torch_batch_norm, torch_small_maps
+from keras_cnn.training import torch_layers
+from keras_cnn.training.torch_layers import Lowered
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LINEAR = (None, keras.activations.linear)
-
-
-class _Lowered(NamedTuple):
-    """A layer as a torch call.
-
-    Attributes:
-        call: Takes the input tensors and whether the step trains.
-        channels_first: Whether feature maps go in and come out as (n, c, h, w); memory stays
-            channels-last. None takes and gives either.
-        fresh: Whether the backward pass has no use for what comes out, so that the next layer may
-            overwrite it.
-    """
-
-    call: Callable[..., Tensor]
-    channels_first: bool | None
-    fresh: bool = False
 
 
 class _Step(NamedTuple):
@@ -76,9 +57,9 @@ class TorchGraph:
         self._steps: list[_Step] = []
         for node in nodes:
             inputs = [id(tensor) for tensor in node.input_tensors]
-            lowered = _lowered(node, overwritable.issuperset(inputs))
+            lowered = torch_layers.lowered(node)
             if id(node.outputs[0]) in postponed:
-                lowered = _Lowered(_same, channels_first=None)
+                lowered = Lowered(_same, channels_first=None)
             elif postponed.intersection(inputs):
                 lowered = lowered._replace(call=functools.partial(_rectified, lowered.call))
             if lowered is None:
@@ -91,7 +72,9 @@ class TorchGraph:
                     else lowered.channels_first
                 )
                 views = tuple(_view(name in channels_first, first) for name in inputs)
-                run = functools.partial(_run_lowered, lowered.call, tuple(inputs), views)
+                overwrites = lowered.in_place and overwritable.issuperset(inputs)
+                call = lowered.in_place if overwrites else lowered.call
+                run = functools.partial(_run_lowered, call, tuple(inputs), views)
             output = id(node.outputs[0])
             if first and len(node.outputs[0].shape) == 4:
                 channels_first.add(output)
@@ -169,12 +152,12 @@ def _relus_before_pooling(nodes: list, uses: Counter) -> set[int]:
     relus = {
         id(node.outputs[0])
         for node in nodes
-        if type(node.operation) is layers.ReLU and _lowered(node, False) is not None
+        if type(node.operation) is layers.ReLU and torch_layers.lowered(node) is not None
     }
     return {
         id(node.input_tensors[0])
         for node in nodes
-        if type(node.operation) is layers.MaxPooling2D and _lowered(node, False) is not None
+        if type(node.operation) is layers.MaxPooling2D and torch_layers.lowered(node) is not None
         if id(node.input_tensors[0]) in relus and uses[id(node.input_tensors[0])] == 1
     }
 
@@ -199,268 +182,3 @@ def _view(held_first: bool, wanted_first: bool) -> Callable[[Tensor], Tensor]:
     if held_first == wanted_first:
         return _same
     return _channels_first if wanted_first else _channels_last
-
-
-def _lowered(node: object, overwrite: bool) -> _Lowered | None:
-    """A graph node's layer as a torch call, or None where it has to be called itself."""
-    layer = node.operation
-    lower = _LOWER.get(type(layer))
-    plain = (
-        lower is not None
-        and layer.activity_regularizer is None
-        and layer.compute_dtype == layer.variable_dtype == "float32"
-        and len(node.outputs) == 1
-        and getattr(layer, "data_format", "channels_last") == "channels_last"
-        and not getattr(layer, "lora_enabled", False)
-    )
-    return lower(layer, node.input_tensors[0].shape, overwrite) if plain else None
-
-
-def _conv2d(layer: layers.Conv2D, shape: tuple, overwrite: bool) -> _Lowered | None:
-    padding = _padding(layer, shape)
-    if padding is None or layer.activation not in LINEAR:
-        return None
-    if layer.groups == 1 and _keeps_small_maps(layer, shape, torch_small_maps.MOST_PIXELS):
-        return _small_maps(layer, torch_small_maps.full(*shape[1:3], layer.kernel_size))
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return functional.conv2d(
-            x,
-            layer.kernel.value.permute(3, 2, 0, 1),  # (h, w, in, out) -> (out, in, h, w)
-            layer.bias.value if layer.use_bias else None,
-            layer.strides,
-            padding,
-            layer.dilation_rate,
-            layer.groups,
-        )
-
-    return _Lowered(call, channels_first=True, fresh=True)
-
-
-def _depthwise_conv2d(
-    layer: layers.DepthwiseConv2D, shape: tuple, overwrite: bool
-) -> _Lowered | None:
-    padding = _padding(layer, shape)
-    if padding is None or layer.activation not in LINEAR:
-        return None
-    height, width, channels, multiplier = layer.kernel.shape
-    most = torch_small_maps.MOST_PIXELS_DEPTHWISE
-    if multiplier == 1 and _keeps_small_maps(layer, shape, most):
-        return _small_maps(layer, torch_small_maps.depthwise(*shape[1:3], layer.kernel_size))
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        # (h, w, in, multiplier) -> (in * multiplier, 1, h, w)
-        kernel = layer.kernel.value.permute(2, 3, 0, 1)
-        return functional.conv2d(
-            x,
-            kernel.reshape(channels * multiplier, 1, height, width),
-            layer.bias.value if layer.use_bias else None,
-            layer.strides,
-            padding,
-            layer.dilation_rate,
-            channels,
-        )
-
-    return _Lowered(call, channels_first=True, fresh=True)
-
-
-def _keeps_small_maps(layer: layers.Layer, shape: tuple, most_pixels: int) -> bool:
-    """Whether a convolution gives maps of the same few pixels."""
-    return (
-        layer.padding == "same"
-        and None not in shape[1:3]
-        and math.prod(shape[1:3]) <= most_pixels
-        and set(layer.strides) == set(layer.dilation_rate) == {1}
-        and layer.kernel_size > (1, 1)
-    )
-
-
-def _small_maps(layer: layers.Layer, convolution: Callable) -> _Lowered:
-    def call(x: Tensor, training: bool) -> Tensor:
-        y = convolution(x, layer.kernel.value)
-        return y + layer.bias.value if layer.use_bias else y
-
-    return _Lowered(call, channels_first=False, fresh=True)
-
-
-def _padding(layer: layers.Layer, shape: tuple) -> tuple[int, int] | None:
-    """What torch pads on both sides of each axis; None where Keras pads unevenly."""
-    if layer.padding == "valid":
-        return (0, 0)
-    padding = []
-    for size, kernel, stride, dilation in zip(
-        shape[1:3], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
-    ):
-        reach = (kernel - 1) * dilation + 1
-        if stride == 1:
-            total = reach - 1
-        elif size is None:
-            return None
-        else:
-            total = max(0, (-(-size // stride) - 1) * stride + reach - size)
-        if total % 2:
-            return None
-        padding.append(total // 2)
-    return tuple(padding)
-
-
-def _max_pooling2d(layer: layers.MaxPooling2D, shape: tuple, overwrite: bool) -> _Lowered | None:
-    if layer.padding != "valid":
-        return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return functional.max_pool2d(x, layer.pool_size, layer.strides)
-
-    return _Lowered(call, channels_first=True, fresh=True)
-
-
-def _relu(layer: layers.ReLU, shape: tuple, overwrite: bool) -> _Lowered | None:
-    if layer.max_value is not None or layer.negative_slope or layer.threshold:
-        return None
-    apply = torch.relu_ if overwrite else torch.relu
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return apply(x)
-
-    return _Lowered(call, channels_first=None)
-
-
-def _add(layer: layers.Add, shape: tuple, overwrite: bool) -> _Lowered | None:
-    def call(*terms: Tensor, training: bool) -> Tensor:
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
-
-    return _Lowered(call, channels_first=None, fresh=True)
-
-
-def _batch_normalization(
-    layer: layers.BatchNormalization, shape: tuple, overwrite: bool
-) -> _Lowered | None:
-    if layer.axis not in (-1, 3) or len(shape) != 4 or layer.renorm or layer.synchronized:
-        return None
-    if not (layer.scale and layer.center):
-        return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        x = x.float()  # under mixed precision a convolution gives bfloat16
-        mean, variance = layer.moving_mean.value, layer.moving_variance.value
-        of_this_batch = training and layer.trainable
-        if of_this_batch:
-            moving_mean, moving_variance = mean, variance
-            mean, variance = torch_batch_norm.batch_statistics(x)
-            with torch.no_grad():
-                kept, new = layer.momentum, 1 - layer.momentum
-                layer.moving_mean.assign(moving_mean * kept + mean * new)
-                layer.moving_variance.assign(moving_variance * kept + variance * new)
-        gamma, beta = layer.gamma.value, layer.beta.value
-        return torch_batch_norm.normalise(
-            x, gamma, beta, mean, variance, layer.epsilon, of_this_batch
-        )
-
-    return _Lowered(call, channels_first=True, fresh=True)
-
-
-def _rescaling(layer: layers.Rescaling, shape: tuple, overwrite: bool) -> _Lowered | None:
-    if not all(isinstance(number, int | float) for number in (layer.scale, layer.offset)):
-        return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        scaled = x * layer.scale
-        return scaled.add_(layer.offset) if layer.offset else scaled
-
-    return _Lowered(call, channels_first=None)
-
-
-def _flatten(layer: layers.Flatten, shape: tuple, overwrite: bool) -> _Lowered:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return x.flatten(1)  # (n, h, w, c) -> (n, h * w * c)
-
-    return _Lowered(call, channels_first=False)
-
-
-def _global_average_pooling2d(
-    layer: layers.GlobalAveragePooling2D, shape: tuple, overwrite: bool
-) -> _Lowered:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return x.mean((1, 2), keepdim=layer.keepdims)  # (n, h, w, c) -> (n, c)
-
-    return _Lowered(call, channels_first=False, fresh=True)
-
-
-def _activation(layer: layers.Activation, shape: tuple, overwrite: bool) -> _Lowered:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return layer.activation(x)
-
-    return _Lowered(call, channels_first=False)
-
-
-def _einsum_dense(layer: layers.EinsumDense, shape: tuple, overwrite: bool) -> _Lowered | None:
-    if layer.equation != "nhwc,c->nhwc" or layer.bias is not None or layer.activation not in LINEAR:
-        return None  # one factor a channel is known alone
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return x * layer.kernel.value
-
-    return _Lowered(call, channels_first=False, fresh=True)
-
-
-def _layer_normalization(
-    layer: layers.LayerNormalization, shape: tuple, overwrite: bool
-) -> _Lowered | None:
-    if layer.rms_scaling or list(layer.axis) not in ([-1], [len(shape) - 1]):
-        return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        gamma = layer.gamma.value if layer.scale else None
-        beta = layer.beta.value if layer.center else None
-        return functional.layer_norm(x, shape[-1:], gamma, beta, layer.epsilon)
-
-    return _Lowered(call, channels_first=False, fresh=True)
-
-
-def _zero_padding2d(layer: layers.ZeroPadding2D, shape: tuple, overwrite: bool) -> _Lowered:
-    (top, bottom), (left, right) = layer.padding
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return functional.pad(x, (left, right, top, bottom))
-
-    return _Lowered(call, channels_first=True, fresh=True)
-
-
-def _dropout(layer: layers.Dropout, shape: tuple, overwrite: bool) -> _Lowered | None:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return layer(x, training=True) if training and layer.rate else x
-
-    return _Lowered(call, channels_first=False)
-
-
-def _dense(layer: layers.Dense, shape: tuple, overwrite: bool) -> _Lowered | None:
-    if layer.activation not in LINEAR:
-        return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        bias = layer.bias.value if layer.use_bias else None
-        return functional.linear(x, layer.kernel.value.t(), bias)  # (in, out) -> (out, in)
-
-    return _Lowered(call, channels_first=False, fresh=True)
-
-
-_LOWER: dict[type, Callable[..., _Lowered | None]] = {
-    layers.Activation: _activation,
-    layers.Add: _add,
-    layers.BatchNormalization: _batch_normalization,
-    layers.Conv2D: _conv2d,
-    layers.Dense: _dense,
-    layers.DepthwiseConv2D: _depthwise_conv2d,
-    layers.Dropout: _dropout,
-    layers.EinsumDense: _einsum_dense,
-    layers.Flatten: _flatten,
-    layers.GlobalAveragePooling2D: _global_average_pooling2d,
-    layers.LayerNormalization: _layer_normalization,
-    layers.MaxPooling2D: _max_pooling2d,
-    layers.ReLU: _relu,
-    layers.Rescaling: _rescaling,
-    layers.ZeroPadding2D: _zero_padding2d,
-}
