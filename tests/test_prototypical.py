@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import keras
+import method_runs
 import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import data, environment, measures, saved, store
-from keras_cnn.data import Split
-from keras_cnn.data.sampling import draw_episodes, draw_shots
+from keras_cnn import measures, saved
+from keras_cnn.data.sampling import draw_episodes
 from keras_cnn.errors import UserError
 from keras_cnn.methods import networks, prototypical
 from keras_cnn.models import heads
-from keras_cnn.resolve import Run
 from keras_cnn.settings import Prototypical
 from keras_cnn.training import episodes
 
@@ -156,59 +155,20 @@ def test_the_head_classifies_as_the_distances_do(distance, tmp_path):
 
 
 def trained(shots=20, test_images=200, model=None, **settings):
-    """What `train` gives on few synthetic images of 16 pixels."""
-    run = Run.model_validate(
-        {
-            "recipe": "any",
-            "row": "1",
-            "variant": "any",
-            "repeat": 0,
-            "profile": "mini",
-            "backend": keras.backend.backend(),
-            "comparable": False,
-            "data": {"data": f"synthetic:{max(test_images, 10 * shots)}", "image_size": 16},
-            "model": {"model": "fewshot_cnn", "weights": "random", **(model or {})},
-            "feeding": {},
-            "training": {
-                "method": "prototypical",
-                "embedding": 16,
-                "support_shots": 4,
-                "query_shots": 6,
-                "evaluation_episodes": 20,
-                **settings,
-            },
-        }
-    )
-    dataset = data.load(run.data.data, 16)
-    chosen = draw_shots(dataset.splits["train"].labels, shots, run.shots_seed)
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    train = Split(np.asarray(train.images[chosen]), train.labels[chosen])
-    test = Split(np.asarray(test.images[:test_images]), test.labels[:test_images])
-    environment.seed_everything(run.training_seed)
-    reports = []
-    outcome = prototypical.train(run, train, test, list(dataset.class_names), reports.append)
-    assert reports == outcome.history
-    return outcome, train, test
-
-
-def embedded(outcome, split):
-    """What the saved model's graph gives before its prototypes."""
-    logits = outcome.model.get_layer(heads.LOGITS)
-    return networks.outputs(keras.Model(outcome.model.input, logits.input), split.images)
+    of_method = {"method": "prototypical", "embedding": 16, "support_shots": 4, "query_shots": 6}
+    settings = of_method | {"evaluation_episodes": 20} | settings
+    return method_runs.trained(prototypical, shots, test_images, model or {}, settings)
 
 
 @pytest.mark.every_backend
 def test_it_learns_from_episodes_and_gives_back_what_it_promises(tmp_path):
     outcome, train, test = trained(epochs=3, episodes_an_epoch=15)
-    for epoch, record in enumerate(outcome.history, start=1):
-        assert tuple(record) == store.HISTORY_COLUMNS and record["epoch"] == epoch
-        assert np.isfinite(list(record.values())).all()
     first, last = outcome.history[0], outcome.history[-1]
     assert last["train_loss"] < 0.8 * first["train_loss"]
     assert last["train_accuracy"] > 0.5 and last["test_accuracy"] > 0.35  # chance is 0.1
 
     # The episodes are drawn from the test images, by the run's seed: 4 support images, 6 queries.
-    places, accuracies = embedded(outcome, test), []
+    places, accuracies = method_runs.embedded(outcome, test), []
     rng = np.random.default_rng([213, 0, 1])
     for drawn, labels in draw_episodes(test.labels, 20, None, 4, 6, rng):
         support, queries = places[drawn[:40]], places[drawn[40:]]
@@ -220,9 +180,9 @@ def test_it_learns_from_episodes_and_gives_back_what_it_promises(tmp_path):
     assert outcome.measures["episode_interval"] == pytest.approx(reach, rel=0.02)
 
     # The last record's test figures are those of the full test set by all shots' prototypes.
-    places = embedded(outcome, train)
+    places = method_runs.embedded(outcome, train)
     prototypes = np.stack([places[train.labels == label].mean(axis=0) for label in range(10)])
-    expected = numpy_logits(embedded(outcome, test), prototypes, "squared_euclidean")
+    expected = numpy_logits(method_runs.embedded(outcome, test), prototypes, "squared_euclidean")
     hits = expected.argmax(axis=1) == test.labels
     assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=0.006)  # one image on the edge
     assert last["test_loss"] == pytest.approx(
@@ -249,7 +209,7 @@ def test_as_the_deck_ran_it(tmp_path):
     # The test figures are means over the batches; of 200 images the last has 8, without a query.
     rng = np.random.default_rng([213, 5, 1])
     order = rng.permutation(200)
-    places = embedded(outcome, test)
+    places = method_runs.embedded(outcome, test)
     np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1, atol=1e-5)
     accuracies, losses = [], []
     for start in (0, 64, 128):

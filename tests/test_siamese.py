@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import keras
+import method_runs
 import numpy as np
 import pytest
 
-from keras_cnn import data, environment, saved, store
-from keras_cnn.data import Split
-from keras_cnn.data.sampling import balanced_pairs, draw_shots, random_pairs
+from keras_cnn import saved
+from keras_cnn.data.sampling import balanced_pairs, random_pairs
 from keras_cnn.errors import UserError
-from keras_cnn.methods import networks, siamese
-from keras_cnn.models import heads
-from keras_cnn.resolve import Run
+from keras_cnn.methods import siamese
 from keras_cnn.training import episodes
 
 AS_RUN = {
@@ -114,41 +112,8 @@ def test_the_nearest_mean_is_that_of_distances():
 
 
 def trained(shots=20, test_images=200, **settings):
-    """What `train` gives on few synthetic images of 16 pixels."""
-    run = Run.model_validate(
-        {
-            "recipe": "any",
-            "row": "1",
-            "variant": "any",
-            "repeat": 0,
-            "profile": "mini",
-            "backend": keras.backend.backend(),
-            "comparable": False,
-            "data": {"data": f"synthetic:{max(test_images, 10 * shots)}", "image_size": 16},
-            "model": {"model": "fewshot_cnn", "weights": "random"},
-            "feeding": {},
-            "training": {"method": "siamese", "embedding": 16, "batch_size": 40, **settings},
-        }
-    )
-    dataset = data.load(run.data.data, 16)
-    chosen = draw_shots(dataset.splits["train"].labels, shots, run.shots_seed)
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    train = Split(np.asarray(train.images[chosen]), train.labels[chosen])
-    test = Split(np.asarray(test.images[:test_images]), test.labels[:test_images])
-    environment.seed_everything(run.training_seed)
-    reports = []
-    outcome = siamese.train(run, train, test, list(dataset.class_names), reports.append)
-    assert reports == outcome.history
-    for epoch, record in enumerate(outcome.history, start=1):
-        assert tuple(record) == store.HISTORY_COLUMNS and record["epoch"] == epoch
-        assert np.isfinite(list(record.values())).all()
-    return outcome, train, test
-
-
-def embedded(outcome, split):
-    """What the saved model's graph gives before its class means."""
-    logits = outcome.model.get_layer(heads.LOGITS)
-    return networks.outputs(keras.Model(outcome.model.input, logits.input), split.images)
+    settings = {"method": "siamese", "embedding": 16, "batch_size": 40} | settings
+    return method_runs.trained(siamese, shots, test_images, {}, settings)
 
 
 def numpy_pairs(outcome, split, draw, *seed):
@@ -157,7 +122,7 @@ def numpy_pairs(outcome, split, draw, *seed):
     The method draws train pairs by the run's seed and the epoch, test pairs by (seed, 0, 1).
     """
     left, right, same = draw(split.labels, np.random.default_rng(seed))
-    places = embedded(outcome, split)[np.concatenate([left, right])]
+    places = method_runs.embedded(outcome, split)[np.concatenate([left, right])]
     return np.linalg.norm(places[: len(left)] - places[len(left) :], axis=1), same, places
 
 
@@ -185,7 +150,7 @@ def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
     assert last["test_loss"] == pytest.approx(numpy_losses(places, same, 1.0).mean(), rel=1e-4)
 
     # The classifier is the nearest class mean of the shots' embeddings, and what was measured.
-    of_train, of_test = embedded(outcome, train), embedded(outcome, test)
+    of_train, of_test = method_runs.embedded(outcome, train), method_runs.embedded(outcome, test)
     means = np.stack([of_train[train.labels == label].mean(axis=0) for label in range(10)])
     apart = np.linalg.norm(of_test[:, None] - means, axis=2).astype("float64")
     hits = apart.argmin(axis=1) == test.labels

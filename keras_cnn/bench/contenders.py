@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from keras_cnn import environment
+
+if TYPE_CHECKING:
+    import torch
 
 Turn = Callable[[], int]  # does something once, returns through how many images
 
@@ -122,23 +125,15 @@ def _torch_network(network: str) -> object:
 
 def feed() -> Turn:
     """Our feed, shuffled anew each turn."""
-    from keras_cnn.training.feed import Feed
-
-    images, labels = _images(50_000)
-    batches = Feed(images, labels, BATCH_SIZE, seed=0)
-    epochs = itertools.count()
-
-    def turn() -> int:
-        batches.begin_epoch(next(epochs))
-        for index in range(len(batches)):
-            batches[index]
-        return len(labels)
-
-    return turn
+    return _fed(lambda images: images)
 
 
 def feed_as_floats() -> Turn:
     """The same with what the training step does first: the images become floats."""
+    return _fed(lambda images: images.float())
+
+
+def _fed(use: Callable[[torch.Tensor], torch.Tensor]) -> Turn:
     from keras_cnn.training.feed import Feed
 
     images, labels = _images(50_000)
@@ -148,7 +143,7 @@ def feed_as_floats() -> Turn:
     def turn() -> int:
         batches.begin_epoch(next(epochs))
         for index in range(len(batches)):
-            batches[index][0].float()
+            use(batches[index][0])
         return len(labels)
 
     return turn
