@@ -121,9 +121,17 @@ def conduct(
         return Conducted(sum(estimated.on_disk), 0, time.monotonic() - began, None, estimated)
     jobs = [engine.Job(spec, store.run_folder(spec, out), fresh) for spec in specs]
     missing = [job for job in jobs if fresh or not job.folder.exists()]
+    lacking = _lacking_backends(missing)
+    if lacking and all(job.run.backend in lacking for job in jobs):
+        raise UserError(next(iter(lacking.values())))
+    left_out = [job for job in missing if job.run.backend in lacking]
+    jobs = [job for job in jobs if job not in left_out]
+    missing = [job for job in missing if job not in left_out]
     run.check([job.run for job in missing])
     files.check_writable(out / plan.name)
     _say(said)  # not before: a mistake is told alone
+    for row, backend in dict.fromkeys((job.run.row, job.run.backend) for job in left_out):
+        _say(f"{plan.name}: row {row} is left out: {lacking[backend]}")
     failed: list[engine.Event] = []
     if missing:
         done = len(jobs) - len(missing)
@@ -150,6 +158,17 @@ def conduct(
     written = out / plan.name / "table.md" if results else None
     without = len(failed) + len(damaged)
     return Conducted(len(jobs) - without, without, time.monotonic() - began, written)
+
+
+def _lacking_backends(jobs: Sequence[engine.Job]) -> dict[str, str]:
+    """The backends of jobs that are not installed, and what to do about each."""
+    lacking: dict[str, str] = {}
+    for backend in dict.fromkeys(job.run.backend for job in jobs):
+        try:
+            environment.require(backend)
+        except UserError as error:
+            lacking[backend] = str(error)
+    return lacking
 
 
 def conduct_all(one: Callable[[str], Conducted]) -> bool:

@@ -24,7 +24,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import engine, estimate, models, recipe, resolve, run, saved, store, study
+from keras_cnn import (
+    engine,
+    environment,
+    estimate,
+    models,
+    recipe,
+    resolve,
+    run,
+    saved,
+    store,
+    study,
+)
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import registry
@@ -585,6 +596,29 @@ def test_a_result_is_told_as_what_it_was_last_asked_for(made_up, photos, tmp_pat
     assert len(made_up) == before
     out = capsys.readouterr().out
     assert "data album" in out and "photos" not in out
+
+
+def test_rows_of_a_backend_that_is_not_installed_are_left_out_and_told(
+    made_up, monkeypatch, capsys
+):
+    def require(backend):
+        if backend in lacking:
+            raise UserError(f"backend {backend} is not installed")
+
+    lacking = {"jax"}
+    monkeypatch.setattr(environment, "require", require)
+    command = ["recipe", "backends", "--profile=mini", "--data=synthetic:20", "--repeats=2"]
+    assert main(command) == 0
+    assert {run.backend for run in made_up} == {"torch", "tensorflow"} and len(made_up) == 4
+    told = "backends: row jax is left out: backend jax is not installed"
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [told, "backends: 4 runs"]
+    assert "| jax" not in captured.out and "| tensorflow" in captured.out
+    assert main([*command, "--rows=jax"]) == 2
+    assert capsys.readouterr().err == "keras_cnn: backend jax is not installed\n"
+    lacking.add("tensorflow")  # whose results are on disk
+    assert main(command) == 0
+    assert "| tensorflow" in capsys.readouterr().out and len(made_up) == 4
 
 
 def test_few_runs_have_all_threads(made_up, photos, monkeypatch):
