@@ -234,6 +234,9 @@ class Maml(Descent):
         second_order: Differentiate through the inner steps; False takes their gradients as
             constants (first-order MAML), in a third of the time.
         way: Classes of a task, at most; None takes all.
+        shared_head: Each inner loop begins with all outputs alike, the mean of the head's: labels
+            are drawn anew for each task, and no output is any class's before (UNICORN-MAML, Ye and
+            Chao 2022, arXiv:2106.16245). False begins with the head as it is.
         support_shots: Support images a class.
         query_shots: Query images a class.
         tasks_a_step: Tasks whose losses one outer step averages.
@@ -248,10 +251,11 @@ class Maml(Descent):
     """
 
     method: Literal["maml"] = "maml"
-    inner_learning_rate: Positive = 0.3
+    inner_learning_rate: Positive = 0.1
     inner_steps: PositiveInt = 5
     second_order: bool = False
     way: Annotated[int, Field(ge=2)] | None = 5
+    shared_head: bool = True
     support_shots: PositiveInt = 5
     query_shots: PositiveInt = 5
     tasks_a_step: PositiveInt = 4
@@ -363,8 +367,8 @@ CODE_VERSIONS: dict[str, int] = {
     "prototypical": 1,
     "siamese": 1,
     # 2: the interval over test tasks is Student's; 3: test accuracy is always of tasks; 4: the
-    # classes are mixed where BatchNorm's statistics are taken
-    "maml": 4,
+    # classes are mixed where BatchNorm's statistics are taken; 5: outputs begin alike
+    "maml": 5,
     "pretrain": 1,
     "linear_probe": 2,  # 2: cross-validation chooses the penalty
     "nearest_mean": 1,

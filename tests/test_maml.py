@@ -66,15 +66,23 @@ def small_cnn_losses(model, training):
     return of(5), of(7)
 
 
-def meta_gradients_of(model, losses, second_order):
+def with_rows_alike(weights):
+    """The dense layer's kernel with each row the mean of all: what an inner loop may begin with."""
+    kernel = ops.broadcast_to(ops.mean(weights[-2], axis=0, keepdims=True), weights[-2].shape)
+    return [*weights[:-2], kernel, weights[-1]]
+
+
+def meta_gradients_of(model, losses, second_order, start=None):
     weights = gradients.tensors(model.trainable_variables)
-    found = maml.meta_gradients(*losses, weights, STEPS, RATE, second_order)
+    found = maml.meta_gradients(*losses, weights, STEPS, RATE, second_order, start)
     return float(ops.convert_to_numpy(found[0])), numpy_of(found[2])
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_second_order_gradients_are_those_of_finite_differences(batch_norm):
+@pytest.mark.parametrize(
+    ("batch_norm", "start"), [(False, None), (True, None), (False, with_rows_alike)]
+)
+def test_second_order_gradients_are_those_of_finite_differences(batch_norm, start):
     """Along random directions; BatchNorm by the statistics of the images at hand."""
     model = small_cnn(batch_norm)
     losses = small_cnn_losses(model, training=batch_norm)
@@ -83,11 +91,12 @@ def test_second_order_gradients_are_those_of_finite_differences(batch_norm):
     def after_adaptation(step, direction):
         moved = [weight + step * way for weight, way in zip(weights, direction, strict=True)]
         moved = [ops.convert_to_tensor(weight.astype("float32")) for weight in moved]
+        moved = start(moved) if start else moved
         loss = losses[1](maml.adapted(losses[0], moved, STEPS, RATE, second_order=False))[0]
         return float(ops.convert_to_numpy(ops.stop_gradient(loss)))
 
-    value, second = meta_gradients_of(model, losses, second_order=True)
-    _, first = meta_gradients_of(model, losses, second_order=False)
+    value, second = meta_gradients_of(model, losses, second_order=True, start=start)
+    _, first = meta_gradients_of(model, losses, second_order=False, start=start)
     assert value == pytest.approx(after_adaptation(0, weights), rel=1e-5)
     rng = np.random.default_rng(2)
     off_by = {"second": [], "first": []}
@@ -418,6 +427,28 @@ def test_tasks_have_disjoint_images_and_permuted_labels(small_network, of_test, 
         assert of_support == of_query
         orders.add(tuple(of_label for (of_label,) in of_support))  # one class a label
     assert len(orders) > 10  # of 24
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("shared_head", [True, False])
+def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(small_network, shared_head):
+    run = run_of(**SMALL, way=3, shared_head=shared_head)
+    images = pictures(12, 1)
+    train = Split(images.images.astype("float32"), images.labels)
+    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
+    tasks = maml._Tasks(model, run.training, train, train, NAMES, seed=0)
+    task = tasks._train_task(np.random.default_rng(0))
+    renamed = maml.Task(*((shown, (labels + 1) % 3) for shown, labels in task))
+    losses, slopes = [], []
+    for one in (task, renamed):
+        loss, _, found = tasks._meta_gradients(*tasks._weights(), *maml._tensors(one))
+        losses.append(float(ops.convert_to_numpy(loss)))
+        slopes.append(numpy_of(found))
+    assert (losses[0] == pytest.approx(losses[1], abs=1e-5)) == shared_head
+    *_, kernel, bias = slopes[0]
+    for head in (kernel, bias):  # an output is learned with the others of the task, or by itself
+        assert np.allclose(head[..., :3], head[..., :1], atol=1e-6) == shared_head
+        assert not head[..., 3:].any()
 
 
 def test_test_figures_are_of_the_test_images_alone(small_network):

@@ -308,7 +308,7 @@ AS_RUN_AND_CORRECTED = {
         "maml": {
             **REDRAWN,
             "detached_copy": (True, False),
-            "inner_learning_rate": (0.001, 0.3),
+            "inner_learning_rate": (0.001, 0.1),
         },
     },
 }

@@ -60,10 +60,12 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     interval.
 
     The network has as many outputs as there are classes, and a task of fewer uses the first
-    `way`; the classifier's outputs then all start from the mean of those. A BatchNorm layer that
-    trains normalises, under `task`, by the statistics of the support or query images at hand, and
-    gets those of all training images, a mean over batches, at the end; under `stored` its running
-    statistics stay as they were loaded.
+    `way`. With `shared_head` every inner loop begins with outputs that are all the mean of those,
+    and so does the classifier, which without it does where tasks have fewer classes.
+
+    A BatchNorm layer that trains normalises, under `task`, by the statistics of the support or
+    query images at hand, and gets those of all training images, a mean over batches, at the end;
+    under `stored` its running statistics stay as they were loaded.
 
     With `detached_copy` no gradient reaches the weights, as in the deck: each batch trains a copy,
     in training mode, which is tested on the same images and thrown away. The classifier is then
@@ -166,6 +168,7 @@ def meta_gradients(
     steps: int,
     learning_rate: float,
     second_order: bool,
+    start: Callable[[list], list] | None = None,
 ) -> tuple[object, object, list]:
     """The gradient of the loss after the inner loop by the weights before it.
 
@@ -176,13 +179,15 @@ def meta_gradients(
         steps: As for `adapted`.
         learning_rate: As for `adapted`.
         second_order: As for `adapted`.
+        start: Makes of them what the inner loop begins with; None takes them as they are.
 
     Returns:
         The query loss, what else `query_loss` gave, and one gradient for each of `weights`.
     """
 
     def after_adaptation(before: list) -> tuple[object, object]:
-        return query_loss(adapted(support_loss, before, steps, learning_rate, second_order))
+        begun = before if start is None else start(before)
+        return query_loss(adapted(support_loss, begun, steps, learning_rate, second_order))
 
     return gradients.value_and_gradients(after_adaptation, weights)
 
@@ -209,6 +214,8 @@ class _Tasks:
         seed: int,
     ) -> None:
         self._model = model
+        head = {id(variable) for variable in model.get_layer(LOGITS).trainable_variables}
+        self._of_head = [id(variable) in head for variable in model.trainable_variables]
         # `TrainedModel` is twice as fast on torch, but its BatchNorm is differentiated once only.
         self._twice_differentiable = keras.Model(model.input, model.output)
         self._settings = settings
@@ -263,11 +270,10 @@ class _Tasks:
     def become_classifier(self) -> None:
         """Adapts the model's weights to the training images; statistics too, under `task`."""
         model, settings = self._model, self._settings
-        if self._way < model.output.shape[-1]:
-            head = model.get_layer(LOGITS)
-            for variable in head.trainable_variables:  # (channels, classes) and (classes,)
-                learned = ops.mean(variable[..., : self._way], axis=-1, keepdims=True)
-                variable.assign(ops.broadcast_to(learned, variable.shape))
+        if settings.shared_head or self._way < model.output.shape[-1]:
+            shared = self._with_outputs_alike(model.trainable_variables)
+            for variable, value in zip(model.trainable_variables, shared, strict=True):
+                variable.assign(value)
         order = np.random.default_rng((self._seed, 2)).permutation(len(self._train.labels))
         for step in range(settings.adaptation_steps):
             chosen = np.take(
@@ -340,6 +346,16 @@ class _Tasks:
 
         return loss
 
+    def _with_outputs_alike(self, weights: list) -> list:
+        """The weights, but each output of the head the mean of the first `way`."""
+        return [
+            # (channels, classes) and (classes,)
+            ops.broadcast_to(ops.mean(w[..., : self._way], axis=-1, keepdims=True), w.shape)
+            if of_head
+            else w
+            for w, of_head in zip(weights, self._of_head, strict=True)
+        ]
+
     def _of_task(self, weights: list, state: list, *task: object) -> tuple[object, object, list]:
         settings = self._settings
         model = self._twice_differentiable if settings.second_order else self._model
@@ -351,13 +367,15 @@ class _Tasks:
             settings.inner_steps,
             settings.inner_learning_rate,
             settings.second_order,
+            self._with_outputs_alike if settings.shared_head else None,
         )
 
     def _tested(self, weights: list, state: list, *task: object) -> tuple[object, object]:
         settings = self._settings
         support, query = self._losses(self._model, state, *task)
         steps, rate = settings.inner_steps, settings.inner_learning_rate
-        return query(adapted(support, weights, steps, rate, second_order=False))
+        before = self._with_outputs_alike(weights) if settings.shared_head else weights
+        return query(adapted(support, before, steps, rate, second_order=False))
 
     def _losses(
         self,
