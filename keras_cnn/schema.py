@@ -103,7 +103,8 @@ class Profile(Group):
 
     Attributes:
         stands_in: What stands in for what, in words.
-        networks: What stands in for a network: another, and the weights it starts from.
+        networks: What stands in for a network: another, the weights it starts from, and what it
+            needs set otherwise.
         repeats: Runs of each row and variant; None takes the recipe's.
         settings: Those in which it differs.
     """

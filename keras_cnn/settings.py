@@ -229,7 +229,8 @@ class Maml(Descent):
 
     Attributes:
         method: Which method these settings belong to.
-        inner_learning_rate: Rate of the inner loop's gradient descent; of a detached copy's Adam.
+        inner_learning_rate: Rate of the inner loop's gradient descent. A pretrained ResNet-18 needs
+            it ten times smaller than a small network from random weights, whose features are small.
         inner_steps: Steps of the inner loop.
         second_order: Differentiate through the inner steps; False takes their gradients as
             constants (first-order MAML), in a third of the time.
@@ -247,11 +248,12 @@ class Maml(Descent):
             of the weights found.
         detached_copy: Train a copy on each batch of `batch_size` images with Adam and throw it
             away, as the deck did: no gradient reaches the weights.
+        copy_learning_rate: Rate of a detached copy's Adam.
         batch_size: Images a detached copy is trained and tested on.
     """
 
     method: Literal["maml"] = "maml"
-    inner_learning_rate: Positive = 0.1
+    inner_learning_rate: Positive = 0.01
     inner_steps: PositiveInt = 5
     second_order: bool = False
     way: Annotated[int, Field(ge=2)] | None = 5
@@ -263,6 +265,7 @@ class Maml(Descent):
     batch_norm: Literal["task", "stored"] = "stored"
     adaptation_steps: PositiveInt = 300
     detached_copy: bool = False
+    copy_learning_rate: Positive = 0.001
     batch_size: PositiveInt = 128
 
 

@@ -384,7 +384,7 @@ def test_detached_copies_leave_every_weight_as_it_was(small_network, model):
         detached_copy=True,
         batch_size=20,
         inner_steps=20,
-        inner_learning_rate=0.02,
+        copy_learning_rate=0.02,
         epochs=1,
     )
     untouched = networks.models.classifier(model, CLASS_COUNT, 8, "dense", 213)

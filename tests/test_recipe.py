@@ -308,7 +308,6 @@ AS_RUN_AND_CORRECTED = {
         "maml": {
             **REDRAWN,
             "detached_copy": (True, False),
-            "inner_learning_rate": (0.001, 0.1),
         },
     },
 }
@@ -350,7 +349,7 @@ def test_the_three_methods_of_slide_19_have_their_own_settings_as_in_the_deck():
         | {"normalised": True, "distance": "euclidean", "episodes": "split_batches"},
         "siamese": {"image_size": 64, "embedding": 128, "margin": 1.0, "unfrozen_stages": None}
         | {"pairs": "random", "labels_inverted": True, "test_on": "pairs"},
-        "maml": {"inner_steps": 5, "inner_learning_rate": 1e-3, "unfrozen_stages": None}
+        "maml": {"inner_steps": 5, "copy_learning_rate": 1e-3, "unfrozen_stages": None}
         | {"detached_copy": True, "weights": "pretrained"},
     }
     plan = recipe.read("fewshot_methods")

@@ -27,7 +27,7 @@ class DetachedCopies:
         self._model, self._steps = model, settings.inner_steps
         self._feed = Feed(train.images, train.labels, settings.batch_size, seed)
         model.compile(
-            optimizer=optimizers.build("adam", settings.inner_learning_rate),
+            optimizer=optimizers.build("adam", settings.copy_learning_rate),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
