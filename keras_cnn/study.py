@@ -134,29 +134,13 @@ def conduct(
         _say(f"{plan.name}: row {row} is left out: {lacking[backend]}")
     failed: list[engine.Event] = []
     if missing:
-        done = len(jobs) - len(missing)
-        _say(
-            f"{plan.name}: {progress.runs(len(jobs))}{f', {done} on disk already' if done else ''}"
-        )
+        done = f", {len(jobs) - len(missing)} on disk already" if len(missing) < len(jobs) else ""
+        _say(f"{plan.name}: {progress.runs(len(jobs))}{done}")
         threads = None if gpu else max(1, environment.cores() // parallel)
         with progress.shown(missing) as show:
             failed = engine.execute(missing, parallel, threads, show)
-    failed_folders = {event.job.folder for event in failed}
-    results, damaged = _read([job for job in jobs if job.folder.exists()])
     command = _command(name, chosen, rows, variant, repeats, overrides, backend, out)
-    try:
-        if results:
-            _publish(plan, results, command, out / plan.name)
-    finally:  # whatever a table or a picture runs into
-        for result in results:
-            if result.folder not in failed_folders:
-                _failure_log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
-        if failed:
-            _list_failures(failed)
-        for error in damaged:
-            _say(f"keras_cnn: left out of the table: {error}")
-    written = out / plan.name / "table.md" if results else None
-    without = len(failed) + len(damaged)
+    without, written = _gather(plan, jobs, failed, command, out / plan.name)
     return Conducted(len(jobs) - without, without, time.monotonic() - began, written)
 
 
@@ -214,6 +198,34 @@ def _end(end: Conducted | UserError) -> str:
     where = end.table or "no table"
     took = progress.duration(end.seconds)
     return f"{progress.runs(end.done)} done, {end.failed} failed, {took}: {where}"
+
+
+def _gather(
+    plan: Recipe,
+    jobs: Sequence[engine.Job],
+    failed: Sequence[engine.Event],
+    command: str,
+    folder: Path,
+) -> tuple[int, Path | None]:
+    """Writes the table of what is on disk, and tells what is not.
+
+    Returns:
+        How many runs failed or are damaged, and the table, where there is something to show.
+    """
+    failed_folders = {event.job.folder for event in failed}
+    results, damaged = _read([job for job in jobs if job.folder.exists()])
+    try:
+        if results:
+            _publish(plan, results, command, folder)
+    finally:  # whatever a table or a picture runs into
+        for result in results:
+            if result.folder not in failed_folders:
+                _failure_log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
+        if failed:
+            _list_failures(failed)
+        for error in damaged:
+            _say(f"keras_cnn: left out of the table: {error}")
+    return len(failed) + len(damaged), folder / "table.md" if results else None
 
 
 def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
