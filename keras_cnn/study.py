@@ -130,8 +130,8 @@ def conduct(
     run.check([job.run for job in missing])
     files.check_writable(out / plan.name)
     _say(said)  # not before: a mistake is told alone
-    for row, backend in dict.fromkeys((job.run.row, job.run.backend) for job in left_out):
-        _say(f"{plan.name}: row {row} is left out: {lacking[backend]}")
+    for row, why in dict.fromkeys((job.run.row, lacking[job.run.backend]) for job in left_out):
+        _say(f"{plan.name}: row {row} is left out: {why}")
     failed: list[engine.Event] = []
     if missing:
         done = f", {len(jobs) - len(missing)} on disk already" if len(missing) < len(jobs) else ""
