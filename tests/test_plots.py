@@ -474,13 +474,18 @@ def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithm
     assert panel.get_xticks().tolist() == [0.001, 0.5]
     containers = panel.containers
     assert [container.get_label() for container in containers] == ["0", "0.5"]
+    places = []
     for container, rows in zip(containers, (("1", "2"), ("3", "4")), strict=True):
         finals = [series(of(results, row, "as_run"), "test_loss")[:, -1] for row in rows]
-        points = [[rate, f.mean()] for rate, f in zip((0.001, 0.5), finals, strict=True)]
-        np.testing.assert_allclose(container[0].get_xydata(), points)
+        along, means = container[0].get_xydata().T
+        np.testing.assert_allclose(means, [f.mean() for f in finals])
+        places.append(along)
         reach = [stats.t.ppf(0.975, N - 1) * stats.sem(f) for f in finals]
         expected = [[f.mean() - r, f.mean() + r] for f, r in zip(finals, reach, strict=True)]
         np.testing.assert_allclose(ends(container)[:, :, 1], expected)
+    left, right = np.log(places)  # beside one another, around the place of both
+    np.testing.assert_allclose((left + right) / 2, np.log([0.001, 0.5]))
+    np.testing.assert_allclose(right - left, np.log(0.5 / 0.001) / 100)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def trend(picture: Picture) -> Figure:
     """Mean after the last epoch against `across`, a line for each value of `by`.
 
     Error bars are 95 percent confidence intervals of the means by Student's t, where there are
-    repeats; they may reach out of the panel. Numbers that span a wide range stand on a logarithmic
-    axis.
+    repeats; they may reach out of the panel. Lines stand a little beside one another, so that
+    their bars can be told apart. Numbers that span a wide range stand on a logarithmic axis.
     """
     setting, across = picture.figure.by, picture.figure.across
     values = list(picture.by(picture.results, setting))
@@ -86,7 +86,7 @@ def trend(picture: Picture) -> Figure:
                 reach = [_reach(finals[place]) for place in along]
                 number = values.index(value)
                 panel.errorbar(
-                    along,
+                    _beside(along, places, number - (len(values) - 1) / 2),
                     means,
                     reach,
                     marker=MARKERS[number % 7],
@@ -96,7 +96,7 @@ def trend(picture: Picture) -> Figure:
                     linewidth=1.2,
                     capsize=3,
                 )
-            panel.set_ylabel(MEASURES[quantity].heading)
+            panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
             if _spans_wide_range(places):
                 panel.set_xscale("log")
             panel.set_xticks(places, [f"{place:g}" for place in places])
@@ -205,6 +205,14 @@ def _along(result: Result, across: str) -> float:
     measured = across in MEASURES
     value = measures.final(result, across) if measured else setting_of(result, across)
     return np.nan if value is None else value
+
+
+def _beside(along: Sequence[float], places: Sequence[float], steps: float) -> np.ndarray:
+    """The places of a line's points, moved by so many steps of a hundredth of the axis."""
+    numbers, share = np.asarray(along, float), steps / 100
+    if _spans_wide_range(places):
+        return numbers * (max(places) / min(places)) ** share
+    return numbers + share * (max(places) - min(places)) if len(places) else numbers
 
 
 def _spans_wide_range(places: Sequence[float]) -> bool:
