@@ -229,7 +229,7 @@ def as_run_and_corrected(found: Evidence) -> str | None:
         return None
     text = f"test accuracy {test.as_run:.1f} as run, {test.corrected:.1f} corrected"
     text += f" (over {len(test.by_row)} rows)" if len(test.by_row) > 1 else ""
-    text += f": {test.mean:+.1f} points"
+    text += f": {test.mean:+z.1f} points"
     if test.standard_error is not None:
         text += f", standard error {test.standard_error:.1f}"
     elif test.one_draw:
@@ -237,7 +237,7 @@ def as_run_and_corrected(found: Evidence) -> str | None:
     if len(test.by_row) > 1:
         low, high = (pick(test.by_row, key=test.by_row.__getitem__) for pick in (min, max))
         text += (
-            f"; from {test.by_row[low]:+.1f} (row {low}) to {test.by_row[high]:+.1f} (row {high})"
+            f"; from {test.by_row[low]:+z.1f} (row {low}) to {test.by_row[high]:+z.1f} (row {high})"
         )
     if train:
         text += f". Train accuracy {train.as_run:.1f} as run, {train.corrected:.1f} corrected"
@@ -300,7 +300,7 @@ def augmentation(found: Evidence) -> str | None:
     for variant in found.plan.variants:
         of = against_unchanged(found, variant)
         if of:
-            each = ", ".join(f"{kind} {added:+.1f}" for kind, added in of[1].items())
+            each = ", ".join(f"{kind} {added:+z.1f}" for kind, added in of[1].items())
             texts.append(f"{_words(variant)} {each} points against {of[0]:.1f} with none")
     return f"test accuracy {'; '.join(texts)}." if texts else None
 
