@@ -190,7 +190,10 @@ def merge(
             line = lines.get((*at, key))
             place = f"{recipe.path}:{line}" if line else recipe.path
             merged[key] = Setting(value, place, of_row=layer is row.settings)
-    merged |= _stand_in(recipe, profile, merged.get("model"), lines)
+    stand_in = _stand_in(recipe, profile, merged.get("model"), lines)
+    if "model" in overrides:  # another network has no use for what the stand-in needs set
+        stand_in = {key: stand_in[key] for key in ("model", "weights") if key in stand_in}
+    merged |= stand_in
     for key, value in overrides.items():
         merged[key] = Setting(value, "command line")
     return merged

@@ -343,6 +343,17 @@ def test_what_has_no_corrected_variant_is_run_as_the_deck_did(name, settings):
         assert run.variant == "as_run" and run.settings | settings == run.settings
 
 
+def test_what_a_stand_in_needs_set_is_not_for_the_network_of_the_command_line():
+    def maml(**overrides):
+        plan = recipe.read("fewshot_methods")
+        (run,) = resolve.runs(plan, "mini", ["maml"], "corrected", 1, overrides)
+        return run.model.model, run.model.weights, run.training.inner_learning_rate
+
+    assert maml() == ("fewshot_cnn", "random", 0.1)
+    assert maml(model="resnet18", weights="bundled") == ("resnet18", "bundled", 0.01)
+    assert maml(model="baseline") == ("baseline", "random", 0.01)
+
+
 def test_the_three_methods_of_slide_19_have_their_own_settings_as_in_the_deck():
     wanted = {
         "prototypical": {"schedule_epochs": 5, "support_images": 100, "embedding": 128}
