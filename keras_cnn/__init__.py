@@ -3,12 +3,12 @@
 Importing it sets `KERAS_BACKEND` to torch where it is not set; the modules below are imported when
 they are first asked for, and no framework before it is needed.
 
-- `study.conduct`: a recipe from its name to its table.
+- `runs.study.conduct`: a recipe from its name to its table.
 - `data.load`: images of a source or a folder as arrays.
 - `models.classifier`, `models.embedder`, `models.backbone`: networks by name.
 - `pretrained.load`: weights for one of them.
-- `saved.load`, `saved.save`: models of finished runs.
-- `recipe.read`, `resolve.runs`: a recipe file, and its rows as frozen runs.
+- `models.saved.load`, `models.saved.save`: models of finished runs.
+- `recipe.read`, `recipe.resolve.runs`: a recipe file, and its rows as frozen runs.
 """
 
 import importlib
@@ -19,7 +19,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
 __version__ = "0.1.0"
-__all__ = ["data", "models", "pretrained", "recipe", "resolve", "saved", "study"]
+__all__ = ["data", "models", "pretrained", "recipe", "runs"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -68,7 +68,7 @@ def recipe(
     """
     from functools import partial
 
-    from keras_cnn import study
+    from keras_cnn.runs import study
 
     conduct = partial(
         study.conduct,
@@ -102,7 +102,7 @@ def fetch(name: str) -> None:
     Args:
         name: What to fetch; deck is all that the deck's recipes need.
     """
-    from keras_cnn import fetch as downloads
+    from keras_cnn.downloads import fetch as downloads
 
     for path in downloads.fetch(name):
         print(path)
@@ -198,7 +198,8 @@ def summary(
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
     size = _whole_number("batch-size", batch_size)
     os.environ["KERAS_BACKEND"] = _backend("")
-    from keras_cnn import models, saved
+    from keras_cnn import models
+    from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
 
     if model.endswith(".keras"):
@@ -222,7 +223,8 @@ def backbone(model: str, file: str) -> None:
         file: Ends in .weights.h5.
     """
     from keras_cnn import files
-    from keras_cnn.pretrained import keras_files, registry
+    from keras_cnn.downloads import registry
+    from keras_cnn.pretrained import keras_files
 
     path = Path(file)
     if not path.name.endswith(".weights.h5"):
@@ -290,7 +292,7 @@ def _picture(flag: str, path: Path) -> Path:
 
 def _overrides(data: str, weights: str, image_size: str, set: str) -> dict[str, object]:
     """What the command line says of settings, as the recipe files would."""
-    from keras_cnn import strict_yaml
+    from keras_cnn.recipe import strict_yaml
 
     overrides: dict[str, object] = {}
     for line in set.splitlines():

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import data, run, saved
+from keras_cnn import data
 from keras_cnn.data import decode, folders, sources
 from keras_cnn.errors import UserError
+from keras_cnn.models import saved
+from keras_cnn.runs import worker
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +93,7 @@ def evaluate(model_path: Path, source: str, split: str, picture: Path | None = N
             zero_division=0,
         )
     )
-    counts = run.confusion(labels, probabilities)
+    counts = worker.confusion(labels, probabilities)
     title = f"{model_path.name} on {sources.title(source)}, {split}"
     picture = picture or model_path.with_name(f"{model_path.stem}-confusion.png")
     plots.confusion_matrix(title, counts, names).savefig(picture, dpi=120)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from keras_cnn.engine import Event, Job
+from keras_cnn.runs.engine import Event, Job
 
 PLAIN_PAUSE_SECONDS = 10.0
 

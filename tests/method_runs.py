@@ -7,12 +7,13 @@ from types import ModuleType
 import keras
 import numpy as np
 
-from keras_cnn import data, environment, store
+from keras_cnn import data, environment
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import heads
-from keras_cnn.resolve import Run
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.results import store
 
 
 def trained(

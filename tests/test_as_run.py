@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from keras_cnn import environment
+from keras_cnn.deck import batch_mean
 from keras_cnn.models.freeze import freeze
-from keras_cnn.training import batch_mean, callbacks, optimizers
-from keras_cnn.training.model import TrainedModel
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import callbacks, optimizers
 
 pytestmark = pytest.mark.every_backend
 

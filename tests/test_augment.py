@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import data, environment, recipe, resolve
+from keras_cnn import data, environment, recipe
 from keras_cnn.__main__ import main
 from keras_cnn.data import Split, augment
 from keras_cnn.errors import UserError
 from keras_cnn.methods import supervised
 from keras_cnn.models import heads
-from keras_cnn.settings import Feeding, Supervised
+from keras_cnn.recipe import resolve
+from keras_cnn.recipe.settings import Feeding, Supervised
+from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import feed, feeding
-from keras_cnn.training.model import TrainedModel
 
 COUNT, CLASSES = 60, 7
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 12, 16, 3)).astype("uint8")

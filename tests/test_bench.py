@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_cnn import bench, store
+from keras_cnn import bench
 from keras_cnn.__main__ import main
 from keras_cnn.bench import checks, contenders, goals, interleave
+from keras_cnn.results import store
 
 # A contender that logs its turns and its end: CHILD NAME THREADS.
 SCRIPT = """

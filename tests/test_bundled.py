@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import configparser
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from keras_cnn import models, recipe, resolve, store
+from keras_cnn import models, recipe
 from keras_cnn.data import augment, crops
+from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import registry, weights
+from keras_cnn.pretrained import weights
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
 
-PACKAGE = Path(registry.__file__).parent
+PACKAGE = registry.BUNDLED_FOLDER
 ROOT = PACKAGE.parents[1]
 
 
@@ -51,7 +53,7 @@ def test_they_fit_and_kerass_own_reader_gives_the_same(name):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Another place for the package's files; returns the weights' path there."""
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(registry, "BUNDLED_FOLDER", tmp_path)
     return tmp_path / "convnext_atto.weights.h5"
 
 

@@ -24,21 +24,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import (
-    engine,
-    environment,
-    estimate,
-    models,
-    recipe,
-    resolve,
-    run,
-    saved,
-    store,
-    study,
-)
+from keras_cnn import environment, models, recipe
 from keras_cnn.__main__ import COMMANDS, main
+from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import registry
+from keras_cnn.models import saved
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
+from keras_cnn.runs import engine, estimate, study, worker
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -240,13 +233,13 @@ def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_
         saved.save(model, tmp_path / "model.keras", {})
 
     save("baseline", hidden_units=10)
-    run.check(asked("reliability"))
+    worker.check(asked("reliability"))
     with pytest.raises(UserError, match=r"model\.keras"):
-        run.check(asked("reliability", hidden_units=64))
+        worker.check(asked("reliability", hidden_units=64))
     save("fewshot_cnn", image_size=48)
-    run.check(asked("fewshot_basic", image_size=48))
+    worker.check(asked("fewshot_basic", image_size=48))
     with pytest.raises(UserError, match=r"model\.keras"):
-        run.check(asked("fewshot_basic"))
+        worker.check(asked("fewshot_basic"))
 
 
 # Help and lists

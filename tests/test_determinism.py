@@ -7,7 +7,10 @@ from zipfile import ZipFile
 import h5py
 import numpy as np
 
-from keras_cnn import engine, recipe, resolve, store
+from keras_cnn import recipe
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
+from keras_cnn.runs import engine
 
 SETTINGS = {
     "data": "synthetic:60",

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_cnn import engine, recipe, resolve, run, store
+from keras_cnn import recipe
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
+from keras_cnn.runs import engine, worker
 
-# Stands in for `python -m keras_cnn.run`, speaks its protocol, imports nothing of the package:
+# Stands in for `python -m keras_cnn.runs.worker`, speaks its protocol, imports no package of ours:
 # what it does is told by the row's name. It notes when it began and ended beside the folder.
 FAKE = """
 import json, os, pathlib, signal, sys, time
@@ -167,7 +170,7 @@ def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_
 # The real child process, with its work replaced: what `main` promises is looked at.
 REAL = """
 import os, pathlib, sys, time
-from keras_cnn import run
+from keras_cnn.runs import worker
 def work(spec, folder, report, fresh, wait):
     (folder.parent / "pid").write_text(str(os.getpid()))
     print("a greeting from Python", flush=True)
@@ -180,8 +183,8 @@ def work(spec, folder, report, fresh, wait):
         time.sleep(0.1)
     if spec.row == "fail":
         raise RuntimeError("first line\\nsecond line")
-run.run_one = work
-os._exit(run.main())
+worker.run_one = work
+os._exit(worker.main())
 """
 
 
@@ -267,5 +270,5 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
 def test_confusion_counts_true_by_row():
     labels, predicted = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     probabilities = [[float(label == column) for column in range(3)] for label in predicted]
-    counts = run.confusion(np.array(labels), np.array(probabilities))
+    counts = worker.confusion(np.array(labels), np.array(probabilities))
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_cnn import fetch
+from keras_cnn.downloads import fetch, registry
+from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import registry
-from keras_cnn.pretrained.registry import Download
 
 BODY = bytes(byte for i in range(200_000) for byte in (i % 251, i % 241))  # no period below 60,000
 NOWHERE = "http://127.0.0.1:1/file"

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import data, environment, models, recipe, resolve
+from keras_cnn import data, environment, models, recipe
 from keras_cnn.methods import networks, supervised
 from keras_cnn.models.freeze import freeze, frozen_part
-from keras_cnn.training import kept
+from keras_cnn.recipe import resolve
+from keras_cnn.training import features_cache
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
 
@@ -57,10 +58,10 @@ def test_features_too_large_to_keep_are_computed_with_the_rest(monkeypatch):
     graph = networks.classifier(run, 10)
     _, of_train, of_test = networks.without_constant_part(graph, run, train, test)
     assert of_train.dtype == np.float32 and len(of_train) == len(train.labels)
-    monkeypatch.setattr(kept, "MOST_BYTES", of_train.nbytes + of_test.nbytes)
+    monkeypatch.setattr(features_cache, "MOST_BYTES", of_train.nbytes + of_test.nbytes)
     _, still, _ = networks.without_constant_part(graph, run, train, test)
     np.testing.assert_array_equal(still, of_train)
-    monkeypatch.setattr(kept, "MOST_BYTES", of_train.nbytes + of_test.nbytes - 1)
+    monkeypatch.setattr(features_cache, "MOST_BYTES", of_train.nbytes + of_test.nbytes - 1)
     model, *inputs = networks.without_constant_part(graph, run, train, test)
     assert inputs[0] is train.images and inputs[1] is test.images
     assert model.input.shape == graph.input.shape
@@ -132,7 +133,7 @@ def test_a_damaged_file_is_computed_anew_and_the_oldest_go(counted, monkeypatch,
     path.write_bytes(path.read_bytes()[:100])
     networks.frozen_outputs(frozen, IMAGES)
     assert counted == [4, 4]
-    monkeypatch.setattr(kept, "MOST_BYTES", 2.5 * path.stat().st_size)
+    monkeypatch.setattr(features_cache, "MOST_BYTES", 2.5 * path.stat().st_size)
     for _ in range(3):
         networks.frozen_outputs(frozen, IMAGES[::-1])  # two orders: two files
         networks.frozen_outputs(frozen, np.roll(IMAGES, 1, axis=0))

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import models, saved
+from keras_cnn import models
 from keras_cnn.errors import UserError
+from keras_cnn.models import saved
 from keras_cnn.pretrained import keras_files, weights
 
 NAME = "fewshot_cnn"

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_cnn import environment, saved, settings, store
+from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.methods import maml, networks
-from keras_cnn.models import heads
-from keras_cnn.resolve import Run
+from keras_cnn.models import heads, saved
+from keras_cnn.recipe import settings
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.results import store
 from keras_cnn.training import gradients, optimizers
 
 CLASS_COUNT = 4

@@ -10,10 +10,12 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_cnn import data, recipe, resolve, saved
+from keras_cnn import data, recipe
 from keras_cnn.data import Split
 from keras_cnn.methods import linear_probe, nearest_mean, networks
-from keras_cnn.settings import METHODS
+from keras_cnn.models import saved
+from keras_cnn.recipe import resolve
+from keras_cnn.recipe.settings import METHODS
 
 NAMES = [str(digit) for digit in range(10)]
 

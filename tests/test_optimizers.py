@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_cnn.settings import Descent
+from keras_cnn.recipe.settings import Descent
 from keras_cnn.training import callbacks, optimizers
 
 STEPS = 25
@@ -86,7 +86,7 @@ def test_averaged_adamw_equals_torchs_and_its_average_numpys():
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
 def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
-    from keras_cnn.training import torch_adam, torch_graph
+    from keras_cnn.torch_fast import adam, graph
 
     generator = np.random.default_rng(0)
     start = generator.normal(size=(3, 3, 4, 5)).astype("float32")
@@ -98,10 +98,10 @@ def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
     for own in (True, False):
         base = type(kind())
         options = {"use_ema": True, "ema_momentum": 0.7}
-        optimizer = (base if own else torch_adam.fused(base))(1e-2, **options)
+        optimizer = (base if own else adam.fused(base))(1e-2, **options)
         variable = keras.Variable(start)
         if not own:
-            torch_graph.store_kernels_channels_last([variable])
+            graph.store_kernels_channels_last([variable])
             assert not variable.value.is_contiguous()
         for gradient in gradients:
             optimizer.apply([torch.tensor(gradient)], [variable])

@@ -42,7 +42,7 @@ def test_the_modules_listed_are_there_and_import_no_framework():
     code = (
         "import sys, keras_cnn; "
         "modules = [getattr(keras_cnn, name) for name in keras_cnn.__all__]; "
-        "assert keras_cnn.study.conduct and keras_cnn.data.load and keras_cnn.models.classifier; "
+        "import keras_cnn.runs.study; assert keras_cnn.data.load and keras_cnn.models.classifier; "
         "print({'keras', 'torch', 'tensorflow', 'jax'} & set(sys.modules), hasattr(keras_cnn, 'x'))"
     )
     command = [sys.executable, "-c", code]

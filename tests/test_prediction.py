@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import prediction, saved
+from keras_cnn import prediction
 from keras_cnn.errors import UserError
+from keras_cnn.models import saved
 
 NAMES = ("red", "green", "blue")
 

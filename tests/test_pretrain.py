@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from keras_cnn import data, environment, recipe, resolve, saved, store
+from keras_cnn import data, environment, recipe
 from keras_cnn.data import crops
 from keras_cnn.methods import pretrain
-from keras_cnn.run import run_one
+from keras_cnn.models import saved
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
+from keras_cnn.runs.worker import run_one
 from keras_cnn.training import checkpoint
 
 NAMES = [str(digit) for digit in range(10)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import measures, saved
 from keras_cnn.data.sampling import draw_episodes
 from keras_cnn.errors import UserError
 from keras_cnn.methods import networks, prototypical
-from keras_cnn.models import heads
-from keras_cnn.settings import Prototypical
+from keras_cnn.models import heads, saved
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.settings import Prototypical
 from keras_cnn.training import episodes
 
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")

@@ -6,8 +6,9 @@ import textwrap
 
 import pytest
 
-from keras_cnn import recipe, resolve, schema, strict_yaml
+from keras_cnn import recipe
 from keras_cnn.errors import UserError
+from keras_cnn.recipe import resolve, schema, strict_yaml
 
 RECIPE = """\
 title: A recipe
@@ -406,7 +407,9 @@ def test_yaml_builds_no_objects(tmp_path):
 
 def test_reading_recipes_imports_no_framework():
     code = (
-        "import sys; from keras_cnn import recipe, resolve, engine, table; "
+        "import sys; from keras_cnn import recipe; "
+        "from keras_cnn.recipe import resolve; from keras_cnn.runs import engine; "
+        "from keras_cnn.results import table; "
         "resolve.runs(recipe.read('fewshot_convnext'), 'mini'); "
         "print({'keras', 'torch', 'tensorflow', 'jax', 'sklearn'} & set(sys.modules))"
     )

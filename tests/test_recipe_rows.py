@@ -6,7 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import recipe, resolve, run, store, table
+from keras_cnn import recipe
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store, table
+from keras_cnn.runs import worker
 
 RUNS = {  # rows x variants
     "fewshot_resnet": 14,
@@ -70,7 +73,7 @@ def test_every_row_runs(name, tmp_path):
     for spec in specs:
         records = []
         folder = store.run_folder(spec, tmp_path)
-        run.run_one(spec, folder, records.append)
+        worker.run_one(spec, folder, records.append)
         keras.utils.clear_session(free_memory=True)
         result = store.read(folder)
         results.append(result)
@@ -87,5 +90,5 @@ def test_every_row_runs(name, tmp_path):
         (spec.row, spec.variant) for spec in specs
     ]
     before = folder.stat().st_mtime_ns
-    run.run_one(spec, folder, pytest.fail)  # done: nothing is made again
+    worker.run_one(spec, folder, pytest.fail)  # done: nothing is made again
     assert folder.stat().st_mtime_ns == before

@@ -11,10 +11,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from keras_cnn import figures, files, recipe, report, resolve, store, table
+from keras_cnn import files, recipe, report
 from keras_cnn.__main__ import main
-from keras_cnn.report import deck, effects, evidence, sections, to_html, to_markdown
+from keras_cnn.deck import slides
+from keras_cnn.plots import wanted
+from keras_cnn.recipe import reader, resolve
+from keras_cnn.report import effects, evidence, sections, to_html, to_markdown
 from keras_cnn.report.tree import Code, Column, Heading, Link, Paragraph, Picture, Table, prose
+from keras_cnn.results import store, table
 
 HEAD = """\
 title: A recipe
@@ -92,7 +96,7 @@ REPEATS = 3
 
 NETWORKS = {}
 network = sections._network
-draw = figures.draw
+draw = wanted.draw
 
 
 def network_once(of):
@@ -106,19 +110,19 @@ def network_once(of):
 def out(tmp_path, monkeypatch):
     """Where results go; the package has the recipes above and no others."""
     monkeypatch.setattr(sections, "_network", network_once)
-    monkeypatch.setattr(figures, "draw", lambda plan, results, folder: [])
+    monkeypatch.setattr(wanted, "draw", lambda plan, results, folder: [])
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     for name, text in RECIPES.items():
         (recipes / f"{name}.yaml").write_text(text)
-    monkeypatch.setattr(recipe, "folder", lambda: recipes)
+    monkeypatch.setattr(reader, "folder", lambda: recipes)
     return tmp_path / "out"
 
 
 @pytest.fixture
 def drawn(out, monkeypatch):
     """Pictures are drawn, too; most tests do without, for speed."""
-    monkeypatch.setattr(figures, "draw", draw)
+    monkeypatch.setattr(wanted, "draw", draw)
 
 
 def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, repeats=REPEATS):
@@ -318,7 +322,7 @@ SIX += "".join(f"  - {{row: {n}, settings: {{dropout: 0.{n}}}}}\n" for n in rang
 
 
 def test_what_rows_of_a_repeat_share_is_no_difference_by_chance(out):
-    (recipe.folder() / "regularization.yaml").write_text(SIX)
+    (reader.folder() / "regularization.yaml").write_text(SIX)
     random = np.random.default_rng(4)
     accuracies = 0.6 + 0.002 * random.standard_normal((6, 5))  # (rows, repeats)
     accuracies += 0.02 * random.standard_normal(5)  # the repeat's draw of images, for all its rows
@@ -377,7 +381,7 @@ def test_a_row_that_stops_learning_is_an_effect_of_l2_and_left_out_of_dropouts(o
 
 
 def test_the_other_rows_of_a_set_are_compared_without_the_one_that_did_not_learn(out):
-    (recipe.folder() / "regularization.yaml").write_text(SIX)
+    (reader.folder() / "regularization.yaml").write_text(SIX)
 
     def more(run):
         return {"train_accuracy": 0.5 if run.row == "2" else 0.9}  # of two classes
@@ -571,7 +575,7 @@ def test_a_damaged_table_is_one_line(out, content):
 
 def test_runs_of_rows_the_recipe_has_no_longer_are_left_out(out):
     made(out, "fewshot_convnext")
-    path = recipe.folder() / "fewshot_convnext.yaml"
+    path = reader.folder() / "fewshot_convnext.yaml"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))  # without row 4
     of = found(out, "fewshot_convnext")
     assert {line.row for line in of.lines} == {"1"}
@@ -612,11 +616,11 @@ def test_the_summaries_are_the_decks(out):
 
 
 def test_every_name_in_the_slides_file_is_known():
-    words_ = deck.read()
+    words_ = slides.read()
     for defect in words_.defects:
         assert defect.measured and set(defect.measured.values()) <= effects.EFFECTS.keys()
-    slides = [number for slide in words_.slides for number in slide.slides]
-    assert slides == list(range(2, 24))
+    numbers = [number for slide in words_.slides for number in slide.slides]
+    assert numbers == list(range(2, 24))
 
 
 def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
@@ -631,7 +635,7 @@ def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
         sticks.update(plan.slides if runs else ())
         changed = [r for r in runs if r.model.dropout or r.model.model in ("enhanced", "resnet18")]
         bears_on.update(plan.slides if changed else ())
-    defect = next(defect for defect in deck.read().defects if defect.number == 2)
+    defect = next(defect for defect in slides.read().defects if defect.number == 2)
     assert defect.slides == sorted(bears_on)
     said = re.search(r"Slides ([\d, and]+) have the same loop", defect.text)
     # slide 10's network has neither dropout nor BatchNorm, so its recipe need not set it
@@ -645,7 +649,7 @@ def test_the_slides_of_weight_decay_are_those_of_the_recipes():
         runs = resolve.runs(plan, "deck", repeats=1)
         if any(getattr(run.training, "l2", 0) for run in runs):
             decayed.update(plan.slides)
-    defect = next(defect for defect in deck.read().defects if defect.number == 4)
+    defect = next(defect for defect in slides.read().defects if defect.number == 4)
     assert defect.slides == sorted(decayed - {18, 23})  # of ConvNeXt's row 4, which has none
 
 
@@ -660,7 +664,7 @@ def test_the_figures_of_defect_2_are_the_notebooks():
     runs = resolve.runs(plan, "deck", repeats=1, variant="as_run")
     mild = {run.row for run in runs if run.training.l2 == 0.0001}
     accuracies = [row.deck.train_accuracy for row in plan.rows if str(row.row) in mild]
-    defect = next(defect for defect in deck.read().defects if defect.number == 2)
+    defect = next(defect for defect in slides.read().defects if defect.number == 2)
     low, high = min(accuracies), max(accuracies)
     wanted = f"the notebooks of slides 11 and 12 give train accuracies from {low} to {high}"
     assert wanted in defect.deck and len(accuracies) == 4

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import environment, models, saved
+from keras_cnn import environment, models
 from keras_cnn.errors import UserError
-from keras_cnn.models import heads
+from keras_cnn.models import heads, saved
 from keras_cnn.models.freeze import freeze
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)

@@ -7,10 +7,10 @@ import method_runs
 import numpy as np
 import pytest
 
-from keras_cnn import saved
 from keras_cnn.data.sampling import balanced_pairs, random_pairs
 from keras_cnn.errors import UserError
 from keras_cnn.methods import siamese
+from keras_cnn.models import saved
 from keras_cnn.training import episodes
 
 AS_RUN = {

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 if keras.backend.backend() != "torch":
     pytest.skip("torch calls, for the torch backend", allow_module_level=True)
 
-from keras_cnn.training import torch_small_maps  # noqa: E402
+from keras_cnn.torch_fast import small_maps  # noqa: E402
 
 MAPS = [(1, 1), (2, 2), (1, 3), (4, 4), (8, 8), (5, 3)]
 KERNELS = [(3, 3), (7, 7), (1, 3), (5, 3)]
@@ -41,7 +41,7 @@ def test_depthwise_equals_torchs_convolution(maps, kernel_size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *maps, 6, generator=generator).double()
     kernel = torch.randn(*kernel_size, 6, 1, generator=generator).double()
-    found = outcome(torch_small_maps.depthwise(*maps, kernel_size), x, kernel)
+    found = outcome(small_maps.depthwise(*maps, kernel_size), x, kernel)
     for ours, theirs in zip(found, outcome(torchs(6), x, kernel), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -51,6 +51,6 @@ def test_full_equals_torchs_convolution(maps, kernel_size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *maps, 5, generator=generator).double()
     kernel = torch.randn(*kernel_size, 5, 4, generator=generator).double()
-    found = outcome(torch_small_maps.full(*maps, kernel_size), x, kernel)
+    found = outcome(small_maps.full(*maps, kernel_size), x, kernel)
     for ours, theirs in zip(found, outcome(torchs(1), x, kernel), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from keras_cnn import files, recipe, resolve, store
+from keras_cnn import files, recipe
 from keras_cnn.errors import UserError
-from keras_cnn.settings import METHODS, Data, Feeding, Model
+from keras_cnn.recipe import resolve
+from keras_cnn.recipe.settings import METHODS, Data, Feeding, Model
+from keras_cnn.results import store
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +173,7 @@ def test_the_older_result_comes_back_where_the_new_one_cannot_take_its_place(tmp
 def test_a_kill_while_writing_leaves_no_run_and_its_remains_go_next_time(tmp_path):
     folder = tmp_path / "run"
     code = (
-        "import os, pathlib, signal, sys; from keras_cnn import store\n"
+        "import os, pathlib, signal, sys; from keras_cnn.results import store\n"
         "with store.new_folder(pathlib.Path(sys.argv[1])) as partial:\n"
         "    (partial / 'run.json').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -188,7 +190,7 @@ def test_a_kill_while_writing_leaves_no_run_and_its_remains_go_next_time(tmp_pat
 def test_a_run_is_held_by_one_process_and_freed_by_its_death(tmp_path):
     folder = tmp_path / "run"
     code = (
-        "import pathlib, sys, time; from keras_cnn import store\n"
+        "import pathlib, sys, time; from keras_cnn.results import store\n"
         "with store.held(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )

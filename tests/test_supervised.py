@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import data, environment, recipe, resolve, saved, store
+from keras_cnn import data, environment, recipe
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.methods import supervised
-from keras_cnn.models import heads
+from keras_cnn.models import heads, saved
+from keras_cnn.recipe import resolve
+from keras_cnn.results import store
 
 pytestmark = pytest.mark.every_backend
 

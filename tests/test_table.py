@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from keras_cnn import recipe, resolve, schema, table
-from keras_cnn.store import Result
+from keras_cnn import recipe
+from keras_cnn.recipe import resolve, schema
+from keras_cnn.results import table
+from keras_cnn.results.store import Result
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
 TRAIN_ACCURACIES = {"as_run": [0.99, 0.90, 1.00], "corrected": [0.97, 0.96, 0.95]}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import data, fetch
+from keras_cnn import data
+from keras_cnn.downloads import fetch, registry
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import registry
 
 CLASSES = {"n03": "red fox, Vulpes vulpes", "n01": "crane", "n02": "crane"}
 COLOURS = {"n01": (200, 10, 10), "n02": (10, 200, 10), "n03": (10, 10, 200)}

@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 from keras_cnn import models
-from keras_cnn.training import batch_mean, callbacks, feed, optimizers
-from keras_cnn.training import model as training_model
-from keras_cnn.training.model import TrainedModel
+from keras_cnn.deck import batch_mean
+from keras_cnn.torch_fast import model as training_model
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import callbacks, feed, optimizers
 
 ON_TORCH = keras.backend.backend() == "torch"
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype("uint8")
@@ -188,16 +189,16 @@ def test_kernels_are_never_copied_and_stay_so():
 def test_batch_normalisation_equals_double_precision(of_this_batch):
     import torch
 
-    from keras_cnn.training import torch_batch_norm
+    from keras_cnn.torch_fast import batch_norm
 
     torch.manual_seed(0)
     x = torch.relu(torch.randn(64, 32, 32, 8) + 1).permute(0, 3, 1, 2)
     gamma, beta, gradient = torch.randn(8), torch.randn(8), torch.randn(64, 32, 32, 8)
     mean, variance = (
-        torch_batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
+        batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
     )
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
-    y = torch_batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
+    y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
     found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
     wide = [tensor.detach().double().requires_grad_() for tensor in (x, gamma, beta)]
     expected = torch.nn.functional.batch_norm(
@@ -220,14 +221,14 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
     """As on Apple's; the processor stands in for one."""
     import torch
 
-    from keras_cnn.training import torch_batch_norm
+    from keras_cnn.torch_fast import batch_norm
 
     torch.manual_seed(0)
     x = torch.randn(8, 6, 5, 4).permute(0, 3, 1, 2) + 1
-    expected = torch_batch_norm.batch_statistics(x)
-    monkeypatch.setattr(torch_batch_norm, "GROUPED_ON", ())
+    expected = batch_norm.batch_statistics(x)
+    monkeypatch.setattr(batch_norm, "GROUPED_ON", ())
     monkeypatch.delattr(torch.ops.aten, "batch_norm_update_stats")
-    for ours, theirs in zip(torch_batch_norm.batch_statistics(x), expected, strict=True):
+    for ours, theirs in zip(batch_norm.batch_statistics(x), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cnn import environment, store
+from keras_cnn import environment
 from keras_cnn.bench import contenders
+from keras_cnn.results import store
 
 MOST_DIFFERENCE = 1e-4
 

@@ -76,9 +76,9 @@ def keras_loop(network: str, ours: bool) -> Turn:
     import keras
 
     from keras_cnn import models
+    from keras_cnn.torch_fast.model import TrainedModel
     from keras_cnn.training import optimizers
     from keras_cnn.training.feed import Feed, Reshuffle
-    from keras_cnn.training.model import TrainedModel
 
     graph = models.classifier(
         network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
@@ -227,9 +227,9 @@ def fewshot_model(kept: bool) -> tuple:
 
     from keras_cnn import models
     from keras_cnn.models.freeze import freeze, frozen_part
+    from keras_cnn.torch_fast.model import TrainedModel
     from keras_cnn.training import optimizers
     from keras_cnn.training.feed import Feed
-    from keras_cnn.training.model import TrainedModel
 
     images, labels = _images(1_000)
     graph = models.classifier("convnext_atto", 10)
@@ -272,7 +272,10 @@ def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
         threads: Threads of each.
         out: Where the folders go.
     """
-    from keras_cnn import engine, recipe, resolve, store
+    from keras_cnn import recipe
+    from keras_cnn.recipe import resolve
+    from keras_cnn.results import store
+    from keras_cnn.runs import engine
 
     plan = recipe.read("reliability")
     settings = {"data": "synthetic:2000", "epochs": 3}

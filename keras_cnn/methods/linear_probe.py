@@ -8,8 +8,8 @@ import numpy as np
 from keras_cnn.data import Split
 from keras_cnn.methods import Outcome, on_features
 from keras_cnn.models.heads import LOGITS
-from keras_cnn.resolve import Run
-from keras_cnn.settings import LinearProbe
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import LinearProbe
 from keras_cnn.training.callbacks import Report
 
 MOST_ITERATIONS = 2000

@@ -18,18 +18,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import saved
 from keras_cnn.data import Split
+from keras_cnn.deck import batch_mean
+from keras_cnn.deck.detached_copies import DetachedCopies
 from keras_cnn.errors import UserError
-from keras_cnn.measures import half_width
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.methods.detached_copies import DetachedCopies
+from keras_cnn.models import saved
 from keras_cnn.models.heads import LOGITS
-from keras_cnn.resolve import Run
-from keras_cnn.settings import Maml
-from keras_cnn.training import batch_mean, callbacks, gradients, optimizers
+from keras_cnn.recipe.measures import half_width
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Maml
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import callbacks, gradients, optimizers
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.model import TrainedModel
 
 TEST_TASKS = 10
 ADAPTATION_IMAGES = 50  # of a step: about as many as the support images of a task of all classes

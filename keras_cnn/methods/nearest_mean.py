@@ -12,8 +12,8 @@ import numpy as np
 from keras_cnn.data import Split
 from keras_cnn.methods import Outcome, on_features
 from keras_cnn.models import heads
-from keras_cnn.resolve import Run
-from keras_cnn.settings import NearestMean
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import NearestMean
 from keras_cnn.training.callbacks import Report
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from keras_cnn import models, pretrained
 from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, frozen_part
-from keras_cnn.resolve import Run
-from keras_cnn.training import kept
-from keras_cnn.training.model import TrainedModel
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import features_cache
 
 EVALUATION_BATCH_SIZE = 256
 
@@ -74,7 +74,7 @@ def without_constant_part(
 
     A frozen part that gives an image the same features in every epoch is run once for all epochs,
     and for all runs that share it; the arithmetic is the same. Features that take more than
-    `kept.MOST_BYTES` are not kept.
+    `features_cache.MOST_BYTES` are not kept.
 
     Args:
         graph: From `classifier` or `embedder`.
@@ -87,7 +87,7 @@ def without_constant_part(
     """
     parts = frozen_part(graph, run.model.unfrozen_stages)
     images = len(train.labels) + len(test.labels)
-    if parts is None or images * _bytes_of_one(parts[1]) > kept.MOST_BYTES:
+    if parts is None or images * _bytes_of_one(parts[1]) > features_cache.MOST_BYTES:
         return TrainedModel(graph.input, graph.output), train.images, test.images
     frozen, features = parts
     inputs = [frozen_outputs(frozen, split.images) for split in (train, test)]
@@ -96,7 +96,7 @@ def without_constant_part(
 
 def frozen_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """As `outputs`, of a model that does not train: read where a run has computed it before."""
-    return kept.features(model, images, lambda: outputs(model, images))
+    return features_cache.features(model, images, lambda: outputs(model, images))
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_cnn import saved
 from keras_cnn.data import Split
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.resolve import Run
+from keras_cnn.models import saved
+from keras_cnn.recipe.resolve import Run
 from keras_cnn.training.callbacks import Report
 
 # Takes the features' tensor (n, channels), the shots' features (shots, channels) and labels

@@ -8,19 +8,21 @@ from functools import partial
 import keras
 import numpy as np
 
-from keras_cnn import data, saved, store
+from keras_cnn import data
 from keras_cnn.data import Split, augment
 from keras_cnn.data.crops import random_resized_crops
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.resolve import Run
-from keras_cnn.settings import Pretrain
+from keras_cnn.models import saved
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Pretrain
+from keras_cnn.results import store
+from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import optimizers
 from keras_cnn.training.callbacks import History, Report
 from keras_cnn.training.checkpoint import Checkpoint
 from keras_cnn.training.feed import Feed, Reshuffle
-from keras_cnn.training.model import TrainedModel
 
 TRIAL_STEPS = 30
 NOT_DECAYED = ("bias", "gamma", "beta")  # nor are the layer scales

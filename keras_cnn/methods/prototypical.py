@@ -10,15 +10,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import saved
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw
-from keras_cnn.measures import half_width
+from keras_cnn.deck import batch_mean
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.models import heads
-from keras_cnn.resolve import Run
-from keras_cnn.settings import Prototypical
-from keras_cnn.training import batch_mean, callbacks, episodes
+from keras_cnn.models import heads, saved
+from keras_cnn.recipe.measures import half_width
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Prototypical
+from keras_cnn.training import callbacks, episodes
 from keras_cnn.training.callbacks import Report
 
 

@@ -12,14 +12,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import saved
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
 from keras_cnn.errors import UserError
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.models import heads
-from keras_cnn.resolve import Run
-from keras_cnn.settings import Siamese
+from keras_cnn.models import heads, saved
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Siamese
 from keras_cnn.training import callbacks, episodes
 from keras_cnn.training.callbacks import Report
 

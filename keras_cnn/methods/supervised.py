@@ -6,14 +6,15 @@ from functools import partial
 
 import keras
 
-from keras_cnn import saved
 from keras_cnn.data import Split, augment
+from keras_cnn.deck import batch_mean
 from keras_cnn.methods import Outcome, networks
-from keras_cnn.resolve import Run
-from keras_cnn.settings import Supervised
-from keras_cnn.training import batch_mean, callbacks, feeding, optimizers
+from keras_cnn.models import saved
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Supervised
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import callbacks, feeding, optimizers
 from keras_cnn.training.callbacks import Report
-from keras_cnn.training.model import TrainedModel
 
 
 def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:

@@ -10,8 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures
-from keras_cnn.measures import MEASURES
 from keras_cnn.plots.picture import (
     COLOURS,
     DECK_COLOUR,
@@ -24,7 +22,9 @@ from keras_cnn.plots.picture import (
     new_panels,
     setting_of,
 )
-from keras_cnn.store import Result
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.results.store import Result
 
 # From this ratio of largest to smallest on, a linear axis hides the small ones.
 WIDE_RANGE = 30

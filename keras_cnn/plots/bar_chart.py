@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures
-from keras_cnn.measures import MEASURES
 from keras_cnn.plots.picture import (
     COLOURS,
     DECK_COLOUR,
@@ -20,6 +18,8 @@ from keras_cnn.plots.picture import (
     name_outer,
     new_panels,
 )
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
 
 
 def bars(picture: Picture) -> Figure:

@@ -9,8 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures
-from keras_cnn.measures import MEASURES
 from keras_cnn.plots.picture import (
     COLOURS,
     Picture,
@@ -20,7 +18,9 @@ from keras_cnn.plots.picture import (
     name_outer,
     new_panels,
 )
-from keras_cnn.store import Result
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.results.store import Result
 
 SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
 DASHES = ("-", "--", ":", "-.")

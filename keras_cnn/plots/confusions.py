@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_cnn.store import Result
+from keras_cnn.results.store import Result
 
 
 def confusion(title: str, group: Sequence[Result]) -> Figure:

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures
-from keras_cnn.measures import MEASURES
 from keras_cnn.plots.picture import COLOURS, Picture, finals_of, name_outer, new_panels
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
 
 
 def interval(picture: Picture) -> Figure:

@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import measures, schema
 from keras_cnn.data import sources
-from keras_cnn.measures import MEASURES
-from keras_cnn.schema import Recipe
-from keras_cnn.store import Result
+from keras_cnn.recipe import measures, schema
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results.store import Result
 
 # Okabe and Ito's, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,12 +39,12 @@ class Picture:
     @property
     def variants(self) -> dict[str, list[Result]]:
         """The runs of each variant."""
-        return _grouped(self.results, lambda result: result.run["variant"])
+        return _grouped(self.results, lambda result: result.place.variant)
 
     @property
     def comparable(self) -> bool:
         """Whether the deck's figures are of the same measurement."""
-        return all(result.run["comparable"] for result in self.results)
+        return all(result.place.comparable for result in self.results)
 
     def by(self, results: Sequence[Result], setting: str) -> dict[object, list[Result]]:
         """Runs by what they have of a setting, in the recipe's order."""
@@ -52,7 +52,7 @@ class Picture:
 
     def deck(self, group: Sequence[Result], quantity: str) -> float | None:
         """The deck's figure of a group's row, where it may stand beside ours."""
-        row = next(row for row in self.plan.rows if str(row.row) == group[0].run["row"])
+        row = next(row for row in self.plan.rows if str(row.row) == group[0].place.row)
         return getattr(row.deck, quantity, None) if self.comparable else None
 
     def label(self, setting: str) -> str:
@@ -63,7 +63,7 @@ class Picture:
 
 def setting_of(result: Result, name: str) -> object:
     """A run's setting by name, None where its method has no such one; `row` is its row's name."""
-    return (result.settings | {"row": result.run["row"]}).get(name)
+    return (result.settings | {"row": result.place.row}).get(name)
 
 
 def finals_of(group: Sequence[Result], quantity: str) -> np.ndarray:
@@ -133,7 +133,7 @@ def _grouped(
 
 def _repeats(group: Sequence[Result]) -> str:
     """How many repeats each row has: one number, or from which to which."""
-    counts = [len(row) for row in _grouped(group, lambda result: result.run["row"]).values()]
+    counts = [len(row) for row in _grouped(group, lambda result: result.place.row).values()]
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
 

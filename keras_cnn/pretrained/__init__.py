@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_cnn.pretrained import registry
+from keras_cnn.downloads import registry
 
 if TYPE_CHECKING:
     import keras

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import files, recipe
-from keras_cnn.report import deck, evidence, sections, to_html, to_markdown
+from keras_cnn.deck import slides
+from keras_cnn.report import evidence, sections, to_html, to_markdown
 from keras_cnn.report.evidence import Evidence
 from keras_cnn.report.tree import Block, Code, Heading, Paragraph
 
@@ -49,7 +50,7 @@ def page(found: Sequence[Evidence], out: Path, to: Path) -> list[Block]:
         out: Where the results lie.
         to: Where the page goes.
     """
-    words = deck.read()
+    words = slides.read()
     on_slide = [(slide, _of_slides(found, slide.slides)) for slide in words.slides]
     known = {number for slide in words.slides for number in slide.slides}
     others = [one for one in found if not known & set(one.plan.slides)]

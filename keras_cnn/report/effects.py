@@ -15,10 +15,10 @@ from statistics import fmean, median, stdev, variance
 
 import numpy as np
 
-from keras_cnn import measures
-from keras_cnn.measures import MEASURES
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.report.evidence import Evidence
-from keras_cnn.table import Line
+from keras_cnn.results.table import Line
 
 AS_RUN, CORRECTED = "as_run", "corrected"
 FAILING_IS_THE_EFFECT = {"l2"}  # what stops learning when it is strong
@@ -74,7 +74,7 @@ def difference(found: Evidence, measure: str) -> Difference | None:
 
 
 def _shares_a_draw(found: Evidence, line: Line) -> bool:
-    data = [result.run["data"] for result in found.of(line)]
+    data = [result.settings for result in found.of(line)]
     few = any(one["shots"] is not None or one["test_shots"] is not None for one in data)
     return line.n > 1 and few and not any(one["redraw_shots"] for one in data)
 
@@ -93,7 +93,7 @@ def _standard_error(
 
 
 def _by_repeat(found: Evidence, line: Line, measure: str) -> dict[int, float]:
-    return {result.run["repeat"]: measures.final(result, measure) for result in found.of(line)}
+    return {result.place.repeat: measures.final(result, measure) for result in found.of(line)}
 
 
 def excess_of_best(found: Evidence) -> dict[str, float]:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_cnn import store, table
 from keras_cnn.data import sources
 from keras_cnn.errors import UserError
-from keras_cnn.schema import Recipe
-from keras_cnn.store import Result
-from keras_cnn.table import Line, Table
+from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results import store, table
+from keras_cnn.results.store import Result
+from keras_cnn.results.table import Line, Table
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def gather(plan: Recipe, out: Path) -> Evidence:
         except UserError as error:
             problems.append(str(error) if (folder / name).is_dir() else f"{folder / name}: gone")
             continue
-        if (result.run["row"], result.run["variant"]) in rows:
+        if (result.place.row, result.place.variant) in rows:
             results.append(result)
         else:
             problems.append(f"{result.folder}: of a row or variant that the recipe has no longer")

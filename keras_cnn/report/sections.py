@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from keras_cnn import measures, resolve, table
+from keras_cnn.deck.slides import Defect, Network, Slide
 from keras_cnn.errors import UserError
-from keras_cnn.measures import MEASURES
-from keras_cnn.report.deck import Defect, Network, Slide
+from keras_cnn.recipe import measures, resolve
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.recipe.schema import Recipe, Row
 from keras_cnn.report.effects import AS_RUN, EFFECTS
 from keras_cnn.report.evidence import Evidence
 from keras_cnn.report.tree import (
@@ -24,8 +25,8 @@ from keras_cnn.report.tree import (
     Table,
     prose,
 )
-from keras_cnn.schema import Recipe, Row
-from keras_cnn.table import Figures, Line
+from keras_cnn.results import table
+from keras_cnn.results.table import Figures, Line
 
 NO_FIGURES = Figures(None, None, None, None)
 BATCH = 64  # of the summary slides
@@ -168,10 +169,10 @@ def _pictures(found: Evidence, patterns: Sequence[str] | None) -> list[Block]:
         patterns = ["*"] if found.plan.figures else []
     if not patterns:
         return []
-    from keras_cnn import figures  # matplotlib takes a second to import
+    from keras_cnn.plots import wanted
 
     try:
-        paths = figures.draw(found.plan, found.results, found.folder)
+        paths = wanted.draw(found.plan, found.results, found.folder)
     except (UserError, OSError) as error:
         return [Paragraph([f"Pictures left out: {error}."], "problem")]
     return [

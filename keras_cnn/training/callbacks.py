@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_cnn.settings import Descent
+from keras_cnn.recipe.settings import Descent
 
 Report = Callable[[dict[str, float]], None]
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_cnn.data.sampling import Draw
-from keras_cnn.settings import Descent
+from keras_cnn.recipe.settings import Descent
+from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import callbacks, optimizers
 from keras_cnn.training.feed import Reshuffle, on_device
-from keras_cnn.training.model import TrainedModel
 
 
 class DrawnFeed(keras.utils.PyDataset):

@@ -12,7 +12,7 @@ import keras
 
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.settings import Feeding
+from keras_cnn.recipe.settings import Feeding
 from keras_cnn.training.feed import Feed, Redraw, Reshuffle
 
 

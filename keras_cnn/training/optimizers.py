@@ -80,9 +80,9 @@ class SGD(keras.optimizers.Optimizer):
 def _fastest(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     if keras.backend.backend() != "torch":
         return kind
-    from keras_cnn.training import torch_adam
+    from keras_cnn.torch_fast import adam
 
-    return torch_adam.fused(type(kind()))  # on torch Keras hands out a subclass
+    return adam.fused(type(kind()))  # on torch Keras hands out a subclass
 
 
 def _coupled_l2(base: type[keras.optimizers.Optimizer], l2: float) -> type:

@@ -13,7 +13,7 @@ UNREAD_BATCHES = 64  # bounds the logits kept: 64 batches of 64 x 1,000 are 16 M
 class TrainedModel(keras.Model):
     """A functional model that `fit` trains on torch as fast as a loop in plain torch would.
 
-    On torch its graph runs as `torch_graph.TorchGraph`, and metrics are computed from many
+    On torch its graph runs as `graph.TorchGraph`, and metrics are computed from many
     batches at a time, so the logs of a batch are empty: a callback that wants them in mid-epoch
     asks `get_metrics_result`. Everything else (variables, callbacks, history, evaluation,
     mathematics) is that of `keras.Model`; on other backends all of it is.
@@ -38,9 +38,9 @@ class TrainedModel(keras.Model):
         if not _is_real_torch(inputs):
             return super().call(inputs, training=training, mask=mask)
         if self._graph is None:
-            from keras_cnn.training import torch_graph
+            from keras_cnn.torch_fast import graph
 
-            self._graph = torch_graph.TorchGraph(self)
+            self._graph = graph.TorchGraph(self)
         return self._graph(inputs, bool(training))
 
     def make_train_function(self, force: bool = False) -> None:
@@ -52,12 +52,12 @@ class TrainedModel(keras.Model):
             return
         import torch
 
-        from keras_cnn.training import torch_graph
+        from keras_cnn.torch_fast import graph
 
         self._unread = _Unread()
         weights = self.trainable_weights
-        torch_graph.store_kernels_channels_last(self.variables)
-        torch_graph.store_kernels_channels_last(self.optimizer.variables)
+        graph.store_kernels_channels_last(self.variables)
+        graph.store_kernels_channels_last(self.optimizer.variables)
         whole_step = self.train_function
         loss_of = self._plain_cross_entropy() or functools.partial(self.compute_loss, training=True)
 

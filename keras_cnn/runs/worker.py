@@ -1,4 +1,4 @@
-"""One run to one result folder; `python -m keras_cnn.run` does it in a process of its own."""
+"""One run to one result folder, in a process of its own: `python -m keras_cnn.runs.worker`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import data, environment, store
+from keras_cnn import data, environment
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
+from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import registry
-from keras_cnn.resolve import Run
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.results import store
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Outcome
@@ -61,7 +62,8 @@ def run_one(
         if fresh:
             store.checkpoint_file(run).unlink(missing_ok=True)
         train, test, class_names = sample(run)
-        from keras_cnn import methods, saved  # keras from here on
+        from keras_cnn import methods
+        from keras_cnn.models import saved
 
         environment.seed_everything(run.training_seed)
         began, busy = time.perf_counter(), _processor_seconds()

@@ -23,10 +23,10 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from keras_cnn.downloads import registry
+from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
-from keras_cnn.pretrained import registry
-from keras_cnn.pretrained.registry import Download
 
 TRIES = 5  # connections to one address before the next is tried
 PAUSE_SECONDS = 1.0  # before the second connection; then twice, three times, ... as long

@@ -11,7 +11,7 @@ import torch
 from keras import layers
 from torch.nn import functional
 
-from keras_cnn.training import torch_batch_norm, torch_small_maps
+from keras_cnn.torch_fast import batch_norm, small_maps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +56,8 @@ def _conv2d(layer: layers.Conv2D, shape: tuple) -> Lowered | None:
     padding = _padding(layer, shape)
     if padding is None or layer.activation not in LINEAR:
         return None
-    if layer.groups == 1 and _keeps_small_maps(layer, shape, torch_small_maps.MOST_PIXELS):
-        return _small_maps(layer, torch_small_maps.full(*shape[1:3], layer.kernel_size))
+    if layer.groups == 1 and _keeps_small_maps(layer, shape, small_maps.MOST_PIXELS):
+        return _small_maps(layer, small_maps.full(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         return functional.conv2d(
@@ -78,9 +78,9 @@ def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: tuple) -> Lowered | 
     if padding is None or layer.activation not in LINEAR:
         return None
     height, width, channels, multiplier = layer.kernel.shape
-    most = torch_small_maps.MOST_PIXELS_DEPTHWISE
+    most = small_maps.MOST_PIXELS_DEPTHWISE
     if multiplier == 1 and _keeps_small_maps(layer, shape, most):
-        return _small_maps(layer, torch_small_maps.depthwise(*shape[1:3], layer.kernel_size))
+        return _small_maps(layer, small_maps.depthwise(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         # (h, w, in, multiplier) -> (in * multiplier, 1, h, w)
@@ -183,15 +183,13 @@ def _batch_normalization(layer: layers.BatchNormalization, shape: tuple) -> Lowe
         of_this_batch = training and layer.trainable
         if of_this_batch:
             moving_mean, moving_variance = mean, variance
-            mean, variance = torch_batch_norm.batch_statistics(x)
+            mean, variance = batch_norm.batch_statistics(x)
             with torch.no_grad():
                 kept, new = layer.momentum, 1 - layer.momentum
                 layer.moving_mean.assign(moving_mean * kept + mean * new)
                 layer.moving_variance.assign(moving_variance * kept + variance * new)
         gamma, beta = layer.gamma.value, layer.beta.value
-        return torch_batch_norm.normalise(
-            x, gamma, beta, mean, variance, layer.epsilon, of_this_batch
-        )
+        return batch_norm.normalise(x, gamma, beta, mean, variance, layer.epsilon, of_this_batch)
 
     return Lowered(call, channels_first=True, fresh=True)
 

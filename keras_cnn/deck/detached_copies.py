@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_cnn.data import Split
-from keras_cnn.settings import Maml
+from keras_cnn.recipe.settings import Maml
+from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import optimizers
 from keras_cnn.training.feed import Feed
-from keras_cnn.training.model import TrainedModel
 
 
 class DetachedCopies:

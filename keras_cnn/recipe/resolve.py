@@ -8,10 +8,31 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from keras_cnn import settings, strict_yaml
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.schema import Recipe, Row, Settings
-from keras_cnn.settings import METHODS, Compute, Data, Feeding, Group, Model, Training
+from keras_cnn.recipe import settings, strict_yaml
+from keras_cnn.recipe.schema import Recipe, Row, Settings
+from keras_cnn.recipe.settings import METHODS, Compute, Data, Feeding, Group, Model, Training
+
+
+class Place(Group):
+    """Where a run stands in a table; nothing of it decides what the run gives.
+
+    Attributes:
+        recipe: The recipe's name.
+        row: The row's name.
+        variant: The variant's name.
+        repeat: Counted from 0.
+        profile: The profile's name.
+        comparable: Whether the settings are those behind the deck's own number (the variant
+            apart), so that the two may stand side by side.
+    """
+
+    recipe: str
+    row: str
+    variant: str
+    repeat: Annotated[int, Field(ge=0)]
+    profile: str
+    comparable: bool
 
 
 class Run(Group):

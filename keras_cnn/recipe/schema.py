@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from keras_cnn.settings import Group, Positive, PositiveInt
+from keras_cnn.recipe.settings import Group, Positive, PositiveInt
 
 Settings = dict[str, object]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]  # becomes part of a folder's name

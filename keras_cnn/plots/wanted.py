@@ -10,11 +10,12 @@ from pathlib import Path
 
 import matplotlib.figure
 
-from keras_cnn import files, plots, schema
+from keras_cnn import files, plots
 from keras_cnn.data import sources
 from keras_cnn.plots import Picture
-from keras_cnn.schema import Recipe
-from keras_cnn.store import Result
+from keras_cnn.recipe import schema
+from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results.store import Result
 
 STAMPS = ".figures.json"
 
@@ -64,7 +65,7 @@ def _figures(plan: Recipe, results: Sequence[Result]) -> Wanted:
         group = [
             result
             for result in results
-            if schema.matches(figure.where, result.settings | {"row": result.run["row"]})
+            if schema.matches(figure.where, result.settings | {"row": result.place.row})
         ]
         if group:
             picture = partial(plots.KINDS[figure.kind], Picture(plan, figure, group))
@@ -74,8 +75,8 @@ def _figures(plan: Recipe, results: Sequence[Result]) -> Wanted:
 
 def _rows(plan: Recipe, results: Sequence[Result]) -> Wanted:
     wanted: Wanted = {}
-    for row in dict.fromkeys(result.run["row"] for result in results):
-        of_row = [result for result in results if result.run["row"] == row]
+    for row in dict.fromkeys(result.place.row for result in results):
+        of_row = [result for result in results if result.place.row == row]
         figure = schema.Figure(name="curves", kind="curves", title=f"Row {row}")
         curves = Picture(plan, figure, of_row)
         wanted[f"row-{row}-curves.png"] = (of_row, partial(plots.KINDS["curves"], curves))

@@ -14,27 +14,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_cnn import (
-    engine,
-    environment,
-    estimate,
-    files,
-    models,
-    progress,
-    recipe,
-    resolve,
-    run,
-    store,
-    table,
-)
+from keras_cnn import environment, files, models, progress, recipe
 from keras_cnn.data import sources
+from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
-from keras_cnn.estimate import Estimate
-from keras_cnn.pretrained import registry
-from keras_cnn.resolve import Run
-from keras_cnn.schema import Recipe
-from keras_cnn.store import Result
-from keras_cnn.table import Table
+from keras_cnn.recipe import resolve
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results import store, table
+from keras_cnn.results.store import Result
+from keras_cnn.results.table import Table
+from keras_cnn.runs import engine, estimate, worker
+from keras_cnn.runs.estimate import Estimate
 
 DEFAULT_OUT = Path("artifacts")
 TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
@@ -127,7 +118,7 @@ def conduct(
     left_out = [job for job in missing if job.run.backend in lacking]
     jobs = [job for job in jobs if job not in left_out]
     missing = [job for job in missing if job not in left_out]
-    run.check([job.run for job in missing])
+    worker.check([job.run for job in missing])
     files.check_writable(out / plan.name)
     _say(said)  # not before: a mistake is told alone
     for row, why in dict.fromkeys((job.run.row, lacking[job.run.backend]) for job in left_out):
@@ -242,13 +233,13 @@ def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
 
 def _publish(plan: Recipe, results: Sequence[Result], command: str, folder: Path) -> None:
     """Writes the table in its three forms, draws what changed, prints the table."""
-    from keras_cnn import figures  # matplotlib takes a second to import
+    from keras_cnn.plots import wanted
 
     made = table.build(plan, results, command)
-    kept = _keep_former(made, folder, figures.drawn(folder))
+    kept = _keep_former(made, folder, wanted.drawn(folder))
     for ending, render in TABLE_FORMS.items():
         files.write_text(folder / f"table.{ending}", render(made))
-    figures.draw(plan, results, folder)
+    wanted.draw(plan, results, folder)
     print(table.markdown(made))
     # A method's own test accuracy may be of pairs or episodes.
     best = max(results, key=lambda result: result.metrics["test_accuracy_over_images"])

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from keras_cnn import measures
 from keras_cnn.data import sources
-from keras_cnn.measures import MEASURES
-from keras_cnn.pretrained import registry
-from keras_cnn.schema import Recipe, Row
-from keras_cnn.store import Result
+from keras_cnn.downloads import registry
+from keras_cnn.recipe import measures
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.recipe.schema import Recipe, Row
+from keras_cnn.results.store import Result
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
 
@@ -98,11 +98,11 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
             group = [
                 result
                 for result in results
-                if (result.run["row"], result.run["variant"]) == (str(row.row), variant)
+                if (result.place.row, result.place.variant) == (str(row.row), variant)
             ]
             if group:
                 lines.append(_line(recipe, row, group))
-    beside_deck = all(sources.is_named(result.run["data"]["data"]) for result in results)
+    beside_deck = all(sources.is_named(result.settings["data"]) for result in results)
     return Table(
         title=recipe.title,
         caption=_caption(recipe, results, beside_deck),
@@ -117,13 +117,13 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
 def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
     first = group[0]
     return Line(
-        row=first.run["row"],
+        row=first.place.row,
         settings={
             heading: first.settings.get(name, "-") for heading, name in recipe.columns.items()
         },
-        variant=first.run["variant"],
+        variant=first.place.variant,
         n=len(group),
-        comparable=first.run["comparable"],
+        comparable=first.place.comparable,
         measures={name: _figures(name, row, group) for name in MEASURES},
         runs=[result.folder.name for result in group],
     )
@@ -151,17 +151,17 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
             versions.setdefault(name, set()).add(version)
     machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
     models = {
-        f"{r.run['model']['model']} from {registry.weights_title(r.run['model']['weights'])}"
+        f"{r.settings['model']} from {registry.weights_title(r.settings['weights'])}"
         for r in results
     }
     backends = {r.environment["backend"] for r in results}
     plural = "s" if len(backends) > 1 else ""
     sentences = [
-        f"Profile {_listed({r.run['profile'] for r in results})}: "
+        f"Profile {_listed({r.place.profile for r in results})}: "
         f"data {_listed({_data(r) for r in results})}, "
         f"{_range(r.metrics['train_images'] for r in results)} training and "
         f"{_range(r.metrics['test_images'] for r in results)} test images, "
-        f"{_range(r.run['data']['image_size'] for r in results)} pixels; {_listed(models)}; "
+        f"{_range(r.settings['image_size'] for r in results)} pixels; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}.",
@@ -175,7 +175,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
 
 
 def _data(result: Result) -> str:
-    return sources.title(result.run["data"]["data"])
+    return sources.title(result.settings["data"])
 
 
 def _listed(names: set[str]) -> str:

@@ -27,11 +27,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from keras_cnn import data, files
+from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
-from keras_cnn.pretrained import registry
-from keras_cnn.resolve import Run
-from keras_cnn.settings import CODE_VERSIONS
+from keras_cnn.recipe.resolve import Place, Run
+from keras_cnn.recipe.settings import CODE_VERSIONS
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -70,6 +70,11 @@ class Result:
     metrics: dict[str, float]
     class_names: list[str]
     confusion: list[list[int]]
+
+    @property
+    def place(self) -> Place:
+        """Where the run stands in a table."""
+        return Place(**{name: self.run[name] for name in Place.model_fields})
 
     @property
     def settings(self) -> dict[str, object]:

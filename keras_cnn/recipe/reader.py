@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from keras_cnn import resolve, strict_yaml
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.measures import MEASURES
-from keras_cnn.schema import (
+from keras_cnn.recipe import resolve, strict_yaml
+from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.recipe.schema import (
     FIGURE_KINDS,
     Deck,
     Figure,
@@ -20,12 +20,12 @@ from keras_cnn.schema import (
     Settings,
     matches,
 )
-from keras_cnn.settings import Group
+from keras_cnn.recipe.settings import Group
 
 
 def folder() -> Path:
     """The folder of the recipe files: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from keras_cnn import environment
-from keras_cnn.resolve import Run
-from keras_cnn.run import EXIT_BUSY
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.runs.worker import EXIT_BUSY
 
-CHILD = (sys.executable, "-m", "keras_cnn.run")
+CHILD = (sys.executable, "-m", "keras_cnn.runs.worker")
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,6 @@ def _death(code: int, log: str) -> str:
 
 def _import_path() -> str:
     """Lets the child import this very package, also from a checkout that is not installed."""
-    here = str(Path(__file__).parent.parent)
+    here = str(Path(__file__).parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return os.pathsep.join([here, inherited] if inherited else [here])

@@ -18,8 +18,8 @@ import keras
 import torch
 from keras import layers
 
-from keras_cnn.training import torch_layers
-from keras_cnn.training.torch_layers import Lowered
+from keras_cnn.torch_fast import lower
+from keras_cnn.torch_fast.lower import Lowered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class TorchGraph:
         self._steps: list[_Step] = []
         for node in nodes:
             inputs = [id(tensor) for tensor in node.input_tensors]
-            lowered = torch_layers.lowered(node)
+            lowered = lower.lowered(node)
             if id(node.outputs[0]) in postponed:
                 lowered = Lowered(_same, channels_first=None)
             elif postponed.intersection(inputs):
@@ -152,12 +152,12 @@ def _relus_before_pooling(nodes: list, uses: Counter) -> set[int]:
     relus = {
         id(node.outputs[0])
         for node in nodes
-        if type(node.operation) is layers.ReLU and torch_layers.lowered(node) is not None
+        if type(node.operation) is layers.ReLU and lower.lowered(node) is not None
     }
     return {
         id(node.input_tensors[0])
         for node in nodes
-        if type(node.operation) is layers.MaxPooling2D and torch_layers.lowered(node) is not None
+        if type(node.operation) is layers.MaxPooling2D and lower.lowered(node) is not None
         if id(node.input_tensors[0]) in relus and uses[id(node.input_tensors[0])] == 1
     }
 

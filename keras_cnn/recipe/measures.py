@@ -8,7 +8,7 @@ from math import floor, isfinite, log10, sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_cnn.store import Result
+    from keras_cnn.results.store import Result
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from keras_cnn import data, progress, store
+from keras_cnn import data, progress
 from keras_cnn.errors import UserError
-from keras_cnn.resolve import Run
-from keras_cnn.run import check_images
-from keras_cnn.settings import Compute, Data, Feeding, Model
+from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.settings import Compute, Data, Feeding, Model
+from keras_cnn.results import store
+from keras_cnn.runs.worker import check_images
 
 # Training images a second on one core of a laptop-class processor at 32 pixels, evaluation between
 # epochs included: a first guess, until runs on this machine have been measured.

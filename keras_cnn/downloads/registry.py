@@ -134,6 +134,7 @@ BUNDLED: dict[str, str] = {
     "convnext_atto": "f2043a07646ce256c73dff7738e7ed5c1481a68376a34b44c08d131dba62451f",
     "resnet18": "5b5d8d7b01345341e5c3fd2270f765fa4cb744e428d0fbba79ffeaa0d9f40c40",
 }
+BUNDLED_FOLDER = Path(__file__).parents[1] / "pretrained"
 NAMED_WEIGHTS = ("bundled", "pretrained", "random")
 
 
@@ -205,7 +206,7 @@ def _bundled_file(model: str) -> Path:
             f"no weights of {model} come with keras_cnn, only of {', '.join(sorted(BUNDLED))}; "
             "use --weights=random or --weights=FILE"
         )
-    path = Path(__file__).parent / f"{model}.weights.h5"
+    path = BUNDLED_FOLDER / f"{model}.weights.h5"
     if not path.is_file() or fingerprint(path) != BUNDLED[model]:
         fault = "is damaged" if path.is_file() else "is missing"
         raise UserError(f"{path} {fault}: install keras_cnn again, or use --weights=random")

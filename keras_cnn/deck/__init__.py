@@ -1,0 +1,1 @@
+"""The slide deck: its flawed loops, its slides in their order."""

@@ -1,0 +1,1 @@
+"""What is fetched from the web: names, addresses, hashes, and the downloader."""

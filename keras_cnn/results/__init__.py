@@ -1,0 +1,1 @@
+"""From result folders to numbers: what a folder holds, tables. Knows no framework."""

@@ -1,0 +1,1 @@
+"""Keras `fit` on torch without its waste."""
