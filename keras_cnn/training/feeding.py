@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
-
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.settings import Feeding
-from keras_cnn.training.feed import Feed, Redraw, Reshuffle
+from keras_cnn.methods.settings import Feeding
+from keras_cnn.training import feed
+from keras_cnn.training.feed import Redraw
 
 
 class Batches(NamedTuple):
@@ -22,13 +21,11 @@ class Batches(NamedTuple):
     Attributes:
         train: What `fit` trains on.
         test: What it is tested on.
-        callbacks: Callbacks that `fit` needs for these batches.
         measures: Gives what the run measures of them when it is done.
     """
 
     train: object
     test: object
-    callbacks: list[keras.callbacks.Callback]
     measures: Callable[[], dict[str, float]]
 
 
@@ -60,9 +57,12 @@ def batches(
         What `fit` takes.
     """
     if feeding.feed == "memory":
-        train_batches = Feed(train.images, train.labels, batch_size, seed, redraw)
-        test_batches = Feed(test.images, test.labels, test_batch_size)
-        yield Batches(train_batches, test_batches, [Reshuffle(train_batches)], dict)
+        train_batches = (
+            feed.redrawn(redraw, batch_size, seed)
+            if redraw
+            else feed.shuffled(train, batch_size, seed)
+        )
+        yield Batches(train_batches, feed.in_order(test, test_batch_size), dict)
         return
     if redraw is not None:
         raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
@@ -97,6 +97,5 @@ def batches(
         yield Batches(
             loaders["train"],
             loaders["test"],
-            [],
             lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
         )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+VERSION = 1  # raised when an optimizer of the same settings updates weights otherwise
+
 
 def build(
     name: str, learning_rate: float, momentum: float = 0.0, l2: float = 0.0
