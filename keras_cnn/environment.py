@@ -15,6 +15,8 @@ from pathlib import Path
 from keras_cnn.errors import UserError, nearest
 
 BACKENDS = ("torch", "tensorflow", "jax")
+# JAX and TensorFlow else take most of a GPU's memory at once: no second process fits beside one.
+SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def describe() -> dict[str, object]:
@@ -90,6 +92,8 @@ def child_variables(backend: str, threads: int | None) -> dict[str, str]:
         threads: Threads the backend may use; None leaves its default.
     """
     variables = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    for name, value in SHARED_GPU.items():
+        variables[name] = os.environ.get(name, value)
     if threads is not None:
         for name in ("OMP", "MKL", "OPENBLAS", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
             variables[f"{name}{'' if name.startswith('TF') else '_NUM'}_THREADS"] = str(threads)
