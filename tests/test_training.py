@@ -135,11 +135,13 @@ def test_outputs_and_gradients_are_those_of_the_layers(name):
         model = base(graph.inputs, graph.outputs)
         times = graph.inputs[0].shape[1] // 16
         images = IMAGES[:8].repeat(times, 1).repeat(times, 2)
-        logits = model(torch.tensor(images).float(), training=True)
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS[:8]))
+        given = keras.ops.convert_to_tensor(images.astype("float32"))
+        logits = model(given, training=True)
+        labels = keras.ops.convert_to_tensor(LABELS[:8])
+        loss = torch.nn.functional.cross_entropy(logits, labels)
         variables = [variable.value for variable in model.trainable_variables]
         gradients = torch.autograd.grad(loss, variables)
-        inferred = model(torch.tensor(images).float(), training=False)
+        inferred = model(given, training=False)
         found.append([logits.detach(), *gradients, inferred.detach()])
     for ours, theirs in zip(found[1], found[0], strict=True):
         scale = max(float(theirs.abs().max()), 1e-3)
@@ -191,11 +193,12 @@ def test_batch_normalisation_equals_double_precision(of_this_batch):
     from keras_cnn.training import torch_batch_norm
 
     torch.manual_seed(0)
-    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).permute(0, 3, 1, 2)
-    gamma, beta, gradient = torch.randn(8), torch.randn(8), torch.randn(64, 32, 32, 8)
-    mean, variance = (
-        torch_batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
-    )
+    device = keras.ops.zeros(()).device
+    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).to(device).permute(0, 3, 1, 2)
+    gamma, beta, mean = (torch.randn(8).to(device) for _ in range(3))
+    gradient, variance = torch.randn(64, 32, 32, 8).to(device), torch.rand(8).to(device)
+    if of_this_batch:
+        mean, variance = torch_batch_norm.batch_statistics(x)
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
     y = torch_batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
     found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
@@ -297,10 +300,11 @@ def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     def order(epoch):
         batches.begin_epoch(epoch)
         pairs = [batches[index] for index in range(len(batches))]
-        labels = [np.asarray(batch[1]).tolist() for batch in pairs]
+        pairs = [tuple(map(keras.ops.convert_to_numpy, pair)) for pair in pairs]
+        labels = [batch.tolist() for _, batch in pairs]
         assert [len(batch) for batch in labels] == [4, 4, 2]
         for shown, batch in zip(pairs, labels, strict=True):
-            assert np.asarray(shown[0]).ravel().tolist() == batch
+            assert shown[0].ravel().tolist() == batch
         return [label for batch in labels for label in batch]
 
     first, second = order(0), order(1)
@@ -308,4 +312,4 @@ def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     assert first != second != list(range(10)) != first
     assert order(0) == first
     plain = feed.Feed(images, np.arange(10), 4)
-    assert np.asarray(plain[0][1]).tolist() == [0, 1, 2, 3]
+    assert keras.ops.convert_to_numpy(plain[0][1]).tolist() == [0, 1, 2, 3]
