@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import keras
 import torch
 from keras import layers
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from torch.nn import functional
 
 from keras_cnn.training import torch_batch_norm, torch_small_maps
@@ -260,10 +261,48 @@ def _zero_padding2d(layer: layers.ZeroPadding2D, shape: tuple) -> Lowered:
 
 
 def _dropout(layer: layers.Dropout, shape: tuple) -> Lowered | None:
+    drawn = _DropoutOnGpu(layer)
+
     def call(x: Tensor, training: bool) -> Tensor:
-        return layer(x, training=True) if training and layer.rate else x
+        if not training or not layer.rate:
+            return x
+        return drawn(x) if x.device.type == "cuda" else layer(x, training=True)
 
     return Lowered(call, channels_first=False)
+
+
+class _DropoutOnGpu:
+    """What a dropout layer draws, to the last bit, without waiting for the GPU in each step.
+
+    The layer's seed lies on the GPU, and Keras reads it there to seed what draws. Here it is read
+    where something else has changed it since.
+    """
+
+    def __init__(self, layer: layers.Dropout) -> None:
+        self._layer = layer
+        self._known: tuple[int, int] | None = None  # the version of the seed's tensor, the seed
+        self._next: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seeds = getattr(self._layer, "seed_generator", None)
+        if seeds is None or seeds._initial_seed is None or in_stateless_scope():
+            return self._layer(x, training=True)
+        state = seeds.state.value
+        version, seed = self._known or (None, 0)
+        if version != state._version:
+            seed = sum(state.tolist())
+        if self._next is None or self._next.device != state.device:
+            self._next = torch.tensor([0, 1], dtype=state.dtype, device=state.device)
+        with torch.no_grad():
+            state.add_(self._next)
+        self._known = (state._version, seed + 1)
+        generator = torch.Generator(x.device).manual_seed(seed & 0xFFFFFFFF)
+        shape = self._layer.noise_shape or (None,) * x.ndim
+        shape = [size or own for size, own in zip(shape, x.shape, strict=True)]
+        kept = 1.0 - self._layer.rate
+        mask = torch.bernoulli(torch.full(shape, kept, device=x.device), generator=generator)
+        x = x.float()  # under mixed precision it may be bfloat16
+        return torch.where(mask.bool(), x / kept, torch.zeros_like(x))
 
 
 def _dense(layer: layers.Dense, shape: tuple) -> Lowered | None:
