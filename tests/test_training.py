@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_cnn import models
+from keras_cnn import environment, models
 from keras_cnn.training import batch_mean, callbacks, feed, optimizers
 from keras_cnn.training import model as training_model
 from keras_cnn.training.model import TrainedModel
@@ -118,6 +118,7 @@ def test_fit_gives_the_same_history():
 
 
 def test_twice_the_same_to_the_last_bit():
+    environment.seed_everything(0)
     (first, one), (second, two) = fitted(TrainedModel, "enhanced"), fitted(TrainedModel, "enhanced")
     assert one == two
     for a, b in zip(weights(first), weights(second), strict=True):
@@ -232,6 +233,89 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
     monkeypatch.delattr(torch.ops.aten, "batch_norm_update_stats")
     for ours, theirs in zip(torch_batch_norm.batch_statistics(x), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch's kernels")
+@pytest.mark.parametrize("of_this_batch", [True, False])
+def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
+    """As on a GPU; the processor stands in for one."""
+    import torch
+
+    from keras_cnn.training import torch_batch_norm
+
+    torch.manual_seed(0)
+    x = (torch.randn(8, 6, 5, 4) + 1).permute(0, 3, 1, 2).requires_grad_()
+    gamma, beta = torch.randn(4).requires_grad_(), torch.randn(4).requires_grad_()
+    mean, variance = torch_batch_norm.batch_statistics(x)
+    gradient = torch.randn(8, 4, 6, 5)
+    found = []
+    for grouped_on in (("cpu",), ()):
+        monkeypatch.setattr(torch_batch_norm, "GROUPED_ON", grouped_on)
+        y = torch_batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, of_this_batch)
+        found.append([y.detach(), *torch.autograd.grad(y, (x, gamma, beta), gradient)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch's generators")
+@pytest.mark.parametrize("noise_shape", [None, (None, 1)])
+def test_dropout_on_a_gpu_drops_what_the_layer_would(noise_shape):
+    """The processor stands in for one."""
+    from keras_cnn.training import torch_layers
+
+    x = keras.ops.convert_to_tensor(np.ones((50, 30), "float32"))
+    found = []
+    for ours in (True, False):
+        layer = layers.Dropout(0.4, noise_shape=noise_shape, seed=2**31 - 2)
+        call = torch_layers._DropoutOnGpu(layer) if ours else layer
+        drawn = [call(x) if ours else call(x, training=True) for _ in range(3)]
+        layer.seed_generator.state.assign([7, 9])  # as a checkpoint does
+        drawn += [call(x) if ours else call(x, training=True) for _ in range(2)]
+        found.append([keras.ops.convert_to_numpy(y) for y in drawn])
+        found[-1].append(keras.ops.convert_to_numpy(layer.seed_generator.state))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(found[0][0], found[0][1])
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's lean step")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
+    """A GPU would be waited for; the processor stands in for one."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from keras_cnn.training import torch_adam
+
+    monkeypatch.setattr(torch_adam, "READS_RATE_ON", ())
+    made, read = [], []
+    as_tensor = torch.as_tensor
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                read.append(func)
+            return func(*args, **(kwargs or {}))
+
+    def watched(data, *more, **options):
+        if not isinstance(data, torch.Tensor):
+            made.append(data)
+        return as_tensor(data, *more, **options)
+
+    graph = mixed()
+    model = TrainedModel(graph.inputs, graph.outputs)
+    model.compile(
+        optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, 0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    batches = feed.Feed(IMAGES, LABELS, 40)
+    model.fit(batches, epochs=1, verbose=0)
+    batch = batches[0]
+    model.train_function([batch])
+    monkeypatch.setattr(torch, "as_tensor", watched)
+    with Watch():
+        model.train_function([batch])
+    assert not made and not read
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="Keras brings no batch to another device elsewhere")

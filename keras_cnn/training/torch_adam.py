@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 FUSED_ON = ("cpu", "cuda")
+READS_RATE_ON = ("cpu",)  # elsewhere a number would have to be waited for
 
 
 def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
@@ -60,8 +61,9 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
                 return
             places = [self._get_variable_index(variable) for variable in variables]
             step = self._updates_done() + 1
-            on_cpu = weights[0].device.type == "cpu"
-            counter = torch.full((), float(step), device=weights[0].device)  # it is only read
+            device = weights[0].device
+            counter = torch.full((), float(step), device=device)  # it is only read
+            rate = keras.ops.convert_to_tensor(learning_rate)
             torch._fused_adam_(
                 weights,
                 [_laid_out_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
@@ -69,8 +71,7 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
                 _states_laid_out_as(weights, [self._velocities[place] for place in places]),
                 [],
                 [counter] * len(weights),
-                # A number from a GPU would have to be waited for.
-                lr=float(learning_rate) if on_cpu else keras.ops.convert_to_tensor(learning_rate),
+                lr=float(rate) if device.type in READS_RATE_ON else rate,
                 beta1=self.beta_1,
                 beta2=self.beta_2,
                 weight_decay=0.0,
