@@ -32,13 +32,13 @@ def depthwise(height: int, width: int, kernel_size: tuple[int, int]) -> Callable
     taps, apart = _taps(height, width, kernel_size)
 
     def as_products(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        weights = _joining(kernel, taps(kernel), apart)
+        weights = _joining(kernel, taps, apart)
         each_channel = x.flatten(1, 2).permute(2, 0, 1)  # (n, h, w, c) -> (c, n, h * w)
         y = torch.bmm(each_channel, weights.permute(2, 0, 1))  # (c, n, out)
         return y.permute(1, 2, 0).reshape(x.shape)
 
     def as_sum(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        weights = _joining(kernel, taps(kernel), apart)
+        weights = _joining(kernel, taps, apart)
         # (n, h, w, c) -> (n, in, 1, c), times (in, out, c), summed over in
         return (x.flatten(1, 2).unsqueeze(2) * weights).sum(1).reshape(x.shape)
 
@@ -63,7 +63,7 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Callable:
         channels, filters = kernel.shape[2:]
         # In the order in which kernels lie in memory here, so that their gradients do too.
         stored = kernel.permute(3, 0, 1, 2).flatten(1, 2)  # (k, k, c, d) -> (d, k * k, c)
-        joined = _with_none(stored, apart)[:, taps(kernel)]  # (d, in, out, c)
+        joined = _with_none(stored, apart)[:, taps]  # (d, in, out, c)
         weights = joined.permute(2, 0, 1, 3).reshape(pixels * filters, pixels * channels)
         y = functional.linear(x.reshape(len(x), pixels * channels), weights)  # (n, out * d)
         return y.view(len(x), height, width, filters)
@@ -71,11 +71,8 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Callable:
     return call
 
 
-def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[Callable, bool]:
-    """Which weight joins two pixels: (in, out), one beyond the last where none does; if any so.
-
-    A function gives them on the device of a tensor: a GPU would wait for them in each step.
-    """
+def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[torch.Tensor, bool]:
+    """Which weight joins two pixels: (in, out), one beyond the last where none does; if any so."""
     rows, columns = torch.arange(height), torch.arange(width)
     down = rows[:, None] - rows + kernel_size[0] // 2  # (in, out)
     across = columns[:, None] - columns + kernel_size[1] // 2
@@ -84,14 +81,7 @@ def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[Callab
     inside = (down >= 0) & (down < kernel_size[0]) & (across >= 0) & (across < kernel_size[1])
     none = kernel_size[0] * kernel_size[1]
     taps = torch.where(inside, taps, none).reshape(height * width, height * width)
-    on_devices = {taps.device: taps}
-
-    def beside(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.device not in on_devices:
-            on_devices[tensor.device] = taps.to(tensor.device)
-        return on_devices[tensor.device]
-
-    return beside, not bool(inside.all())
+    return taps, not bool(inside.all())
 
 
 def _joining(kernel: torch.Tensor, taps: torch.Tensor, apart: bool) -> torch.Tensor:
