@@ -127,9 +127,14 @@ def test_twice_the_same_to_the_last_bit():
 
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
-def test_outputs_and_gradients_are_those_of_the_layers(name):
+@pytest.mark.parametrize("products_on", [("cpu",), ()])
+def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, products_on):
+    """Also as on a GPU, where small maps take torch's own convolution."""
     import torch
 
+    from keras_cnn.training import torch_layers
+
+    monkeypatch.setattr(torch_layers, "PRODUCTS_ON", products_on)
     found = []
     for base in (keras.Model, TrainedModel):
         graph = network(name)  # anew: a training pass moves statistics and draws dropout
