@@ -33,7 +33,7 @@ HIDDEN_UNITS = {"baseline": 32, "enhanced": 64}
 DROPOUT = {"baseline": 0.25, "enhanced": 0.5}
 STEPS = {"baseline": 30, "enhanced": 8}  # a turn of a few seconds on a core
 if environment.has_gpu():
-    STEPS = {"baseline": 300, "enhanced": 150}
+    STEPS = {"baseline": 100, "enhanced": 50}
 REPEATS = 5
 
 
