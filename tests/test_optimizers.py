@@ -114,11 +114,11 @@ def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
 def test_the_fused_update_counts_on_from_what_the_variable_was_set_to():
     """The count is kept beside the variable, and a checkpoint sets that."""
-    from keras_cnn.training import torch_adam
+    from keras_cnn.torch_fast import adam
 
     base = type(keras.optimizers.Adam())
     weights, gradient = [], keras.ops.convert_to_tensor(np.float32([0.3, -2.0]))
-    for kind in (base, torch_adam.fused(base)):
+    for kind in (base, adam.fused(base)):
         optimizer, variable = kind(1e-2), keras.Variable(np.float32([1.0, 2.0]))
         for _ in range(3):
             optimizer.apply([gradient], [variable])

@@ -133,9 +133,9 @@ def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, produc
     """Also as on a GPU, where small maps take torch's own convolution."""
     import torch
 
-    from keras_cnn.training import torch_layers
+    from keras_cnn.torch_fast import lower
 
-    monkeypatch.setattr(torch_layers, "PRODUCTS_ON", products_on)
+    monkeypatch.setattr(lower, "PRODUCTS_ON", products_on)
     found = []
     for base in (keras.Model, TrainedModel):
         graph = network(name)  # anew: a training pass moves statistics and draws dropout
@@ -267,13 +267,13 @@ def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
 @pytest.mark.parametrize("noise_shape", [None, (None, 1)])
 def test_dropout_on_a_gpu_drops_what_the_layer_would(noise_shape):
     """The processor stands in for one."""
-    from keras_cnn.training import torch_layers
+    from keras_cnn.torch_fast import lower
 
     x = keras.ops.convert_to_tensor(np.ones((50, 30), "float32"))
     found = []
     for ours in (True, False):
         layer = layers.Dropout(0.4, noise_shape=noise_shape, seed=2**31 - 2)
-        call = torch_layers._DropoutOnGpu(layer) if ours else layer
+        call = lower._DropoutOnGpu(layer) if ours else layer
         drawn = [call(x) if ours else call(x, training=True) for _ in range(3)]
         layer.seed_generator.state.assign([7, 9])  # as a checkpoint does
         drawn += [call(x) if ours else call(x, training=True) for _ in range(2)]
@@ -291,9 +291,9 @@ def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from keras_cnn.training import torch_adam
+    from keras_cnn.torch_fast import adam
 
-    monkeypatch.setattr(torch_adam, "READS_RATE_ON", ())
+    monkeypatch.setattr(adam, "READS_RATE_ON", ())
     made, read = [], []
     as_tensor = torch.as_tensor
 
