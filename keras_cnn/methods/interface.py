@@ -126,7 +126,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
 
         train.settings = settings
         train.__signature__ = _signature(settings, extra)
-        train.__doc__ = "\n\n".join([inspect.getdoc(learn), ARGUMENTS, _keywords(settings)])
+        train.__doc__ = "\n\n".join([inspect.getdoc(learn) or "", ARGUMENTS, _keywords(settings)])
         return train
 
     return decorate

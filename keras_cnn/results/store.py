@@ -80,7 +80,7 @@ class Result:
 
     @property
     def model_file(self) -> Path:
-        """The saved model."""
+        """The saved model, which `keras.models.load_model` reads."""
         return self.folder / "model.keras"
 
 
@@ -194,12 +194,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
         writer.writerows(rows)
 
 
-def read(folder: Path) -> Result:
+def read(folder: str | Path) -> Result:
     """Reads a finished run.
+
+    Args:
+        folder: `OUT/<recipe>/<row>-<variant>-<repeat>-<identity>`.
 
     Raises:
         UserError: The folder is damaged.
     """
+    folder = Path(folder).expanduser()
     try:
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
             history = [
