@@ -10,19 +10,17 @@ import http.client
 import os
 import re
 import shutil
-import sys
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
+from keras_cnn import files, progress
 from keras_cnn.downloads import registry
 from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
@@ -32,7 +30,6 @@ TRIES = 5  # connections to one address before the next is tried
 PAUSE_SECONDS = 1.0  # before the second connection; then twice, three times, ... as long
 TIMEOUT_SECONDS = 30.0  # of silence
 CHUNK_BYTES = 1 << 18
-PLAIN_LINE_SECONDS = 5.0
 
 
 class _Unusable(Exception):
@@ -67,7 +64,8 @@ def _fetch_one(download: Download) -> Path:
     if download.is_here():  # asked before the lock, which a shared, read-only folder refuses
         return download.target
     try:
-        with _only_process(download):
+        lock = download.by_hand.with_name(f".{download.name}.lock")
+        with files.locked(lock, say=f"{download.title}: waiting for another fetch of it"):
             if not download.is_here():
                 _bring(download)
     except OSError as error:
@@ -77,22 +75,6 @@ def _fetch_one(download: Download) -> Path:
             "KERAS_CNN_HOME can name another folder"
         ) from None
     return download.target
-
-
-@contextmanager
-def _only_process(download: Download) -> Iterator[None]:
-    """Holds the download's lock, waiting for another process that fetches the same."""
-    download.by_hand.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(download.by_hand.with_name(f".{download.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{download.title}: waiting for another fetch of it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _bring(download: Download) -> None:
@@ -175,7 +157,7 @@ def _receive(address: str, part: Path, download: Download) -> None:
     Raises:
         _Unusable: The address does not give the file.
     """
-    with _progress(f"downloading {download.title}", download.size_bytes, _size(part)) as report:
+    with _bar("downloading", download, _size(part)) as report:
         for attempt in range(TRIES):
             time.sleep(PAUSE_SECONDS * attempt)
             try:
@@ -255,23 +237,11 @@ def _size(path: Path) -> int:
 
 
 def _put_in_place(file: Path, download: Download) -> None:
-    download.target.parent.mkdir(parents=True, exist_ok=True)
     if download.kind == "archive":
         _unpack(file, download)
-    else:
-        _copy(file, download.target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with source.open("rb") as reader, partial.open("wb") as writer:
-            shutil.copyfileobj(reader, writer)
-            writer.flush()
-            os.fsync(writer.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+        return
+    with files.replacing(download.target, alone=True) as partial:
+        shutil.copyfile(file, partial)
 
 
 def _unpack(archive: Path, download: Download) -> None:
@@ -286,7 +256,7 @@ def _unpack(archive: Path, download: Download) -> None:
     try:
         with (
             archive.open("rb") as file,
-            _progress(f"unpacking {download.title}", download.size_bytes) as report,
+            _bar("unpacking", download) as report,
         ):
             if download.file_name.endswith(".zip"):
                 _unzip(file, partial, report)
@@ -327,47 +297,12 @@ def _watched(
 # --- progress ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def _progress(what: str, total_bytes: int, done_bytes: int = 0) -> Iterator[Callable[[int], None]]:
-    """Shows progress on stderr: a bar on a terminal, else a line every few seconds.
-
-    Yields:
-        A function to be called with the bytes done so far.
-    """
-    if not sys.stderr.isatty():
-        yield _plain_lines(what, total_bytes)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=total_bytes, completed=done_bytes)
-        yield lambda done: bars.update(task, completed=done)
+def _bar(
+    what: str, download: Download, done: int = 0
+) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar of bytes."""
+    return progress.bar(f"{what} {download.title}", download.size_bytes, done, _megabytes, True)
 
 
-def _plain_lines(what: str, total_bytes: int) -> Callable[[int], None]:
-    due = 0.0
-
-    def report(done_bytes: int) -> None:
-        nonlocal due
-        if time.monotonic() < due:
-            return
-        due = time.monotonic() + PLAIN_LINE_SECONDS
-        share = done_bytes / total_bytes
-        print(f"{what}: {share:.0%} of {total_bytes / 1e6:,.1f} MB", file=sys.stderr, flush=True)
-
-    return report
+def _megabytes(done: int, total: int) -> str:
+    return f"{done / total:.0%} of {total / 1e6:,.1f} MB"
