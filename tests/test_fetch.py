@@ -22,6 +22,7 @@ import pytest
 from keras_cnn.downloads import fetch, registry
 from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import named
 
 BODY = bytes(byte for i in range(200_000) for byte in (i % 251, i % 241))  # no period below 60,000
 NOWHERE = "http://127.0.0.1:1/file"
@@ -572,30 +573,30 @@ def test_every_registered_digest_fits_its_algorithm():
 
 
 def test_weights_file(home: Path, tmp_path: Path):
-    assert registry.weights_file("convnext_atto", "random") is None
+    assert named.weights_file("convnext_atto", "random") is None
 
     mine = put(tmp_path / "mine.pth", b"abc")
-    assert registry.weights_file("convnext_atto", str(mine)) == mine
+    assert named.weights_file("convnext_atto", str(mine)) == mine
     # FIPS 180-2, appendix B.1
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert registry.fingerprint(mine) == digest
+    assert named.fingerprint(mine) == digest
 
     with pytest.raises(UserError, match=r"no such file"):
-        registry.weights_file("convnext_tiny", str(tmp_path / "none.pth"))
+        named.weights_file("convnext_tiny", str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match=r"only for convnext_tiny, resnet18"):
-        registry.weights_file("convnext_atto", "pretrained")
+        named.weights_file("convnext_atto", "pretrained")
     with pytest.raises(UserError, match=r"only for convnext_tiny, resnet18"):
-        registry.weights_file("cinic10", "pretrained")
+        named.weights_file("cinic10", "pretrained")
     with pytest.raises(UserError, match=r"keras_cnn fetch resnet18`, or use --weights=FILE"):
-        registry.weights_file("resnet18", "pretrained")
+        named.weights_file("resnet18", "pretrained")
 
     place = home / "weights" / "resnet18-f37072fd.pth"
     put(place, b"cut short")
     with pytest.raises(UserError, match="not on this machine"):
-        registry.weights_file("resnet18", "pretrained")
+        named.weights_file("resnet18", "pretrained")
     with place.open("wb") as file:
         file.truncate(46_830_571)
-    assert registry.weights_file("resnet18", "pretrained") == place
+    assert named.weights_file("resnet18", "pretrained") == place
 
 
 def test_neither_module_imports_a_framework():

@@ -47,8 +47,7 @@ def fetch(name: str) -> list[Path]:
     is used when it lies in `home()/downloads` under its name.
 
     Args:
-        name: `cinic10`, `cifar10`, `tiny_imagenet`, `convnext_tiny`, `resnet18`, or `deck`: all
-            that the deck's recipes need.
+        name: One of `registry.DOWNLOADS` or `registry.BUNDLES`.
 
     Returns:
         The folder of each data set and the file of each set of weights.

@@ -27,9 +27,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from keras_cnn import data, files
-from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
+from keras_cnn.pretrained import named
 from keras_cnn.recipe.resolve import Place, Run
 from keras_cnn.recipe.settings import CODE_VERSIONS
 
@@ -127,8 +127,8 @@ def data_fingerprint(name: str, image_size: int) -> str:
 @lru_cache
 def weights_fingerprint(model: str, weights: str) -> str:
     """The fingerprint of the weights a run starts from; `random` has itself."""
-    path = registry.weights_file(model, weights)
-    return "random" if path is None else registry.fingerprint(path)
+    path = named.weights_file(model, weights)
+    return "random" if path is None else named.fingerprint(path)
 
 
 def run_folder(run: Run, out: Path) -> Path:

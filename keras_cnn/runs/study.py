@@ -18,6 +18,7 @@ from keras_cnn import environment, files, models, progress, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.schema import Recipe
@@ -295,7 +296,7 @@ def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
 def _missing_downloads(plan: Recipe, overrides: Mapping[str, object]) -> list[str]:
     """What the deck's profile needs and is neither here nor given."""
     given = {"archive": "data" in overrides}
-    given["weights"] = overrides.get("weights", "pretrained") not in registry.NAMED_WEIGHTS
+    given["weights"] = overrides.get("weights", "pretrained") not in named.NAMED_WEIGHTS
     return [
         download.name
         for name in plan.needs
@@ -317,7 +318,7 @@ def _choice(
         data = _listed(sources.title(spec.data.data) for spec in specs)
         said = f"data {data}; {_listed(_start(spec) for spec in specs)}"
         if (
-            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
+            overrides.get("weights", "random") not in named.NAMED_WEIGHTS
             and "model" not in overrides
         ):
             said += " (--set model NAME: another network)"
@@ -333,7 +334,7 @@ def _choice(
 
 def _start(spec: Run) -> str:
     """A run's network, and the weights it starts from."""
-    return f"{spec.model.model} from {registry.weights_title(spec.model.weights)}"
+    return f"{spec.model.model} from {named.weights_title(spec.model.weights)}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -21,8 +21,8 @@ import numpy as np
 from keras_cnn import data, environment
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
-from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import named
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.results import store
 
@@ -109,7 +109,7 @@ def check(runs: Sequence[Run]) -> None:
     given = {
         (run.model.model, run.model.hidden_units, run.data.image_size, run.model.weights): run
         for run in runs
-        if run.model.weights not in registry.NAMED_WEIGHTS  # whose files are known to fit
+        if run.model.weights not in named.NAMED_WEIGHTS  # whose files are known to fit
     }
     if given:
         # In a process of its own: this one goes on without a framework.
