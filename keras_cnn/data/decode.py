@@ -25,6 +25,10 @@ from PIL import ExifTags, Image
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError
 
+# Raised when a change makes the same call give other images; it is part of the identity of runs
+# that use it.
+VERSION = 1
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 BATCH = 64
 PARALLEL_FROM = 500  # fewer images are decoded before a process has started
