@@ -50,7 +50,7 @@ def augmented(
         kind: One of `KINDS`.
         share: Of the images, in [0, 1]; rounded to whole images. Images that are mixed are mixed
             among themselves.
-        seed: Whole numbers, not negative; the same give the same pictures.
+        seed: Whole numbers, not negative; the same give the same images.
 
     Returns:
         Images (n, h, w, 3) uint8 in the same order, and labels: as they were, or where the kind is
@@ -199,7 +199,7 @@ def rotate(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     import numpy as np
     from PIL import Image
 
-    # With a black pixel around, Pillow blends the edges with what lies outside, as it does inside.
+    # Pillow blends a pixel only with others of the image: a black frame makes the edges fade too.
     framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rotated = np.empty_like(framed)
     for index, angle in enumerate(degrees):
@@ -261,11 +261,7 @@ def _blocks(images: np.ndarray) -> Iterator[slice]:
 
 def _grey(channels: np.ndarray) -> np.ndarray:
     """(3, b, h, w) to (b, h, w)."""
-    import numpy as np
-
-    red, green, blue = (
-        channel * np.float32(share) for channel, share in zip(channels, LUMINANCE, strict=True)
-    )
+    red, green, blue = (channel * share for channel, share in zip(channels, LUMINANCE, strict=True))
     return red + green + blue
 
 
@@ -281,12 +277,15 @@ def _turn_hue(channels: np.ndarray, turn: np.ndarray) -> np.ndarray:
     value = channels.max(axis=0)
     chroma = value - channels.min(axis=0)
     safe = np.where(chroma == 0, np.float32(1), chroma)  # grey has no hue, and keeps none
+    # HSV's hue in sixths of a turn: red at 0, green at 2, blue at 4, between them linear.
     sixths = np.where(
         value == red,
         (green - blue) / safe,
         np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     sixths += 6 * turn
+    # And back: a channel is at `value` within a sixth of its own hue, falls over the next sixth to
+    # `value - chroma`, and stays there for the half turn opposite.
     turned = np.empty_like(channels)
     for channel, offset in enumerate((5, 3, 1)):
         phase = sixths + np.float32(offset)
