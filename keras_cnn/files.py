@@ -67,6 +67,10 @@ def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
 
     Yields:
         A path in the same folder, for this process alone.
+
+    Example:
+        with files.replacing(path) as partial:
+            partial.write_bytes(content)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = "" if alone else f".{os.getpid()}"

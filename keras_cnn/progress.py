@@ -1,4 +1,4 @@
-"""How far long work is, on standard error: bars on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: bars on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -96,6 +96,12 @@ def bar(
 
     Yields:
         A function to call with the number done so far.
+
+    Example:
+        with progress.bar("decoding", len(paths)) as advance:
+            for done, path in enumerate(paths, start=1):
+                decode(path)
+                advance(done)
     """
     began = time.monotonic()
     with Display(at_once) as display:
@@ -136,6 +142,7 @@ class _Runs:
         self._began = time.monotonic()
         self._began_run: dict = {}  # by run folder, as all of these
         self._figures: dict = {}  # of the last epoch
+        self._show_all()
 
     def show(self, event: Event) -> None:
         """Moves the bars, or prints what is worth a line."""
@@ -154,7 +161,11 @@ class _Runs:
             self._display.remove(name)
             more = event.error if event.kind == "failed" else self._figures.get(job.folder)
             self._display.say(self._line(f"{name} {event.kind}{f': {more}' if more else ''}"))
-        self._display.bar("runs", self._finished, self._total, f"{self._left()} left")
+        self._show_all()
+
+    def _show_all(self) -> None:
+        note = f"{self._finished}/{self._total}, {self._left()} left"
+        self._display.bar("runs", self._finished, self._total, note)
 
     def _show_epoch(self, job: Job, record: dict) -> None:
         epoch = record["epoch"]

@@ -1,4 +1,4 @@
-"""Decoded images on disk: one HDF5 file for each split and size, made once and mapped after.
+"""Decoded images on disk: one HDF5 file for each split and size, memory-mapped when it is read.
 
     home()/decoded/<name>-<split>-<image_size>-<key>.h5
         images       uint8 (m, s, s, 3), contiguous, so that NumPy can map it; rows beyond the
@@ -8,8 +8,8 @@
         unreadable   JSON, path and reason of each file that was left out
         .fingerprint hash of class names, pixels and labels
 
-The key covers what is quick to see: path, size and modification time of each file. The folder can
-be removed at any time.
+The key covers the path, size and modification time of each file, not its content. The folder can be
+removed at any time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Decoded:
 
 
 def decoded(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Decoded:
-    """A split's decoded images; of several processes that ask together one decodes.
+    """The decoded images of a split: from the cache, or decoded into it by one process at a time.
 
     Args:
         listing: The split.

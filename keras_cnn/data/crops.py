@@ -1,4 +1,4 @@
-"""Random-resized crops (Szegedy et al. 2015, arXiv:1409.4842): the usual change for pretraining."""
+"""Random-resized crops (Szegedy et al. 2015, arXiv:1409.4842), an augmentation."""
 
 from __future__ import annotations
 

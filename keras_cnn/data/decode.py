@@ -1,4 +1,4 @@
-"""Image files to pixels, on all cores.
+"""Decodes image files on all cores.
 
 Pillow holds Python's lock for most of the work on a small image: two threads decode 32x32 JPEGs
 slower than one. Hence processes; and as plain children that run this module, because

@@ -1,4 +1,4 @@
-"""What a source of images holds, what is wrong with it, and a picture of it."""
+"""Describes a source of images: counts, statistics, faults, and a picture of samples."""
 
 from __future__ import annotations
 

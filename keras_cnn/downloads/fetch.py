@@ -1,7 +1,7 @@
-"""Brings data sets and weights onto this machine: the only code that uses the network.
+"""Downloads data sets and weights: the only code that uses the network.
 
-A download grows in `downloads/<file>.part` and goes on from there after a cut, a crash or Ctrl-C.
-Only what passed its check is put, by one rename, where the rest of the package looks for it.
+A download is written to `downloads/<file>.part` and resumes from there after a broken connection, a
+crash or Ctrl-C. Only what passed its check is put, by one rename, where the package looks for it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class _NoConnection(_Unusable):
 
 
 def fetch(name: str) -> list[Path]:
-    """Downloads what a name stands for, checks it and puts it in its place.
+    """Downloads what a name stands for, checks it, and unpacks it where it is an archive.
 
-    What is already there is left alone, and no request is made for it. A file downloaded by hand
-    is used when it lies in `home()/downloads` under its name.
+    Nothing is requested for what is already there. A file downloaded by hand to `home()/downloads`,
+    under its own name, is used in place of a download.
 
     Args:
         name: One of `registry.DOWNLOADS` or `registry.BUNDLES`.
@@ -112,7 +112,7 @@ def _difference(path: Path, download: Download) -> str | None:
 
 
 def _download(download: Download) -> Path:
-    """Asks one address after the other until one has given the whole, right file.
+    """Tries one address after the other until the whole file is here and its hash is right.
 
     Returns:
         The `.part` file, checked.
@@ -151,7 +151,7 @@ def _explain(download: Download, failures: list[tuple[str, _Unusable]]) -> str:
 
 
 def _receive(address: str, part: Path, download: Download) -> None:
-    """Fills the `.part` file from one address, connecting again after a cut.
+    """Fills the `.part` file from one address, connecting again after a broken connection.
 
     Raises:
         _Unusable: The address does not give the file.
@@ -173,7 +173,7 @@ def _receive(address: str, part: Path, download: Download) -> None:
 
 
 def _receive_more(address: str, part: Path, size_bytes: int, report: Callable[[int], None]) -> None:
-    """Adds to the `.part` file what one connection brings, whole or cut."""
+    """Appends to the `.part` file what one connection gives before it ends or breaks."""
     with _connect(address, _size(part)) as response:
         start = _first_byte(response, _size(part), size_bytes)
         with part.open("ab" if start else "wb") as file:
@@ -219,9 +219,9 @@ def _first_byte(response: http.client.HTTPResponse, start: int, size_bytes: int)
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes in; a cut ends it like its end does, the size tells which it was."""
+    """The body, piece by piece; a broken connection looks like its end, and the size tells."""
     try:
-        # read1 gives what has come; read would lose a chunk begun before a cut.
+        # read1 returns what has arrived; read would lose a piece that a break cuts short.
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
     except (OSError, http.client.HTTPException):
