@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import subprocess
+import sys
 import typing
 
 import keras
@@ -62,6 +64,15 @@ def test_blocks_do_not_show(kind, monkeypatch):
 def test_settings_know_every_kind():
     choices = typing.get_args(Supervised.model_fields["augment"].annotation)
     assert choices == ("none", *augment.KINDS)
+
+
+def test_the_names_are_read_without_numpy_and_pillow():
+    code = (
+        "import sys; from keras_cnn.data import augment; "
+        "print(len(augment.KINDS), sorted({'numpy', 'PIL', 'keras'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == f"{len(augment.KINDS)} []\n", answer.stderr
 
 
 def test_flip_mirrors_about_half():
