@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from keras_cnn.data import sources
-from keras_cnn.downloads import registry
+from keras_cnn.pretrained import named
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe, Row
@@ -151,8 +151,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
             versions.setdefault(name, set()).add(version)
     machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
     models = {
-        f"{r.settings['model']} from {registry.weights_title(r.settings['weights'])}"
-        for r in results
+        f"{r.settings['model']} from {named.weights_title(r.settings['weights'])}" for r in results
     }
     backends = {r.environment["backend"] for r in results}
     plural = "s" if len(backends) > 1 else ""
