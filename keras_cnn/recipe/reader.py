@@ -160,7 +160,7 @@ def _check_figure(
             raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
         if given is not None:
             choices = [*resolve.setting_names(), "row"]
-            choices += MEASURES if (figure.kind, key) == ("scatter", "across") else []
+            choices += MEASURES if kind.point_per_row and key == "across" else []
             _require_known(recipe, lines, (*at, key), "setting", given, choices)
     resolve.typed(
         {
@@ -173,7 +173,7 @@ def _check_figure(
     chosen = [[row for row in rows if matches(figure.where, row)] for rows in settings]
     if not any(chosen):
         raise UserError(f"{place}: figure {figure.name!r}: no row has the settings of 'where'")
-    if figure.kind in ("scatter", "trend") and figure.across not in MEASURES:
+    if kind.numeric_across and figure.across not in MEASURES:
         for value in (row.get(figure.across) for rows in chosen for row in rows):
             if not isinstance(value, (int, float, type(None))) or isinstance(value, bool):
                 place = strict_yaml.place(recipe.path, lines, (*at, "across"))
@@ -181,8 +181,8 @@ def _check_figure(
                     f"{place}: figure {figure.name!r}: kind {figure.kind} needs numbers along "
                     f"'across', {figure.across} is {value!r}"
                 )
-    if figure.kind == "scatter":
-        return  # a point for each row, whatever its settings
+    if kind.point_per_row:
+        return  # whatever its settings
     for rows in chosen:
         seen: dict[tuple[object, ...], object] = {}
         for row in rows:

@@ -233,13 +233,13 @@ def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
 
 def _publish(plan: Recipe, results: Sequence[Result], command: str, folder: Path) -> None:
     """Writes the table in its three forms, draws what changed, prints the table."""
-    from keras_cnn.plots import wanted
+    from keras_cnn.plots import draw
 
     made = table.build(plan, results, command)
-    kept = _keep_former(made, folder, wanted.drawn(folder))
+    kept = _keep_former(made, folder, draw.drawn(folder))
     for ending, render in TABLE_FORMS.items():
         files.write_text(folder / f"table.{ending}", render(made))
-    wanted.draw(plan, results, folder)
+    draw.recipe_plots(plan, results, folder)
     print(table.markdown(made))
     # A method's own test accuracy may be of pairs or episodes.
     best = max(results, key=lambda result: result.metrics["test_accuracy_over_images"])
