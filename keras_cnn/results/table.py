@@ -137,8 +137,8 @@ def presented(recipe: Recipe) -> list[Line]:
     return [
         Line(
             row=str(row.row),
-            settings=_settings(recipe, first[str(row.row)].settings),
-            variant=first[str(row.row)].variant,
+            settings=_settings(recipe, first[str(row.row)].spec.settings),
+            variant=first[str(row.row)].place.variant,
             n=0,
             comparable=True,
             measures={name: Statistic(deck=getattr(row.deck, name, None)) for name in MEASURES},
