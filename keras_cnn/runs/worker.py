@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
@@ -78,7 +76,7 @@ def make(
             trained.history,
             metrics,
             test.class_names,
-            confusion(test.labels, trained.probabilities).tolist(),
+            saved.confusion(test.labels, trained.probabilities).tolist(),
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
@@ -102,22 +100,6 @@ def _trained(
     if "checkpoint" in inspect.signature(method).parameters:
         settings["checkpoint"] = checkpoint
     return method(network, train, test, seed=spec.seed, report=report, **settings)
-
-
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts, true class by row, predicted class by column.
-
-    Args:
-        labels: (n,) integers.
-        probabilities: (n, classes).
-
-    Returns:
-        (classes, classes) int64; sums to n.
-    """
-    classes = probabilities.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-    return counts
 
 
 def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | None]:
