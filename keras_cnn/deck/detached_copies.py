@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_cnn.data import Split
 from keras_cnn.recipe.settings import Maml
-from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import optimizers
 from keras_cnn.training.feed import Feed
 
@@ -23,7 +22,7 @@ class DetachedCopies:
         seed: Seeds the order of the images.
     """
 
-    def __init__(self, model: TrainedModel, settings: Maml, train: Split, seed: int) -> None:
+    def __init__(self, model: keras.Model, settings: Maml, train: Split, seed: int) -> None:
         self._model, self._steps = model, settings.inner_steps
         self._feed = Feed(train.images, train.labels, settings.batch_size, seed)
         model.compile(

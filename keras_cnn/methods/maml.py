@@ -28,7 +28,6 @@ from keras_cnn.models.heads import LOGITS
 from keras_cnn.recipe.measures import half_width
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.settings import Maml
-from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import callbacks, gradients, optimizers
 from keras_cnn.training.callbacks import Report
 
@@ -207,7 +206,7 @@ class _Tasks:
 
     def __init__(
         self,
-        model: TrainedModel,
+        model: keras.Model,
         settings: Maml,
         train: Split,
         test: Split,
@@ -217,7 +216,7 @@ class _Tasks:
         self._model = model
         head = {id(variable) for variable in model.get_layer(LOGITS).trainable_variables}
         self._of_head = [id(variable) in head for variable in model.trainable_variables]
-        # `TrainedModel` is twice as fast on torch, but its BatchNorm is differentiated once only.
+        # `torch_fast` is twice as fast, but its BatchNorm is differentiated once only.
         self._twice_differentiable = keras.Model(model.input, model.output)
         self._settings = settings
         self._seed = seed

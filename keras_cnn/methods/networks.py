@@ -12,7 +12,7 @@ from keras_cnn import models, pretrained
 from keras_cnn.data import Split
 from keras_cnn.models.freeze import freeze, frozen_part
 from keras_cnn.recipe.resolve import Run
-from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.torch_fast import fast
 from keras_cnn.training import features_cache
 
 EVALUATION_BATCH_SIZE = 256
@@ -68,8 +68,8 @@ def embedder(run: Run, embedding: int | None, normalised: bool = False) -> keras
 
 
 def without_constant_part(
-    graph: keras.Model, run: Run, train: Split, test: Split
-) -> tuple[TrainedModel, np.ndarray, np.ndarray]:
+    graph: keras.Model, run: Run, train: Split, test: Split, behaviour: type | None = None
+) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """The model to train and what it is fed: images, or their features where these stay the same.
 
     A frozen part that gives an image the same features in every epoch is run once for all epochs,
@@ -81,6 +81,7 @@ def without_constant_part(
         run: What to do.
         train: Images (n, h, w, 3) uint8 and labels (n,).
         test: Likewise.
+        behaviour: Of the model, see `fast`.
 
     Returns:
         A model on the same weights, and its inputs for the images of `train` and of `test`.
@@ -88,10 +89,10 @@ def without_constant_part(
     parts = frozen_part(graph, run.model.unfrozen_stages)
     images = len(train.labels) + len(test.labels)
     if parts is None or images * _bytes_of_one(parts[1]) > features_cache.MOST_BYTES:
-        return TrainedModel(graph.input, graph.output), train.images, test.images
+        return fast(graph, behaviour=behaviour), train.images, test.images
     frozen, features = parts
     inputs = [frozen_outputs(frozen, split.images) for split in (train, test)]
-    return TrainedModel(features, graph.output), *inputs
+    return fast(keras.Model(features, graph.output), behaviour=behaviour), *inputs
 
 
 def frozen_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -113,9 +114,9 @@ def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     Returns:
         Takes whatever the model takes, (n, …), and gives (n, …), in inference mode.
     """
-    fast = TrainedModel(model.input, model.output)
+    runner = fast(model)
     return lambda images: np.asarray(
-        fast.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
+        runner.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
     )
 
 

@@ -18,7 +18,7 @@ from keras_cnn.models import saved
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.settings import Pretrain
 from keras_cnn.results import store
-from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.torch_fast import fast
 from keras_cnn.training import optimizers
 from keras_cnn.training.callbacks import History, Report
 from keras_cnn.training.checkpoint import Checkpoint
@@ -58,8 +58,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     tested = Feed(
         test.images, augment.one_hot(test.labels, classes), networks.EVALUATION_BATCH_SIZE
     )
-    model = TrainedModel(graph.input, graph.output)
-    model.mixed_precision = _multiplies_in_bfloat16(settings.mixed_precision)
+    model = fast(graph, mixed_precision=_multiplies_in_bfloat16(settings.mixed_precision))
     checkpoint = Checkpoint(store.checkpoint_file(run))
     epochs = checkpoint.planned_epochs() or _planned_epochs(run, model, feed, tested)
     _compile(model, settings, epochs, len(feed))
@@ -132,7 +131,7 @@ def _multiplies_in_bfloat16(wanted: bool | None) -> bool:
     return torch.cpu._is_avx512_bf16_supported()  # nothing public says so in all torch from 2.6
 
 
-def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoch: int) -> None:
+def _compile(model: keras.Model, settings: Pretrain, epochs: int, steps_an_epoch: int) -> None:
     steps = epochs * steps_an_epoch
     warm_up = min(round(settings.warm_up_epochs * steps_an_epoch), steps // 2)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -153,7 +152,7 @@ def _compile(model: TrainedModel, settings: Pretrain, epochs: int, steps_an_epoc
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
 
 
-def _planned_epochs(run: Run, model: TrainedModel, feed: Feed, tested: Feed) -> int:
+def _planned_epochs(run: Run, model: keras.Model, feed: Feed, tested: Feed) -> int:
     """How many epochs there are, or are time for; the model is left as it was.
 
     An epoch is the drawing of its images, its steps, of which some are tried, and a test pass.

@@ -8,11 +8,12 @@ import keras
 
 from keras_cnn.data import Split, augment
 from keras_cnn.deck import batch_mean
+from keras_cnn.deck.eval_mode import EvalModeSticks, StickyEvalMode
 from keras_cnn.methods import Outcome, networks
 from keras_cnn.models import saved
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.settings import Supervised
-from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.torch_fast import fast
 from keras_cnn.training import callbacks, feeding, optimizers
 from keras_cnn.training.callbacks import Report
 
@@ -41,14 +42,17 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
     if redraw and settings.augment_once:
         train, redraw = Split(redraw(0).images, train.labels), None
     graph = networks.classifier(run, class_count, settings.frozen_statistics_move)
+    behaviour = StickyEvalMode if settings.eval_mode_sticks else None
     if redraw or run.feeding.feed == "files":
         model, train_inputs, test_inputs = (
-            TrainedModel(graph.input, graph.output),
+            fast(graph, behaviour=behaviour),
             train.images,
             test.images,
         )
     else:
-        model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
+        model, train_inputs, test_inputs = networks.without_constant_part(
+            graph, run, train, test, behaviour
+        )
     over_batches = settings.average_over == "batches"
     model.compile(
         optimizer=optimizers.build(
@@ -82,7 +86,7 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             callbacks=[
                 *fed.callbacks,
                 callbacks.schedule(settings),
-                *([callbacks.EvalModeSticks()] if settings.eval_mode_sticks else []),
+                *([EvalModeSticks()] if settings.eval_mode_sticks else []),
                 history,
             ],
             verbose=0,

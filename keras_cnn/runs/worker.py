@@ -25,6 +25,7 @@ from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.results import store
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Outcome
@@ -246,7 +247,7 @@ def main() -> int:
         print(json.dumps(record), file=reports)
 
     job = json.loads(sys.stdin.buffer.readline())
-    environment.keep_freed_memory()
+    memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])

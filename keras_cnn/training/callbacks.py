@@ -1,4 +1,4 @@
-"""Keras callbacks: the learning rate's schedule, the eval mode that sticks, history, progress."""
+"""Keras callbacks: the learning rate's schedule, history, progress."""
 
 from __future__ import annotations
 
@@ -32,21 +32,6 @@ def learning_rate_at(epoch: int, settings: Descent) -> float:
 def schedule(settings: Descent) -> keras.callbacks.Callback:
     """Sets the learning rate of each epoch as the settings' schedule has it."""
     return keras.callbacks.LearningRateScheduler(lambda epoch: learning_rate_at(epoch, settings))
-
-
-class EvalModeSticks(keras.callbacks.Callback):
-    """After the first epoch the model trains on in inference mode.
-
-    What a loop does that calls `eval()` for its first test pass and never `train()` again: dropout
-    is off, BatchNorm runs on (and no longer updates) its statistics, weights go on training.
-    Needs a model with `inference_mode`, as `model.TrainedModel`.
-    """
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Switches the model over once, and has its training step traced anew."""
-        if not self.model.inference_mode:
-            self.model.inference_mode = True
-            self.model.make_train_function(force=True)
 
 
 class History(keras.callbacks.Callback):

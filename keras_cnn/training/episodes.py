@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_cnn.data.sampling import Draw
 from keras_cnn.recipe.settings import Descent
-from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import callbacks, optimizers
 from keras_cnn.training.feed import Reshuffle, on_device
 
@@ -52,7 +51,7 @@ class DrawnFeed(keras.utils.PyDataset):
 
 
 def fit(
-    model: TrainedModel,
+    model: keras.Model,
     feed: DrawnFeed,
     settings: Descent,
     loss: Callable,

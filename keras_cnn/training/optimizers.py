@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_cnn import torch_fast
+
 
 def build(
     name: str, learning_rate: float, momentum: float = 0.0, l2: float = 0.0
@@ -27,7 +29,7 @@ def build(
     """
     if name == "sgd":
         return _coupled_l2(SGD, l2)(learning_rate=learning_rate, momentum=momentum)
-    adam = _fastest(keras.optimizers.Adam)
+    adam = torch_fast.fused(keras.optimizers.Adam)
     return _coupled_l2(adam, l2)(learning_rate=learning_rate, epsilon=1e-8)
 
 
@@ -43,7 +45,7 @@ def averaged_adamw(
         weight_decay: Decoupled; a step takes `learning_rate * weight_decay` of each weight.
         average_decay: Share of the average that a step keeps.
     """
-    return _fastest(keras.optimizers.AdamW)(
+    return torch_fast.fused(keras.optimizers.AdamW)(
         learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average_decay
     )
 
@@ -75,14 +77,6 @@ class SGD(keras.optimizers.Optimizer):
         buffer = self.buffers[self._get_variable_index(variable)]
         self.assign(buffer, self.momentum * buffer + gradient)
         self.assign_sub(variable, learning_rate * buffer)
-
-
-def _fastest(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
-    if keras.backend.backend() != "torch":
-        return kind
-    from keras_cnn.torch_fast import adam
-
-    return adam.fused(type(kind()))  # on torch Keras hands out a subclass
 
 
 def _coupled_l2(base: type[keras.optimizers.Optimizer], l2: float) -> type:
