@@ -1,4 +1,4 @@
-"""`TrainedModel` trains as `keras.Model` does: the same numbers, on torch by other means."""
+"""`fast` models train as `keras.Model` does: the same numbers, on torch by other means."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from keras import layers
 
 from keras_cnn import models
 from keras_cnn.deck import batch_mean
-from keras_cnn.torch_fast import model as training_model
-from keras_cnn.torch_fast.model import TrainedModel
-from keras_cnn.training import callbacks, feed, optimizers
+from keras_cnn.deck.eval_mode import EvalModeSticks, StickyEvalMode
+from keras_cnn.torch_fast import fast
+from keras_cnn.training import feed, optimizers
 
 ON_TORCH = keras.backend.backend() == "torch"
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype("uint8")
 LABELS = np.random.default_rng(1).integers(0, 4, 40)
 
 
-class HeldStock(keras.Model):
-    """The same on Keras's own steps."""
+@pytest.fixture
+def switched_on(monkeypatch):
+    """For what is to be seen on the fast path alone."""
+    monkeypatch.delenv("KERAS_CNN_PLAIN", raising=False)
 
-    inference_mode = False
 
-    def call(self, inputs, training=None, mask=None):
-        return super().call(inputs, training=False if self.inference_mode else training, mask=mask)
+def plain(graph):
+    """The same graph on Keras's own steps."""
+    return keras.Model(graph.input, graph.output)
 
 
 def network(name):
@@ -70,9 +72,9 @@ def small_maps():
     return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
 
 
-def fitted(base, name, epochs=3, optimizer="sgd", metrics=("accuracy",), extra=(), l2=0.01):
+def fitted(make, name, epochs=3, optimizer="sgd", metrics=("accuracy",), extra=(), l2=0.01):
     graph = network(name)
-    model = base(graph.inputs, graph.outputs)
+    model = make(graph)
     model.compile(
         optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, l2),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -96,11 +98,12 @@ def weights(model):
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps"])
 def test_trains_as_keras_does(name, optimizer):
-    stock, expected = fitted(keras.Model, name, optimizer=optimizer)
-    model, found = fitted(TrainedModel, name, optimizer=optimizer)
+    stock, expected = fitted(plain, name, optimizer=optimizer)
+    model, found = fitted(fast, name, optimizer=optimizer)
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
@@ -112,28 +115,29 @@ def test_trains_as_keras_does(name, optimizer):
 
 @pytest.mark.every_backend
 def test_fit_gives_the_same_history():
-    _, expected = fitted(keras.Model, "baseline", epochs=1)
-    _, found = fitted(TrainedModel, "baseline", epochs=1)
+    _, expected = fitted(plain, "baseline", epochs=1)
+    _, found = fitted(fast, "baseline", epochs=1)
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, err_msg=key)
 
 
 def test_twice_the_same_to_the_last_bit():
-    (first, one), (second, two) = fitted(TrainedModel, "enhanced"), fitted(TrainedModel, "enhanced")
+    (first, one), (second, two) = fitted(fast, "enhanced"), fitted(fast, "enhanced")
     assert one == two
     for a, b in zip(weights(first), weights(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
 def test_outputs_and_gradients_are_those_of_the_layers(name):
     import torch
 
     found = []
-    for base in (keras.Model, TrainedModel):
+    for make in (plain, fast):
         graph = network(name)  # anew: a training pass moves statistics and draws dropout
-        model = base(graph.inputs, graph.outputs)
+        model = make(graph)
         times = graph.inputs[0].shape[1] // 16
         images = IMAGES[:8].repeat(times, 1).repeat(times, 2)
         logits = model(torch.tensor(images).float(), training=True)
@@ -147,13 +151,13 @@ def test_outputs_and_gradients_are_those_of_the_layers(name):
         torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=3e-5)
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="torch's mixed precision")
 def test_mixed_precision_trains_alike_on_float32_weights():
     found = {}
     for mixed_precision in (False, True):
         graph = network("small_maps")
-        model = TrainedModel(graph.inputs, graph.outputs)
-        model.mixed_precision = mixed_precision
+        model = fast(graph, mixed_precision)
         before = weights(model)
         model.compile(
             optimizer=optimizers.build("sgd", 0.01),
@@ -164,18 +168,19 @@ def test_mixed_precision_trains_alike_on_float32_weights():
         found[mixed_precision] = [b - a for a, b in zip(before, weights(model), strict=True)]
         np.testing.assert_array_equal(  # evaluation is in float32
             model.predict(IMAGES, verbose=0),
-            TrainedModel(graph.inputs, graph.outputs).predict(IMAGES, verbose=0),
+            fast(graph).predict(IMAGES, verbose=0),
         )
     size = max(np.abs(step).max() for step in found[False])
     errors = [np.abs(a - b).max() / size for a, b in zip(*found.values(), strict=True)]
     assert 0 < max(errors) < 0.03  # bfloat16 has eight bits
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's strides")
 def test_kernels_are_never_copied_and_stay_so():
     import torch
 
-    model, _ = fitted(TrainedModel, "enhanced", epochs=1)
+    model, _ = fitted(fast, "enhanced", epochs=1)
     model.set_weights(model.get_weights())
     kernels = [v for v in (*model.variables, *model.optimizer.variables) if len(v.shape) == 4]
     assert len(kernels) == 12  # six kernels and their momenta
@@ -185,8 +190,8 @@ def test_kernels_are_never_copied_and_stay_so():
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's sums")
-@pytest.mark.parametrize("of_this_batch", [True, False])
-def test_batch_normalisation_equals_double_precision(of_this_batch):
+@pytest.mark.parametrize("uses_batch_statistics", [True, False])
+def test_batch_normalisation_equals_double_precision(uses_batch_statistics):
     import torch
 
     from keras_cnn.torch_fast import batch_norm
@@ -195,21 +200,21 @@ def test_batch_normalisation_equals_double_precision(of_this_batch):
     x = torch.relu(torch.randn(64, 32, 32, 8) + 1).permute(0, 3, 1, 2)
     gamma, beta, gradient = torch.randn(8), torch.randn(8), torch.randn(64, 32, 32, 8)
     mean, variance = (
-        batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
+        batch_norm.batch_statistics(x) if uses_batch_statistics else (torch.randn(8), torch.rand(8))
     )
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
-    y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
+    y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, uses_batch_statistics)
     found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
     wide = [tensor.detach().double().requires_grad_() for tensor in (x, gamma, beta)]
     expected = torch.nn.functional.batch_norm(
-        wide[0], mean.double(), variance.double(), wide[1], wide[2], of_this_batch
+        wide[0], mean.double(), variance.double(), wide[1], wide[2], uses_batch_statistics
     )
     double = gradient.permute(0, 3, 1, 2).double()
     expected = [expected, *torch.autograd.grad(expected, wide, double)]
     for ours, exact in zip(found, expected, strict=True):
         ours, exact = ours.detach(), exact.detach()
         assert float((ours - exact).abs().max() / exact.abs().max()) < 3e-6
-    if of_this_batch:
+    if uses_batch_statistics:
         exact = x.detach().double()
         torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=0)
         spread = exact.var((0, 2, 3), correction=0)
@@ -232,12 +237,13 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="Keras brings no batch to another device elsewhere")
 def test_batches_of_a_loader_are_brought_to_the_device(monkeypatch):
     """Where there is a GPU; a device without values stands in for one."""
     import torch
 
-    model, _ = fitted(TrainedModel, "baseline", epochs=1)
+    model, _ = fitted(fast, "baseline", epochs=1)
     moved = []
     bring = keras.ops.convert_to_tensor
     monkeypatch.setattr(
@@ -251,21 +257,28 @@ def test_batches_of_a_loader_are_brought_to_the_device(monkeypatch):
 
 
 def test_batch_means_and_the_eval_mode_that_sticks():
-    def run(base):
+    class Held(keras.Model):
+        inference_mode = False
+
+        def call(self, inputs, training=None, mask=None):
+            training = False if self.inference_mode else training
+            return super().call(inputs, training=training, mask=mask)
+
+    def run(make):
         figures = [
             batch_mean.BatchMean(batch_mean.accuracy, "accuracy"),
             batch_mean.BatchMean(batch_mean.cross_entropy, "batch_loss"),
         ]
-        sticks = [callbacks.EvalModeSticks()]
-        return fitted(base, "enhanced", metrics=figures, extra=sticks)
+        return fitted(make, "enhanced", metrics=figures, extra=[EvalModeSticks()])
 
-    _, expected = run(HeldStock)
-    _, found = run(TrainedModel)
+    _, expected = run(lambda graph: Held(graph.inputs, graph.outputs))
+    _, found = run(lambda graph: fast(graph, behaviour=StickyEvalMode))
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
     assert abs(expected["loss"][0] - expected["batch_loss"][0]) > 1e-4  # the last batch is smaller
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="other backends give logs with every batch")
 def test_metrics_can_be_read_in_mid_epoch():
     seen = []
@@ -274,18 +287,21 @@ def test_metrics_can_be_read_in_mid_epoch():
         def on_train_batch_end(self, batch, logs=None):
             seen.append(float(self.model.get_metrics_result()["loss"]))
 
-    _, history = fitted(TrainedModel, "baseline", epochs=2, extra=[Reader()])
+    _, history = fitted(fast, "baseline", epochs=2, extra=[Reader()])
     assert len(seen) == 6
     assert seen[2] == pytest.approx(history["loss"][0], rel=1e-6)
     assert seen[5] == pytest.approx(history["loss"][1], rel=1e-6)
     assert len(set(seen)) == 6
 
 
+@pytest.mark.skipif(not ON_TORCH, reason="other backends read the metrics in each step")
 def test_many_batches_are_read_in_parts(monkeypatch):
-    monkeypatch.setattr(training_model, "UNREAD_BATCHES", 2)
-    _, in_parts = fitted(TrainedModel, "baseline")
+    from keras_cnn.torch_fast import model
+
+    monkeypatch.setattr(model, "MOST_PENDING_BATCHES", 2)
+    _, in_parts = fitted(fast, "baseline")
     monkeypatch.undo()
-    _, at_once = fitted(TrainedModel, "baseline")
+    _, at_once = fitted(fast, "baseline")
     for key, values in at_once.items():
         np.testing.assert_allclose(in_parts[key], values, rtol=1e-6, err_msg=key)
 
