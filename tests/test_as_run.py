@@ -10,10 +10,9 @@ import pytest
 
 from keras_cnn import environment
 from keras_cnn.deck import batch_mean
-from keras_cnn.deck.eval_mode import EvalModeSticks, StickyEvalMode
 from keras_cnn.models.freeze import freeze
-from keras_cnn.torch_fast import fast
-from keras_cnn.training import optimizers
+from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.training import callbacks, optimizers
 
 pytestmark = pytest.mark.every_backend
 
@@ -35,7 +34,7 @@ def small_model(dropout=0.0):
     x = keras.layers.Dense(4, name="head_logits")(x)
     if dropout:
         x = keras.layers.Dropout(dropout, seed=1, name="head_dropout")(x)
-    return fast(keras.Model(inputs, x), behaviour=StickyEvalMode)
+    return TrainedModel(inputs, x)
 
 
 class Snapshots(keras.callbacks.Callback):
@@ -71,7 +70,7 @@ def fitted(model, sticks, epochs=3, learning_rate=0.01, l2=0.0, optimizer="adam"
         validation_data=(IMAGES, LABELS),
         validation_batch_size=40,
         verbose=0,
-        callbacks=[snapshots, *([EvalModeSticks()] if sticks else [])],
+        callbacks=[snapshots, *([callbacks.EvalModeSticks()] if sticks else [])],
     )
     return snapshots.taken, history.history
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from keras_cnn.recipe.settings import Descent
-from keras_cnn.training import callbacks, optimizers
+from keras_cnn.methods.settings import Descent
+from keras_cnn.training import optimizers, schedule
 
 STEPS = 25
 
@@ -27,8 +27,8 @@ def ours(optimizer, start, rates):
     return keras.ops.convert_to_numpy(variable)
 
 
-def scheduled(schedule, learning_rate, epochs):
-    return Descent(learning_rate=learning_rate, schedule=schedule, schedule_epochs=epochs)
+def scheduled(kind, learning_rate, epochs):
+    return Descent(learning_rate=learning_rate, schedule=kind, schedule_epochs=epochs)
 
 
 def torchs(make, start, rates):
@@ -43,12 +43,12 @@ def torchs(make, start, rates):
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("l2", [0.0, 0.05])
-@pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_updates_equal_torchs(name, schedule, l2):
+def test_updates_equal_torchs(name, kind, l2):
     start = np.random.default_rng(0).normal(size=12).astype("float32")
-    settings = scheduled(schedule, 0.02, 10)
-    rates = [callbacks.learning_rate_at(step, settings) for step in range(STEPS)]
+    settings = scheduled(kind, 0.02, 10)
+    rates = [schedule.learning_rate_at(step, settings) for step in range(STEPS)]
     if name == "adam":
         reference = torchs(lambda p: torch.optim.Adam(p, 0.02, weight_decay=l2), start, rates)
         found = ours(optimizers.build("adam", 0.02, l2=l2), start, rates)
@@ -104,11 +104,30 @@ def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
             graph.store_kernels_channels_last([variable])
             assert not variable.value.is_contiguous()
         for gradient in gradients:
-            optimizer.apply([torch.tensor(gradient)], [variable])
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         found.append([keras.ops.convert_to_numpy(value) for value in optimizer.variables])
         found[-1].append(keras.ops.convert_to_numpy(variable))
     for theirs, ours in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
+def test_the_fused_update_counts_on_from_what_the_variable_was_set_to():
+    """The count is kept beside the variable, and a checkpoint sets that."""
+    from keras_cnn.torch_fast import adam
+
+    base = type(keras.optimizers.Adam())
+    weights, gradient = [], keras.ops.convert_to_tensor(np.float32([0.3, -2.0]))
+    for kind in (base, adam.fused(base)):
+        optimizer, variable = kind(1e-2), keras.Variable(np.float32([1.0, 2.0]))
+        for _ in range(3):
+            optimizer.apply([gradient], [variable])
+        optimizer.iterations.assign(0)
+        for _ in range(2):
+            optimizer.apply([gradient], [variable])
+        assert int(optimizer.iterations) == 2
+        weights.append(keras.ops.convert_to_numpy(variable))
+    np.testing.assert_allclose(*weights, rtol=1e-6)
 
 
 def test_l2_changes_the_result():
@@ -119,18 +138,18 @@ def test_l2_changes_the_result():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "make"),
+    ("kind", "make"),
     [
         ("step", lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.5)),
         ("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=5)),
     ],
 )
-def test_schedules_equal_torchs_past_their_period(schedule, make):
+def test_schedules_equal_torchs_past_their_period(kind, make):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = make(optimizer)
     for epoch in range(14):
         expected = optimizer.param_groups[0]["lr"]
-        found = callbacks.learning_rate_at(epoch, scheduled(schedule, 0.3, 5))
+        found = schedule.learning_rate_at(epoch, scheduled(kind, 0.3, 5))
         assert found == pytest.approx(expected, abs=1e-9)
         optimizer.step()
         scheduler.step()

@@ -1,4 +1,4 @@
-"""The eval mode that sticks: after its first test pass the deck's loop never trained again."""
+"""Evaluation mode that sticks: the deck's loop never called train() again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 
 
 class StickyEvalMode:
-    """What a model needs for `EvalModeSticks`; `behaviour` of `torch_fast.fast`.
+    """Goes before a functional model's class: training steps can be run in inference mode.
 
     Attributes:
         inference_mode: Whether dropout stays off and BatchNorm stays on its statistics also in
@@ -16,16 +16,16 @@ class StickyEvalMode:
     inference_mode = False
 
     def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
-        """Runs the model, in inference mode where that has stuck."""
-        return super().call(inputs, training=False if self.inference_mode else training, mask=mask)
+        """Runs the graph; `training` reaches it only while evaluation mode does not stick."""
+        training = False if self.inference_mode else training
+        return super().call(inputs, training=training, mask=mask)
 
 
 class EvalModeSticks(keras.callbacks.Callback):
-    """After the first epoch the model trains on in inference mode.
+    """After the first epoch the model, a `StickyEvalMode`, trains on in inference mode.
 
     What a loop does that calls `eval()` for its first test pass and never `train()` again: dropout
     is off, BatchNorm runs on (and no longer updates) its statistics, weights go on training.
-    Needs a model that is a `StickyEvalMode`.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

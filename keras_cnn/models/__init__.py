@@ -42,6 +42,11 @@ OPTIONS = {
 DROPOUT = {"baseline": 0.5, "enhanced": 0.5, "fewshot_cnn": 0.5}
 
 
+def module_of(name: str) -> str:
+    """The module that builds a network, by dotted name; imports nothing."""
+    return f"{__name__}.{NETWORKS[name]}" if name in NETWORKS else name.rpartition(".")[0]
+
+
 def check(
     name: str,
     image_size: int,
@@ -104,24 +109,30 @@ def classifier(
     name: str,
     class_count: int,
     image_size: int = 32,
+    weights: str = "random",
+    unfrozen_stages: int | None = None,
     head: str = "dense",
     cosine_scale: float = 1.0,
     dropout: float = 0.0,
-    dropout_position: str = "before_dense",
     seed: int = 0,
     hidden_units: int | None = None,
     stochastic_depth: float = 0.0,
 ) -> keras.Model:
-    """A network with a new head, as one flat functional model.
+    """A network with a new head, ready to be taught, as one flat functional model.
+
+        network = models.classifier("convnext_atto", class_count=10, weights="bundled")
 
     Args:
         name: One of `NETWORKS`.
         class_count: Outputs.
         image_size: Height and width of its input, in pixels.
+        weights: What all but the head begins with: `random`, `bundled`, `pretrained` (as fetched),
+            or a file's path, see `pretrained.load`.
+        unfrozen_stages: The last n stages train, with the head; None trains everything. It sets
+            the layers' `trainable`, which the methods go by.
         head: `dense` or `cosine`, see `heads.logits`.
         cosine_scale: What the cosines of a `cosine` head are multiplied by.
-        dropout: Rate of the head's dropout; 0 leaves it out.
-        dropout_position: `before_dense` or `after_logits`.
+        dropout: Rate of the dropout before the head; 0 leaves it out.
         seed: Of the weights, which are the same on every backend, of dropout and of stochastic
             depth.
         hidden_units: As for `backbone`.
@@ -131,55 +142,20 @@ def classifier(
         Raw images (n, h, w, 3), 0 to 255, to logits (n, class_count).
 
     Raises:
-        UserError: As `backbone` does.
+        UserError: As `backbone` does, or there are no such weights, or they do not fit.
     """
     import keras
 
-    from keras_cnn.models import heads, initializers
+    from keras_cnn import pretrained
+    from keras_cnn.models import freeze, heads, initializers
 
     features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
-    logits = heads.logits(
-        features.output, class_count, head, dropout, dropout_position, seed, cosine_scale
-    )
+    logits = heads.logits(features.output, class_count, head, dropout, seed, cosine_scale)
     model = keras.Model(features.input, logits, name=name)
     initializers.draw(model, seed)
-    return model
-
-
-def embedder(
-    name: str,
-    image_size: int = 32,
-    embedding: int | None = None,
-    normalised: bool = False,
-    seed: int = 0,
-    hidden_units: int | None = None,
-    stochastic_depth: float = 0.0,
-) -> keras.Model:
-    """A network whose outputs are compared by their distance, as one flat functional model.
-
-    Args:
-        name: One of `NETWORKS`.
-        image_size: Height and width of its input, in pixels.
-        embedding: Outputs of a new dense layer; None gives the features alone.
-        normalised: Bring the outputs to length 1.
-        seed: As for `classifier`.
-        hidden_units: As for `backbone`.
-        stochastic_depth: As for `backbone`.
-
-    Returns:
-        Raw images (n, h, w, 3), 0 to 255, to embeddings (n, channels).
-
-    Raises:
-        UserError: As `backbone` does.
-    """
-    import keras
-
-    from keras_cnn.models import heads, initializers
-
-    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
-    embedded = heads.embedding(features.output, embedding, normalised, seed)
-    model = keras.Model(features.input, embedded, name=name)
-    initializers.draw(model, seed)
+    pretrained.load(model, weights)
+    if unfrozen_stages is not None:
+        freeze.freeze_stages(model, unfrozen_stages)
     return model
 
 

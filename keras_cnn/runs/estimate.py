@@ -11,10 +11,10 @@ from pathlib import Path
 
 from keras_cnn import data, progress
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.recipe.settings import Compute, Data, Feeding, Model
-from keras_cnn.results import store
-from keras_cnn.runs.worker import check_images
+from keras_cnn.recipe.resolve import Choice
+from keras_cnn.recipe.spec import Run, Spec, flat_settings
+from keras_cnn.results import identity
+from keras_cnn.runs.preflight import check_images
 
 # Training images a second on one core of a laptop-class processor at 32 pixels, evaluation between
 # epochs included: a first guess, until runs on this machine have been measured.
@@ -72,7 +72,7 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     on_disk, hindrance = [], ""
     for run in runs:
         try:
-            on_disk.append(store.run_folder(run, out).exists() and not fresh)
+            on_disk.append(identity.run_folder(run, out).exists() and not fresh)
         except UserError as error:  # data or weights are not here: nothing of it can be on disk
             on_disk.append(False)
             hindrance = str(error)
@@ -94,15 +94,15 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float:
         run: The run.
         measured: What `measured_speeds` gives.
     """
-    spec = run.model_dump()
-    classes, images = _counts(run.data.data, run.data.image_size)
-    if run.data.shots is not None:
-        images = run.data.shots * classes
-    minutes = getattr(run.training, "minutes", None)
+    spec = run.spec.settings
+    classes, images = _counts(run.spec.images.data, run.spec.images.image_size)
+    if run.spec.images.shots is not None:
+        images = run.spec.images.shots * classes
+    minutes = getattr(run.spec.training, "minutes", None)
     if minutes is not None:
         return START_SECONDS + 60 * minutes
-    speed = measured.get(_kind(spec), IMAGES_PER_SECOND.get(run.model.model, 100.0))
-    return START_SECONDS + images * run.training.epochs * _work(spec) / speed
+    speed = measured.get(_kind(spec), IMAGES_PER_SECOND.get(run.spec.network.model, 100.0))
+    return START_SECONDS + images * run.spec.training.epochs * _work(spec) / speed
 
 
 def measured_speeds(out: Path) -> dict[tuple, float]:
@@ -113,7 +113,7 @@ def measured_speeds(out: Path) -> dict[tuple, float]:
     speeds: dict[tuple, float] = {}
     for path in out.glob("*/*/metrics.json"):
         try:
-            run = json.loads((path.parent / "run.json").read_text())
+            run = flat_settings(json.loads((path.parent / "run.json").read_text())["spec"])
             metrics = json.loads(path.read_text())
             images = metrics["train_images"] * metrics["epochs"]
             speeds[_kind(run)] = images * _work(run) / metrics["seconds"]
@@ -135,21 +135,21 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
     """
     groups: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(runs):
-        groups.setdefault((run.row, run.variant), []).append(index)
+        groups.setdefault((run.place.row, run.place.variant), []).append(index)
     shared = _alike(runs)
     of_variant = {
-        variant: _alike([run for run in runs if run.variant == variant])
-        for variant in dict.fromkeys(run.variant for run in runs)
+        variant: _alike([run for run in runs if run.place.variant == variant])
+        for variant in dict.fromkeys(run.place.variant for run in runs)
     }
     lines = [title, f"all: {_written(_not_default(runs[0], shared, SHOWN_ALWAYS))}"]
     if len(of_variant) > 1:
         for variant, alike in of_variant.items():
             own = {key: value for key, value in alike.items() if key not in shared}
-            changed = _not_default(next(run for run in runs if run.variant == variant), own)
+            changed = _not_default(next(run for run in runs if run.place.variant == variant), own)
             lines.append(f"{variant}: {_written(changed) or 'the defaults'}")
     rows = []
     for (row, variant), members in groups.items():
-        others = [run.settings for run in runs if run.variant == variant]
+        others = [_told(run) for run in runs if run.place.variant == variant]
         told_apart = [key for key in others[0] if all(key in other for other in others)]
         own = {
             key: value
@@ -201,33 +201,37 @@ def _counts(source: str, image_size: int) -> tuple[int, int]:
     return len(dataset.class_names), len(dataset.splits["train"].labels)
 
 
-def _kind(run: dict) -> tuple:
+def _kind(settings: dict) -> tuple:
     """What decides the speed, size and width apart, which `_work` counts."""
-    model, training = run["model"], run["training"]
-    feed = run["feeding"]["feed"]
-    return model["model"], model["unfrozen_stages"], training["method"], feed, run["backend"]
+    names = ("model", "unfrozen_stages", "method", "feed", "backend")
+    return tuple(settings.get(name) for name in names)
 
 
-def _work(run: dict) -> float:
+def _work(settings: dict) -> float:
     """An image's share of time, that of 32 pixels in a network of the default width being 1."""
-    model = run["model"]
-    default, power = WIDTHS.get(model["model"], (1, 0))
-    width = (model["hidden_units"] or default) / default
-    return (run["data"]["image_size"] / 32) ** 2 * width**power
+    default, power = WIDTHS.get(settings["model"], (1, 0))
+    width = (settings["hidden_units"] or default) / default
+    return (settings["image_size"] / 32) ** 2 * width**power
 
 
 def _not_default(
     run: Run, settings: Mapping[str, object], always: Sequence[str] = ()
 ) -> dict[str, object]:
     """Those of a run's settings that are not its method's defaults, or are always to be shown."""
-    groups = (Compute, Data, Model, Feeding, type(run.training))
+    spec = run.spec
+    groups = (Choice, *map(type, (spec.images, spec.network, spec.training)), Spec)
     defaults = {key: field.default for group in groups for key, field in group.model_fields.items()}
     return {k: value for k, value in settings.items() if k in always or value != defaults[k]}
 
 
+def _told(run: Run) -> dict[str, object]:
+    """A run's settings that a listing may name: repeats differ in their seeds."""
+    return {k: v for k, v in run.spec.settings.items() if k not in ("seed", "shots_seed")}
+
+
 def _alike(runs: Sequence[Run]) -> dict[str, object]:
     """The settings that all of the runs have, and have alike."""
-    first, *others = (run.settings for run in runs)
+    first, *others = (_told(run) for run in runs)
     return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import NamedTuple
 
 import keras
@@ -38,12 +39,19 @@ PRIVATE_NAMES = (
     PrivateName("keras", "Node", "outputs", "edges of the graph"),
     PrivateName("keras", "Node.arguments", "fill_in", "puts tensors for symbols", True),
     PrivateName("keras", "Layer", "_call_has_training_arg", "whether a layer is told `training`"),
+    # Dropout's masks, to the last bit.
+    PrivateName("keras", "SeedGenerator", "_initial_seed", "whether it counts its own seeds"),
+    PrivateName(
+        "keras", "stateless_scope", "in_stateless_scope", "whether the seed is another's", True
+    ),
     # Metrics.
     PrivateName("keras", "Model", "_loss_tracker", "the epoch's mean loss"),
     PrivateName(
         "keras", "Model", "_get_metrics_result_or_logs", "overridden: an epoch's logs", True
     ),
-    # Adam and AdamW.
+    # Optimizers: a step without waiting for a GPU's numbers; then Adam and AdamW.
+    PrivateName("keras", "Adam", "_iterations", "the count of steps"),
+    PrivateName("torch", "torch.Tensor", "_version", "whether a count was changed by another"),
     PrivateName("keras", "Adam", "_parallel_update_step", "overridden: the update", True),
     PrivateName(
         "keras", "Adam", "_update_model_variables_moving_average", "overridden: the average", True
@@ -89,12 +97,19 @@ def _examples() -> dict[str, object | None]:
     adam.build([keras.Variable(np.zeros(1, "float32"), name="example_weight")])
     model.compile(optimizer=adam, loss="mse")
     node = getattr(model, "_nodes_by_depth", {0: [None]})[0][0]  # depth 0 is the output
+    try:
+        stateless_scope = importlib.import_module("keras.src.backend.common.stateless_scope")
+    except ImportError:
+        stateless_scope = object()  # has none of its names
     return {
         "Model": model,
         "Node": node,
         "Node.arguments": getattr(node, "arguments", None),
         "Layer": layer,
+        "SeedGenerator": keras.random.SeedGenerator(0, name="example_seeds"),
+        "stateless_scope": stateless_scope,
         "Adam": adam,
         "torch": torch,
+        "torch.Tensor": torch.zeros(()),
         "torch.ops.aten": torch.ops.aten,
     }

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import torch
 from keras import layers
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +26,7 @@ Node = Any  # one call of a layer in a functional model's graph: a class that Ke
 Shape = tuple[int | None, ...]
 
 LINEAR = (None, keras.activations.linear)
+PRODUCTS_ON = ("cpu",)  # convolutions of small maps
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,6 @@ def _conv2d(layer: layers.Conv2D, shape: Shape) -> TorchCall | None:
     padding = _padding(layer, shape)
     if padding is None or layer.activation not in LINEAR:
         return None
-    if layer.groups == 1 and _keeps_small_maps(layer, shape, small_maps.MOST_PIXELS):
-        return _small_maps(layer, small_maps.full(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         return functional.conv2d(
@@ -80,6 +80,8 @@ def _conv2d(layer: layers.Conv2D, shape: Shape) -> TorchCall | None:
             layer.groups,
         )
 
+    if layer.groups == 1 and _keeps_small_maps(layer, shape, small_maps.MOST_PIXELS):
+        return _small_maps(layer, small_maps.full(*shape[1:3], layer.kernel_size), call)
     return TorchCall(call, channels_first=True, overwritable=True)
 
 
@@ -88,9 +90,6 @@ def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: Shape) -> TorchCall 
     if padding is None or layer.activation not in LINEAR:
         return None
     height, width, channels, multiplier = layer.kernel.shape
-    most = small_maps.MOST_PIXELS_DEPTHWISE
-    if multiplier == 1 and _keeps_small_maps(layer, shape, most):
-        return _small_maps(layer, small_maps.depthwise(*shape[1:3], layer.kernel_size))
 
     def call(x: Tensor, training: bool) -> Tensor:
         # (h, w, in, multiplier) -> (in * multiplier, 1, h, w)
@@ -105,6 +104,9 @@ def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: Shape) -> TorchCall 
             channels,
         )
 
+    most = small_maps.MOST_PIXELS_DEPTHWISE
+    if multiplier == 1 and _keeps_small_maps(layer, shape, most):
+        return _small_maps(layer, small_maps.depthwise(*shape[1:3], layer.kernel_size), call)
     return TorchCall(call, channels_first=True, overwritable=True)
 
 
@@ -119,8 +121,17 @@ def _keeps_small_maps(layer: layers.Layer, shape: Shape, most_pixels: int) -> bo
     )
 
 
-def _small_maps(layer: layers.Layer, convolution: Callable) -> TorchCall:
+def _small_maps(
+    layer: layers.Layer,
+    convolution: small_maps.Convolution,
+    torchs_own: Callable[[Tensor, bool], Tensor],
+) -> TorchCall:
+    """By products where they are faster: not on a GPU, where they took up to five times as long."""
+
     def call(x: Tensor, training: bool) -> Tensor:
+        if x.device.type not in PRODUCTS_ON:
+            # (n, h, w, c) -> (n, c, h, w) and back
+            return torchs_own(x.permute(0, 3, 1, 2), training).permute(0, 2, 3, 1)
         y = convolution(x, layer.kernel.value)
         return y + layer.bias.value if layer.use_bias else y
 
@@ -273,12 +284,53 @@ def _zero_padding2d(layer: layers.ZeroPadding2D, shape: Shape) -> TorchCall:
     return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _dropout(layer: layers.Dropout, shape: Shape) -> TorchCall | None:
+def _dropout(layer: layers.Dropout, shape: Shape) -> TorchCall:
+    on_gpu = _DropoutOnGpu(layer)
+
     def call(x: Tensor, training: bool) -> Tensor:
-        # The layer's own masks: they come from its seed generator.
-        return layer(x, training=True) if training and layer.rate else x
+        if not training or not layer.rate:
+            return x
+        return on_gpu(x) if x.device.type == "cuda" else layer(x, training=True)
 
     return TorchCall(call, channels_first=False)
+
+
+class _DropoutOnGpu:
+    """What a dropout layer draws, to the last bit, without waiting for the GPU in each step.
+
+    The layer's seed lies on the GPU, and Keras reads it there to seed what draws. Here the seed is
+    counted on, and read only where something else has changed it since.
+
+    Args:
+        layer: Its rate, its noise shape and its seed generator are used.
+    """
+
+    def __init__(self, layer: layers.Dropout) -> None:
+        self._layer = layer
+        self._counted: tuple[int, int] | None = None  # version of the seed's tensor, the seed then
+        self._increment: Tensor | None = None  # of the seed generator's state by each drawing
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Drops some of x, (n, …), and scales up what stays."""
+        seeds = getattr(self._layer, "seed_generator", None)
+        if seeds is None or seeds._initial_seed is None or in_stateless_scope():
+            return self._layer(x, training=True)
+        state = seeds.state.value
+        version, seed = self._counted or (None, 0)
+        if version != state._version:
+            seed = sum(state.tolist())
+        if self._increment is None or self._increment.device != state.device:
+            self._increment = torch.tensor([0, 1], dtype=state.dtype, device=state.device)
+        with torch.no_grad():
+            state.add_(self._increment)
+        self._counted = (state._version, seed + 1)
+        generator = torch.Generator(x.device).manual_seed(seed & 0xFFFFFFFF)
+        shape = self._layer.noise_shape or (None,) * x.ndim
+        shape = [size or own for size, own in zip(shape, x.shape, strict=True)]
+        share = 1.0 - self._layer.rate  # of what stays
+        mask = torch.bernoulli(torch.full(shape, share, device=x.device), generator=generator)
+        x = x.float()  # under mixed precision it may be bfloat16
+        return torch.where(mask.bool(), x / share, torch.zeros_like(x))
 
 
 def _dense(layer: layers.Dense, shape: Shape) -> TorchCall | None:
