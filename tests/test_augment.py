@@ -10,7 +10,6 @@ import typing
 import keras
 import numpy as np
 import pytest
-from keras_cnn.recipe.settings import Feeding, Supervised
 from PIL import Image
 
 from keras_cnn import data, environment, recipe
@@ -18,9 +17,10 @@ from keras_cnn.__main__ import main
 from keras_cnn.data import Split, augment
 from keras_cnn.errors import UserError
 from keras_cnn.methods import supervised
+from keras_cnn.methods.settings import Feeding, Supervised
 from keras_cnn.models import heads
 from keras_cnn.recipe import resolve
-from keras_cnn.torch_fast.model import TrainedModel
+from keras_cnn.torch_fast import fast
 from keras_cnn.training import feed, feeding
 
 COUNT, CLASSES = 60, 7
@@ -415,9 +415,9 @@ def test_as_run_draws_once_and_keeps_the_first_label(monkeypatch):
 
 
 def whole_and_noted(kept, function):
-    def noted(graph, run, train, test):
+    def noted(graph, run, train, test, behaviour):
         kept.append(train.images)
-        return function(graph, run, train, test)
+        return function(graph, run, train, test, behaviour)
 
     return noted
 
@@ -427,7 +427,7 @@ def test_the_lean_step_takes_shares_as_keras_does():
     import torch
 
     inputs = keras.Input((3,))
-    model = TrainedModel(inputs, keras.layers.Dense(4)(inputs))
+    model = fast(keras.Model(inputs, keras.layers.Dense(4)(inputs)))
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
     logits = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)), dtype=torch.float32)
     shares = torch.tensor(np.random.default_rng(1).dirichlet(np.ones(4), 5), dtype=torch.float32)

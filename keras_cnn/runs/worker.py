@@ -22,6 +22,7 @@ from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
 from keras_cnn.runs import images
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Trained
@@ -162,7 +163,7 @@ def main() -> int:
         print(json.dumps(record), file=reports)
 
     job = json.loads(sys.stdin.buffer.readline())
-    environment.keep_freed_memory()
+    memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])
