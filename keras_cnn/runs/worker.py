@@ -196,7 +196,7 @@ def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | N
         "test_accuracy_over_images": float(hits.mean()),
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "parameters": summary.summarise(outcome.model, batch_size=1).parameters,
+        "parameters": summary.count_parameters(outcome.model),
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "images_a_second": len(train.labels) / statistics.median(seconds),
