@@ -1,28 +1,47 @@
 """Train small CNNs and few-shot learners in Keras 3, each experiment as a recipe.
 
-Importing it sets `KERAS_BACKEND` to torch where it is not set; the modules below are imported when
-they are first asked for, and no framework before it is needed.
-
-- `runs.study.conduct`: a recipe from its name to its table.
 - `data.load`: images of a source or a folder as arrays.
-- `models.classifier`, `models.embedder`, `models.backbone`: networks by name.
-- `pretrained.load`: weights for one of them.
-- `models.saved.load`, `models.saved.save`: models of finished runs.
-- `recipe.read`, `recipe.resolve.runs`: a recipe file, and its rows as frozen runs.
+- `models.classifier`: a network by name, with weights; `models.saved`: models on disk.
+- `methods`: what teaches a network, `methods.maml.train(network, train, test)` and others.
+- `predict`: from photo files to probabilities.
+- `study.run`: a recipe from its name to its results; `results.read`: a finished run.
+- `recipe.read`: a recipe file.
+
+The modules are imported when they are first asked for. Keras runs on PyTorch where nothing else is
+said: `KERAS_BACKEND` names another backend, and has to be set before Keras is imported.
 """
 
 import importlib
 import os
+import sys
+import warnings
+from collections.abc import Callable
 from types import ModuleType
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
+if "KERAS_BACKEND" not in os.environ:
+    # What Keras runs on is decided when it is imported: by a file of the user's, or TensorFlow.
+    imported = getattr(sys.modules.get("keras"), "backend", None)
+    os.environ["KERAS_BACKEND"] = imported.backend() if imported else "torch"
+    if os.environ["KERAS_BACKEND"] != "torch":
+        warnings.warn(
+            f"keras was imported before keras_cnn and runs on {os.environ['KERAS_BACKEND']}, not "
+            "on torch: import keras_cnn first, or set KERAS_BACKEND to say which backend is meant",
+            stacklevel=2,
+        )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
 __version__ = "0.1.0"
-__all__ = ["data", "models", "pretrained", "recipe", "runs"]
+_PLACES = {"study": "keras_cnn.runs.study"}
+__all__ = ["data", "methods", "models", "predict", "pretrained", "recipe", "results", "study"]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> ModuleType | Callable:
+    if name == "predict":
+        return importlib.import_module("keras_cnn.prediction").predict
     if name not in __all__:
         raise AttributeError(f"keras_cnn has no {name!r}")
-    return importlib.import_module(f"keras_cnn.{name}")
+    return importlib.import_module(_PLACES.get(name, f"keras_cnn.{name}"))
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

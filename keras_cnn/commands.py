@@ -6,10 +6,18 @@ Every argument arrives as text; switches as "True" or "".
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_cnn import environment
 from keras_cnn.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from keras_cnn.runs.engine import Event
+    from keras_cnn.runs.study import Plan, Study
 
 
 def recipes() -> None:
@@ -68,10 +76,9 @@ def recipe(
     """
     from functools import partial
 
-    from keras_cnn.runs import study
-
     conduct = partial(
-        study.conduct,
+        _conduct,
+        dry_run=bool(dry_run),
         profile=profile or None,
         rows=[row.strip() for row in rows.split(",")] if rows else None,
         variant=variant,
@@ -81,14 +88,13 @@ def recipe(
         out=Path(out),
         parallel=_whole_number("jobs", jobs),
         fresh=bool(fresh),
-        dry_run=bool(dry_run),
     )
     if name == "all":
         flags = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
         for flag, given in flags.items():
             if given:
                 raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-        if not study.conduct_all(conduct):
+        if not _conduct_all(conduct):
             raise SystemExit(1)
     elif conduct(name).failed:
         raise SystemExit(1)
@@ -264,6 +270,154 @@ def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> 
         _whole_number("threads", threads),
         Path(out) if out else None,
     )
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a recipe's command ended: its line when all recipes have run, and what failed."""
+
+    line: str
+    failed: int = 0
+    seconds_left: float | None = None
+
+
+def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: object) -> _End:
+    """Plans a recipe, runs what is missing, prints and writes its table; or tells what it would."""
+    from keras_cnn import progress
+    from keras_cnn.runs import estimate, publish, study
+
+    plan = study.plan(name, overrides=overrides, **asked)
+    choice = "" if asked["profile"] else _choice(plan, overrides)
+    if dry_run:
+        estimated = estimate.estimate(plan.runs, plan.out, plan.parallel, plan.fresh)
+        _say(choice)
+        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time"
+        print(estimate.listing(title, plan.runs, estimated))
+        hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
+        line = f"{estimate.summary(estimated)}{hindrance}"
+        return _End(line, seconds_left=estimated.seconds_left)
+    work = study.prepare(plan)
+    _say(choice)  # not before: a mistake is told alone
+    for row, why in work.left_out.items():
+        _say(f"{plan.recipe.name}: row {row} is left out: {why}")
+    if work.missing:
+        done = len(work.jobs) - len(work.missing)
+        on_disk = f", {done} on disk already" if done else ""
+        _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}")
+    with progress.shown(work.missing) as show:
+        made = study.execute(work, show)
+    try:
+        if made.results:
+            _print_table(made, publish.publish(made))
+    finally:  # whatever a table or a picture runs into
+        _tell_failures(publish.keep_logs(made), made.damaged)
+    failed = len(made.failed) + len(made.damaged)
+    where = made.plan.folder / "table.md" if made.results else "no table"
+    runs, took = progress.runs(len(work.jobs) - failed), progress.duration(made.seconds)
+    return _End(f"{runs} done, {failed} failed, {took}: {where}", failed)
+
+
+def _conduct_all(conduct: Callable[[str], _End]) -> bool:
+    """Conducts the recipes that come with the package, then prints a line for each.
+
+    Args:
+        conduct: Conducts the recipe of a name.
+
+    Returns:
+        Whether all went well. A recipe whose input cannot be used is told in its line, and the
+        others go on.
+
+    Raises:
+        UserError: No recipe can use the input; nothing was run.
+    """
+    from keras_cnn import progress
+    from keras_cnn import recipe as recipes
+
+    ends: dict[str, _End] = {}
+    first_error: UserError | None = None
+    for name in recipes.names():
+        if not recipes.read(name).in_all:
+            continue
+        try:
+            ends[name] = conduct(name)
+        except UserError as error:
+            first_error = first_error or error
+            ends[name] = _End(f"not run: {error}", failed=1)
+    if first_error and all(end.line.startswith("not run: ") for end in ends.values()):
+        raise first_error
+    width = max(map(len, ends))
+    print("\n".join(["", *(f"{name.ljust(width)}  {end.line}" for name, end in ends.items())]))
+    left = [end.seconds_left for end in ends.values() if end.seconds_left is not None]
+    if left:
+        print(f"{'all'.ljust(width)}  about {progress.duration(sum(left))} for what is not on disk")
+    return not any(end.failed for end in ends.values())
+
+
+def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
+    """One line: the profile nobody asked for, and what it means here."""
+    from keras_cnn.data import sources
+    from keras_cnn.downloads import registry
+
+    chosen, missing = plan.recipe.profiles[plan.profile], plan.missing_downloads
+    said = chosen.stands_in or ("the deck's own data, networks and settings")
+    if plan.profile not in ("deck", "mini"):
+        return ""
+    if overrides:
+        specs = [run.spec for run in plan.runs]
+        start = [
+            f"{spec.network.model} from {registry.weights_title(spec.network.weights)}"
+            for spec in specs
+        ]
+        titles = [sources.title(spec.images.data) for spec in specs]
+        said = f"data {_listed(titles)}; {_listed(start)}"
+        if (
+            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
+            and "model" not in overrides
+        ):
+            said += " (--set model NAME: another network)"
+    if plan.profile == "mini":
+        bundle = {download.name for download in registry.find("deck")}
+        fetched = ["deck"] if {*missing} <= bundle else missing
+        commands = " and ".join(f"`python -m keras_cnn fetch {name}`" for name in fetched)
+        said += f" (the deck's own needs {commands}; not here yet: {' '.join(missing)})"
+    elif "mini" in plan.recipe.profiles:
+        said += " (--profile=mini is smaller)"
+    return f"Profile {plan.profile}: {said}."
+
+
+def _print_table(study: Study, kept: Path | None) -> None:
+    from keras_cnn.results import table
+
+    print(table.markdown(study.table))
+    # A method's own test accuracy may be of pairs or episodes.
+    best = max(study.results, key=lambda result: result.metrics["test_accuracy_over_images"])
+    folder = study.plan.folder
+    print(
+        f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.\n"
+        f"Best on the test images: {best.model_file}"
+    )
+    if kept:
+        _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
+
+
+def _tell_failures(failed: Mapping[Path, Event], damaged: Sequence[UserError]) -> None:
+    from keras_cnn import progress
+
+    if failed:
+        _say(f"\n{progress.runs(len(failed))} failed; the same command tries again:")
+    for log, event in failed.items():
+        _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
+    for error in damaged:
+        _say(f"keras_cnn: left out of the table: {error}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _say(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _whole_number(flag: str, text: str) -> int | None:

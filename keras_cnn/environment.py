@@ -15,6 +15,8 @@ from pathlib import Path
 from keras_cnn.errors import UserError, nearest
 
 BACKENDS = ("torch", "tensorflow", "jax")
+# JAX and TensorFlow else take most of a GPU's memory at once: no second process fits beside one.
+SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def describe() -> dict[str, object]:
@@ -90,12 +92,18 @@ def child_variables(backend: str, threads: int | None) -> dict[str, str]:
         threads: Threads the backend may use; None leaves its default.
     """
     variables = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    for name, value in SHARED_GPU.items():
+        variables[name] = os.environ.get(name, value)
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    if has_gpu():
+        flags.append("--xla_gpu_deterministic_ops=true")  # sums in the same order each time
     if threads is not None:
         for name in ("OMP", "MKL", "OPENBLAS", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
             variables[f"{name}{'' if name.startswith('TF') else '_NUM'}_THREADS"] = str(threads)
         if threads == 1:
-            flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-            variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+            flags.append("--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+    if any(flags):
+        variables["XLA_FLAGS"] = " ".join(filter(None, flags))
     return variables
 
 
@@ -141,6 +149,7 @@ def seed_everything(seed: int) -> None:
         import torch
 
         torch.manual_seed(seed)
+        torch.backends.cudnn.deterministic = True  # a GPU's sums in the same order each time
     elif keras.backend.backend() == "tensorflow":
         import tensorflow
 

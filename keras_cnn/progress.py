@@ -45,7 +45,7 @@ def shown(jobs: list[Job]) -> Iterator[object]:
     Yields:
         What `engine.execute` calls with each event.
     """
-    clock = Clock({job.folder: job.run.training.epochs for job in jobs})
+    clock = Clock({job.folder: job.run.spec.training.epochs for job in jobs})
     if sys.stderr.isatty():
         with _Live(clock, len(jobs)) as live:
             yield live.show
@@ -70,7 +70,7 @@ def runs(count: int) -> str:
 
 def title(job: Job) -> str:
     """What a person calls a run."""
-    return f"row {job.run.row} {job.run.variant} repeat {job.run.repeat + 1}"
+    return f"row {job.run.place.row} {job.run.place.variant} repeat {job.run.place.repeat + 1}"
 
 
 def _count(clock: Clock, event: Event) -> None:
@@ -81,11 +81,11 @@ def _count(clock: Clock, event: Event) -> None:
     elif event.kind in ("done", "failed"):
         clock.epochs_left.pop(event.job.folder, None)
     elif event.kind == "busy":
-        clock.epochs_left[event.job.folder] = event.job.run.training.epochs
+        clock.epochs_left[event.job.folder] = event.job.run.spec.training.epochs
 
 
 def _epochs(job: Job, record: dict) -> int:
-    return record.get("epochs", job.run.training.epochs)  # found out under way, or as planned
+    return record.get("epochs", job.run.spec.training.epochs)  # found out under way, or as planned
 
 
 def _figures(record: dict) -> str:
@@ -164,7 +164,7 @@ class _Live:
         if event.kind == "started":
             self._began[folder] = time.monotonic()
             self._tasks[folder] = self._progress.add_task(
-                title(event.job), total=run.training.epochs, note="starting"
+                title(event.job), total=run.spec.training.epochs, note="starting"
             )
         elif event.kind == "epoch":
             epoch = event.record["epoch"]

@@ -4,9 +4,18 @@ import os
 
 import pytest
 
+from keras_cnn import environment
+
 # One thread: the machine may be busy, and results are then the same to the last bit.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+# On a GPU: float32 products as on a CPU, which results are held against, and memory for others.
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+if environment.has_gpu():  # JAX, too, adds up in the same order each time
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 os.environ.setdefault("KERAS_BACKEND", "torch")  # also for tests that import keras first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -60,7 +60,7 @@ def test_the_linear_probe_is_scikit_learns_pipeline(splits, tmp_path):
     assert record["test_accuracy"] > 0.7
     saved.save(outcome.model, tmp_path / "model.keras", {})
     again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=3e-5)
 
 
 def test_a_probe_of_two_classes_is_that_of_scikit_learn():
@@ -137,7 +137,7 @@ def test_nearest_mean_is_scikit_learns_nearest_centroid(splits, centered, normal
     np.testing.assert_allclose(found, differences, atol=0.01 * np.abs(differences).max())
     saved.save(outcome.model, tmp_path / "model.keras", {})
     again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=3e-5)
 
 
 def test_centering_and_length_matter(splits):

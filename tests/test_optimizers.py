@@ -104,11 +104,30 @@ def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
             graph.store_kernels_channels_last([variable])
             assert not variable.value.is_contiguous()
         for gradient in gradients:
-            optimizer.apply([torch.tensor(gradient)], [variable])
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         found.append([keras.ops.convert_to_numpy(value) for value in optimizer.variables])
         found[-1].append(keras.ops.convert_to_numpy(variable))
     for theirs, ours in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
+def test_the_fused_update_counts_on_from_what_the_variable_was_set_to():
+    """The count is kept beside the variable, and a checkpoint sets that."""
+    from keras_cnn.torch_fast import adam
+
+    base = type(keras.optimizers.Adam())
+    weights, gradient = [], keras.ops.convert_to_tensor(np.float32([0.3, -2.0]))
+    for kind in (base, adam.fused(base)):
+        optimizer, variable = kind(1e-2), keras.Variable(np.float32([1.0, 2.0]))
+        for _ in range(3):
+            optimizer.apply([gradient], [variable])
+        optimizer.iterations.assign(0)
+        for _ in range(2):
+            optimizer.apply([gradient], [variable])
+        assert int(optimizer.iterations) == 2
+        weights.append(keras.ops.convert_to_numpy(variable))
+    np.testing.assert_allclose(*weights, rtol=1e-6)
 
 
 def test_l2_changes_the_result():

@@ -74,7 +74,7 @@ def test_it_has_a_head_and_initial_weights_like_any_other(module):
     model = models.classifier("my_module.my_network", 5, 16, seed=2, dropout=0.3)
     assert model.name == "my_module.my_network" and model.output.shape == (None, 5)
     again = models.classifier("my_module.my_network", 5, 16, seed=2)
-    other = models.embedder("my_module.my_network", 16, embedding=7, seed=3)
+    other = models.classifier("my_module.my_network", 5, 16, seed=3)
     pairs = zip(model.weights, again.weights, strict=True)
     assert all(np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in pairs)
     first, second = (keras.ops.convert_to_numpy(each.weights[0]) for each in (model, other))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_cnn import models
+from keras_cnn import environment, models
 from keras_cnn.deck import batch_mean
 from keras_cnn.torch_fast import model as training_model
 from keras_cnn.torch_fast.model import TrainedModel
@@ -119,6 +119,7 @@ def test_fit_gives_the_same_history():
 
 
 def test_twice_the_same_to_the_last_bit():
+    environment.seed_everything(0)
     (first, one), (second, two) = fitted(TrainedModel, "enhanced"), fitted(TrainedModel, "enhanced")
     assert one == two
     for a, b in zip(weights(first), weights(second), strict=True):
@@ -127,20 +128,27 @@ def test_twice_the_same_to_the_last_bit():
 
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
-def test_outputs_and_gradients_are_those_of_the_layers(name):
+@pytest.mark.parametrize("products_on", [("cpu",), ()])
+def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, products_on):
+    """Also as on a GPU, where small maps take torch's own convolution."""
     import torch
 
+    from keras_cnn.torch_fast import lower
+
+    monkeypatch.setattr(lower, "PRODUCTS_ON", products_on)
     found = []
     for base in (keras.Model, TrainedModel):
         graph = network(name)  # anew: a training pass moves statistics and draws dropout
         model = base(graph.inputs, graph.outputs)
         times = graph.inputs[0].shape[1] // 16
         images = IMAGES[:8].repeat(times, 1).repeat(times, 2)
-        logits = model(torch.tensor(images).float(), training=True)
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS[:8]))
+        given = keras.ops.convert_to_tensor(images.astype("float32"))
+        logits = model(given, training=True)
+        labels = keras.ops.convert_to_tensor(LABELS[:8])
+        loss = torch.nn.functional.cross_entropy(logits, labels)
         variables = [variable.value for variable in model.trainable_variables]
         gradients = torch.autograd.grad(loss, variables)
-        inferred = model(torch.tensor(images).float(), training=False)
+        inferred = model(given, training=False)
         found.append([logits.detach(), *gradients, inferred.detach()])
     for ours, theirs in zip(found[1], found[0], strict=True):
         scale = max(float(theirs.abs().max()), 1e-3)
@@ -192,11 +200,12 @@ def test_batch_normalisation_equals_double_precision(of_this_batch):
     from keras_cnn.torch_fast import batch_norm
 
     torch.manual_seed(0)
-    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).permute(0, 3, 1, 2)
-    gamma, beta, gradient = torch.randn(8), torch.randn(8), torch.randn(64, 32, 32, 8)
-    mean, variance = (
-        batch_norm.batch_statistics(x) if of_this_batch else (torch.randn(8), torch.rand(8))
-    )
+    device = keras.ops.zeros(()).device
+    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).to(device).permute(0, 3, 1, 2)
+    gamma, beta, mean = (torch.randn(8).to(device) for _ in range(3))
+    gradient, variance = torch.randn(64, 32, 32, 8).to(device), torch.rand(8).to(device)
+    if of_this_batch:
+        mean, variance = batch_norm.batch_statistics(x)
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
     y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
     found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
@@ -230,6 +239,89 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
     monkeypatch.delattr(torch.ops.aten, "batch_norm_update_stats")
     for ours, theirs in zip(batch_norm.batch_statistics(x), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch's kernels")
+@pytest.mark.parametrize("of_this_batch", [True, False])
+def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
+    """As on a GPU; the processor stands in for one."""
+    import torch
+
+    from keras_cnn.training import torch_batch_norm
+
+    torch.manual_seed(0)
+    x = (torch.randn(8, 6, 5, 4) + 1).permute(0, 3, 1, 2).requires_grad_()
+    gamma, beta = torch.randn(4).requires_grad_(), torch.randn(4).requires_grad_()
+    mean, variance = batch_norm.batch_statistics(x)
+    gradient = torch.randn(8, 4, 6, 5)
+    found = []
+    for grouped_on in (("cpu",), ()):
+        monkeypatch.setattr(torch_batch_norm, "GROUPED_ON", grouped_on)
+        y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, of_this_batch)
+        found.append([y.detach(), *torch.autograd.grad(y, (x, gamma, beta), gradient)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch's generators")
+@pytest.mark.parametrize("noise_shape", [None, (None, 1)])
+def test_dropout_on_a_gpu_drops_what_the_layer_would(noise_shape):
+    """The processor stands in for one."""
+    from keras_cnn.torch_fast import lower
+
+    x = keras.ops.convert_to_tensor(np.ones((50, 30), "float32"))
+    found = []
+    for ours in (True, False):
+        layer = layers.Dropout(0.4, noise_shape=noise_shape, seed=2**31 - 2)
+        call = lower._DropoutOnGpu(layer) if ours else layer
+        drawn = [call(x) if ours else call(x, training=True) for _ in range(3)]
+        layer.seed_generator.state.assign([7, 9])  # as a checkpoint does
+        drawn += [call(x) if ours else call(x, training=True) for _ in range(2)]
+        found.append([keras.ops.convert_to_numpy(y) for y in drawn])
+        found[-1].append(keras.ops.convert_to_numpy(layer.seed_generator.state))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(found[0][0], found[0][1])
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's lean step")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
+    """A GPU would be waited for; the processor stands in for one."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from keras_cnn.torch_fast import adam
+
+    monkeypatch.setattr(adam, "READS_RATE_ON", ())
+    made, read = [], []
+    as_tensor = torch.as_tensor
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                read.append(func)
+            return func(*args, **(kwargs or {}))
+
+    def watched(data, *more, **options):
+        if not isinstance(data, torch.Tensor):
+            made.append(data)
+        return as_tensor(data, *more, **options)
+
+    graph = mixed()
+    model = TrainedModel(graph.inputs, graph.outputs)
+    model.compile(
+        optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, 0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    batches = feed.Feed(IMAGES, LABELS, 40)
+    model.fit(batches, epochs=1, verbose=0)
+    batch = batches[0]
+    model.train_function([batch])
+    monkeypatch.setattr(torch, "as_tensor", watched)
+    with Watch():
+        model.train_function([batch])
+    assert not made and not read
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="Keras brings no batch to another device elsewhere")
@@ -298,10 +390,11 @@ def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     def order(epoch):
         batches.begin_epoch(epoch)
         pairs = [batches[index] for index in range(len(batches))]
-        labels = [np.asarray(batch[1]).tolist() for batch in pairs]
+        pairs = [tuple(map(keras.ops.convert_to_numpy, pair)) for pair in pairs]
+        labels = [batch.tolist() for _, batch in pairs]
         assert [len(batch) for batch in labels] == [4, 4, 2]
         for shown, batch in zip(pairs, labels, strict=True):
-            assert np.asarray(shown[0]).ravel().tolist() == batch
+            assert shown[0].ravel().tolist() == batch
         return [label for batch in labels for label in batch]
 
     first, second = order(0), order(1)
@@ -309,4 +402,4 @@ def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     assert first != second != list(range(10)) != first
     assert order(0) == first
     plain = feed.Feed(images, np.arange(10), 4)
-    assert np.asarray(plain[0][1]).tolist() == [0, 1, 2, 3]
+    assert keras.ops.convert_to_numpy(plain[0][1]).tolist() == [0, 1, 2, 3]

@@ -26,11 +26,17 @@ class Split:
     Attributes:
         images: uint8 (n, h, w, 3), RGB. Mapped from the cache file: pages are read when used, and
             writing changes this process's copy alone.
-        labels: int64 (n,), indices into the dataset's `class_names`.
+        labels: int64 (n,), indices into `class_names`.
+        class_names: In the order of the labels; may be empty.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shape, classes = self.images.shape, len(self.class_names) or "?"
+        return f"Split({shape[0]} images of {shape[1:]}, {classes} classes)"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,10 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     return Dataset(
         name=name,
         class_names=source.class_names,
-        splits={split: Split(c.images, c.labels) for split, c in decoded.items()},
+        splits={
+            split: Split(content.images, content.labels, tuple(source.class_names))
+            for split, content in decoded.items()
+        },
         fingerprint=hashlib.sha256(json.dumps(identities).encode()).hexdigest(),
         image_size=image_size,
     )

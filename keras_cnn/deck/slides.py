@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from keras_cnn.methods.settings import Group
 from keras_cnn.recipe import strict_yaml
-from keras_cnn.recipe.settings import Group
 
 FILE = Path(__file__).with_name("slides.yaml")
 

@@ -1,35 +1,57 @@
-"""Training methods: one file each, all with the signature of `supervised.train`."""
+"""Methods that teach a network: each a function on arrays.
+
+    from keras_cnn import data, methods, models
+
+    dataset = data.load("digits")
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    network = models.classifier("convnext_atto", class_count=10, weights="bundled")
+    trained = methods.nearest_mean.train(network, train, test)
+    trained.model.save("model.keras")
+
+All are called alike, `methods.<name>.train(network, train, test, **settings) -> Trained`:
+
+- `network`: raw images (n, h, w, 3), 0 to 255, to logits (n, classes), as `models.classifier`
+  gives; what of it is trainable trains. It is changed in place. Methods that need no logits use
+  its features, what its last layer with weights is given.
+- `train`, `test`: `data.Split`, or images uint8 (n, h, w, 3) and labels (n,) from 0 on.
+- `seed`: seeds all that is drawn; `report`: called with each epoch's record, as `print`.
+- The settings are the fields of the method's class in `methods.settings`, checked; `help` of
+  a method, as `help(methods.maml.train)`, lists them.
+
+`method` makes one of a function of your own. Importing this imports no framework.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
 
-import numpy as np
+from keras_cnn.methods.interface import Learned, Trained, method
+from keras_cnn.methods.settings import METHODS, Method
 
-if TYPE_CHECKING:
-    import keras
+NAMES = tuple(settings.name() for settings in METHODS)
+__all__ = ["Learned", "Method", "Trained", "find", "method", *NAMES]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a method gives back.
+def __getattr__(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise AttributeError(f"keras_cnn.methods has no {name!r}")
+    return import_module(f"{__name__}.{name}")
 
-    Attributes:
-        history: One record an epoch, keys as in `store.HISTORY_COLUMNS`.
-        probabilities: Of the test images, (n, classes) float32, rows sum to 1.
-        model: Raw 0-255 RGB images (n, h, w, 3) to probabilities (n, classes).
-        measures: What the method measures besides, by the names of `measures.MEASURES`.
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def find(name: str, settings: type[Method]) -> Callable[..., Trained]:
+    """The function of a method; imports keras.
+
+    Args:
+        name: As in a recipe: a method's name, or `module.function`.
+        settings: Its class.
     """
-
-    history: list[dict[str, float]]
-    probabilities: np.ndarray
-    model: keras.Model
-    measures: dict[str, float] = field(default_factory=dict)
-
-
-def find(name: str) -> Callable[..., Outcome]:
-    """The `train` function of a method; imports keras."""
-    return import_module(f"keras_cnn.methods.{name}").train
+    if settings.module:
+        return import_module(settings.module).train
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(module), function)

@@ -6,42 +6,45 @@ import keras
 import numpy as np
 
 from keras_cnn.data import Split
-from keras_cnn.methods import Outcome, on_features
+from keras_cnn.methods import on_features
+from keras_cnn.methods.interface import Learned, Report, method
+from keras_cnn.methods.settings import LinearProbe
 from keras_cnn.models.heads import LOGITS
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.recipe.settings import LinearProbe
-from keras_cnn.training.callbacks import Report
 
+VERSION = 1  # raised when a change makes the same settings give another result
 MOST_ITERATIONS = 2000
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # to choose from
 MOST_FOLDS = 5
 
 
-def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
+@method(LinearProbe)
+def train(
+    network: keras.Model,
+    train: Split,
+    test: Split,
+    settings: LinearProbe,
+    seed: int,
+    report: Report,
+) -> Learned:
     """Fits scikit-learn's logistic regression to the standardised features of the shots.
 
-    Args:
-        run: What to do; `run.training` is a `LinearProbe`.
-        train: Images (n, h, w, 3) uint8 and labels (n,) to fit to.
-        test: The same, to evaluate on.
-        class_names: In the order of the labels.
-        report: Called with the one record.
+        network = models.classifier("convnext_atto", class_count=10, weights="bundled")
+        trained = methods.linear_probe.train(network, train, test)
 
     Returns:
-        A history of one record, the test images' probabilities (n, classes), the model to save.
+        A history of one record, and the network with the regression as its head.
     """
-    settings: LinearProbe = run.training
 
     def head(
         features: keras.KerasTensor, shots: np.ndarray, labels: np.ndarray
     ) -> keras.KerasTensor:
         kernel, bias = fit(shots, labels, settings.regularization_strength)
-        dense = keras.layers.Dense(len(class_names), name=LOGITS)
+        dense = keras.layers.Dense(kernel.shape[1], name=LOGITS)
         logits = dense(features)
         dense.set_weights([kernel, bias])
         return logits
 
-    return on_features.classify(run, train, test, report, head)
+    return on_features.learn(network, train, test, report, head)
 
 
 def fit(

@@ -10,28 +10,32 @@ import keras
 import numpy as np
 
 from keras_cnn.data import Split
-from keras_cnn.methods import Outcome, on_features
+from keras_cnn.methods import on_features
+from keras_cnn.methods.interface import Learned, Report, method
+from keras_cnn.methods.settings import NearestMean
 from keras_cnn.models import heads
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.recipe.settings import NearestMean
-from keras_cnn.training.callbacks import Report
+
+VERSION = 1  # raised when a change makes the same settings give another result
 
 
-def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
+@method(NearestMean)
+def train(
+    network: keras.Model,
+    train: Split,
+    test: Split,
+    settings: NearestMean,
+    seed: int,
+    report: Report,
+) -> Learned:
     """Classifies by the nearest of the classes' mean features.
 
-    Args:
-        run: What to do; `run.training` is a `NearestMean`.
-        train: Images (n, h, w, 3) uint8 and labels (n,) the means are of.
-        test: The same, to evaluate on.
-        class_names: In the order of the labels.
-        report: Called with the one record.
+        network = models.classifier("convnext_atto", class_count=10, weights="bundled")
+        trained = methods.nearest_mean.train(network, train, test)
 
     Returns:
-        A history of one record, the test images' probabilities (n, classes): the softmax of minus
-        the squared distances; and the model to save.
+        A history of one record, and the network with the means as its head: the softmax of its
+        logits is that of minus the squared distances.
     """
-    settings: NearestMean = run.training
 
     def head(
         features: keras.KerasTensor, shots: np.ndarray, labels: np.ndarray
@@ -41,11 +45,11 @@ def train(run: Run, train: Split, test: Split, class_names: list[str], report: R
             features = keras.layers.Normalization(
                 mean=center.tolist(), variance=np.ones_like(center).tolist(), name="head_centering"
             )(features)
-        features = heads.embedding(features, None, settings.normalised, run.training_seed)
+        features = heads.embedding(features, None, settings.normalised, seed)
         moved = shots - center
         if settings.normalised:
             moved = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-        means = heads.class_means(moved, labels, len(class_names))
+        means = heads.class_means(moved, labels, network.output.shape[-1])
         return heads.prototype_logits(features, means, "squared_euclidean")
 
-    return on_features.classify(run, train, test, report, head)
+    return on_features.learn(network, train, test, report, head)

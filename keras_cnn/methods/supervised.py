@@ -1,4 +1,8 @@
-"""Supervised fine-tuning: cross-entropy on the shots, by Keras `fit`."""
+"""Supervised training: cross-entropy on labelled images, by Keras `fit`.
+
+Fine-tuning where the network begins with weights of others, training from scratch where it does
+not.
+"""
 
 from __future__ import annotations
 
@@ -6,97 +10,66 @@ from functools import partial
 
 import keras
 
+from keras_cnn import torch_fast
 from keras_cnn.data import Split, augment
-from keras_cnn.deck import batch_mean
-from keras_cnn.methods import Outcome, networks
-from keras_cnn.models import saved
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.recipe.settings import Supervised
-from keras_cnn.torch_fast.model import TrainedModel
-from keras_cnn.training import callbacks, feeding, optimizers
-from keras_cnn.training.callbacks import Report
+from keras_cnn.methods.interface import Learned, Report, method
+from keras_cnn.methods.settings import Supervised
+from keras_cnn.training import descent, evaluation, feeding, frozen
+from keras_cnn.training.feed import Redraw
+from keras_cnn.training.history import History
+
+VERSION = 1  # raised when a change makes the same settings give another result
 
 
-def train(run: Run, train: Split, test: Split, class_names: list[str], report: Report) -> Outcome:
+@method(Supervised)
+def train(
+    network: keras.Model, train: Split, test: Split, settings: Supervised, seed: int, report: Report
+) -> Learned:
     """Trains a classifier on labelled images and evaluates it after each epoch.
 
-    Args:
-        run: What to do; `run.training` is a `Supervised`.
-        train: Images (n, h, w, 3) uint8 and labels (n,) to train on.
-        test: The same, to evaluate on.
-        class_names: In the order of the labels.
-        report: Called with one record an epoch.
+    Each epoch draws a share of the images anew where they are augmented; labels of mixed images
+    are mixed by area, and train accuracy counts the label with the largest share.
+
+        network = models.classifier("baseline", class_count=10, dropout=0.5)
+        trained = methods.supervised.train(network, train, test, epochs=3, batch_size=64)
 
     Returns:
-        The history, the test images' probabilities (n, classes), and the model to save.
+        The history, the network, and what feeding from files measures.
+
+    Raises:
+        UserError: Dropping the last batch leaves none.
     """
-    settings: Supervised = run.training
-    class_count = len(class_names)
-    redraw, shares = None, False
+    redraw, class_count = None, network.output.shape[-1]
+    mixed = settings.augment in augment.MIXES_LABELS
     if settings.augment != "none":
-        # Once is as the deck did it: with the images, before its runs, which share both.
-        seed = run.shots_seed if settings.augment_once else run.training_seed
-        redraw = partial(_augmented, train, settings, class_count, seed)
-        shares = settings.augment in augment.MIXES_LABELS and not settings.augment_once
-    if redraw and settings.augment_once:
-        train, redraw = Split(redraw(0).images, train.labels), None
-    graph = networks.classifier(run, class_count, settings.frozen_statistics_move)
-    if redraw or run.feeding.feed == "files":
-        model, train_inputs, test_inputs = (
-            TrainedModel(graph.input, graph.output),
-            train.images,
-            test.images,
-        )
-    else:
-        model, train_inputs, test_inputs = networks.without_constant_part(graph, run, train, test)
-    over_batches = settings.average_over == "batches"
-    model.compile(
-        optimizer=optimizers.build(
-            settings.optimizer, settings.learning_rate, settings.momentum, settings.l2
-        ),
-        loss=(
-            keras.losses.CategoricalCrossentropy(from_logits=True)
-            if shares
-            else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        ),
-        metrics=_metrics(over_batches, shares),
-    )
-    history = callbacks.History(report, loss="batch_loss" if over_batches else "loss")
-    test_batch_size = settings.batch_size if over_batches else networks.EVALUATION_BATCH_SIZE
+        redraw = partial(augmented, train, settings, class_count, seed)
+    model, train, test = whole_or_without_constant_part(network, train, test, settings, redraw)
+    if mixed:
+        test = Split(test.images, augment.one_hot(test.labels, class_count))
     with feeding.batches(
-        run.feeding,
-        train=Split(train_inputs, train.labels),
-        test=Split(
-            test_inputs, augment.one_hot(test.labels, class_count) if shares else test.labels
-        ),
-        batch_size=settings.batch_size,
-        test_batch_size=test_batch_size,
-        seed=run.training_seed,
+        settings,
+        train,
+        test,
+        settings.batch_size,
+        test_batch_size=evaluation.BATCH_SIZE,
+        seed=seed,
         redraw=redraw,
     ) as fed:
-        model.fit(
+        records = descent.fit(
+            torch_fast.fast(model),
             fed.train,
-            epochs=settings.epochs,
-            shuffle=False,  # of whole batches
-            validation_data=fed.test,
-            callbacks=[
-                *fed.callbacks,
-                callbacks.schedule(settings),
-                *([callbacks.EvalModeSticks()] if settings.eval_mode_sticks else []),
-                history,
-            ],
-            verbose=0,
+            settings,
+            loss=cross_entropy(mixed),
+            metrics=["accuracy"],
+            history=History(report),
+            test=fed.test,
         )
         measures = fed.measures()
-    classifier = saved.classifier(graph)
-    probabilities = networks.outputs(classifier, test.images)
-    return Outcome(history.records, probabilities, classifier, measures)
+    return Learned(records, network, measures)
 
 
-def _augmented(
-    train: Split, settings: Supervised, class_count: int, seed: int, epoch: int
-) -> Split:
-    """The training images of an epoch."""
+def augmented(train: Split, settings: Supervised, class_count: int, seed: int, epoch: int) -> Split:
+    """The training images of an epoch, and their labels or shares of the classes."""
     images, labels = augment.augmented(
         train.images,
         train.labels,
@@ -108,15 +81,17 @@ def _augmented(
     return Split(images, labels)
 
 
-def _metrics(over_batches: bool, shares: bool) -> list:
-    """Accuracy, of mixed images against the label with the largest share, and the deck's loss."""
-    if not over_batches:
-        return ["accuracy"]
-    accuracy, cross_entropy = batch_mean.accuracy, batch_mean.cross_entropy
-    if shares:
-        accuracy = keras.metrics.categorical_accuracy
-        cross_entropy = partial(keras.ops.categorical_crossentropy, from_logits=True)
-    return [
-        batch_mean.BatchMean(accuracy, "accuracy"),
-        batch_mean.BatchMean(cross_entropy, "batch_loss"),
-    ]
+def whole_or_without_constant_part(
+    network: keras.Model, train: Split, test: Split, settings: Supervised, redraw: Redraw | None
+) -> tuple[keras.Model, Split, Split]:
+    """The model to train and what it is fed; images that change have no features to keep."""
+    if redraw is not None or settings.feed == "files":
+        return network, train, test
+    return frozen.skip_constant_part(network, train, test)
+
+
+def cross_entropy(mixed: bool) -> keras.losses.Loss:
+    """The loss of logits against labels (n,), or against shares of the classes (n, classes)."""
+    if mixed:
+        return keras.losses.CategoricalCrossentropy(from_logits=True)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -83,6 +83,11 @@ def network(name: str) -> Network:
     return Network(module, options=tuple(signature.parameters)[2:])
 
 
+def module_of(name: str) -> str:
+    """The module that builds a network, by dotted name; imports nothing."""
+    return NETWORKS[name].module if name in NETWORKS else name.rpartition(".")[0]
+
+
 @cache  # a recipe's runs are mostly of one network
 def check(
     name: str,
@@ -125,8 +130,8 @@ def backbone(
             x = keras.layers.Conv2D(hidden_units, 3, activation="relu")(x)
             return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
 
-    It describes the network only: `classifier` and `embedder` draw its weights anew from the
-    initializers that its layers name.
+    It describes the network only: `classifier` draws its weights anew from the initializers that
+    its layers name.
 
     Args:
         name: One of `NETWORKS`, or the dotted name of a function, as `my_module.my_network`.
@@ -160,24 +165,30 @@ def classifier(
     name: str,
     class_count: int,
     image_size: int = 32,
+    weights: str = "random",
+    unfrozen_stages: int | None = None,
     head: str = "dense",
     cosine_scale: float = 1.0,
     dropout: float = 0.0,
-    dropout_position: str = "before_dense",
     seed: int = 0,
     hidden_units: int | None = None,
     stochastic_depth: float = 0.0,
 ) -> keras.Model:
-    """A network with a new head, as one flat functional model.
+    """A network with a new head, ready to be taught, as one flat functional model.
+
+        network = models.classifier("convnext_atto", class_count=10, weights="bundled")
 
     Args:
         name: As for `backbone`.
         class_count: Outputs.
         image_size: Height and width of its input, in pixels.
+        weights: What all but the head begins with: `random`, `bundled`, `pretrained` (as fetched),
+            or a file's path, see `pretrained.load`.
+        unfrozen_stages: The last n stages train, with the head; None trains everything. It sets
+            the layers' `trainable`, which the methods go by.
         head: `dense` or `cosine`, see `heads.logits`.
         cosine_scale: What the cosines of a `cosine` head are multiplied by.
-        dropout: Rate of the head's dropout; 0 leaves it out.
-        dropout_position: `before_dense` or `after_logits`.
+        dropout: Rate of the dropout before the head; 0 leaves it out.
         seed: Of the weights, which are the same on every backend (see `initializers.draw`), of
             dropout and of stochastic depth.
         hidden_units: As for `backbone`.
@@ -187,58 +198,20 @@ def classifier(
         Raw images (n, h, w, 3), 0 to 255, to logits (n, class_count).
 
     Raises:
-        UserError: As `backbone` does.
+        UserError: As `backbone` does, or there are no such weights, or they do not fit.
     """
-    from keras_cnn.models import heads
-
-    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
-    logits = heads.logits(
-        features.output, class_count, head, dropout, dropout_position, seed, cosine_scale
-    )
-    return _drawn(features, logits, seed)
-
-
-def embedder(
-    name: str,
-    image_size: int = 32,
-    embedding: int | None = None,
-    normalised: bool = False,
-    seed: int = 0,
-    hidden_units: int | None = None,
-    stochastic_depth: float = 0.0,
-) -> keras.Model:
-    """A network whose outputs are compared by their distance, as one flat functional model.
-
-    Args:
-        name: As for `backbone`.
-        image_size: Height and width of its input, in pixels.
-        embedding: Outputs of a new dense layer; None gives the features alone.
-        normalised: Bring the outputs to length 1.
-        seed: As for `classifier`.
-        hidden_units: As for `backbone`.
-        stochastic_depth: As for `backbone`.
-
-    Returns:
-        Raw images (n, h, w, 3), 0 to 255, to embeddings (n, channels).
-
-    Raises:
-        UserError: As `backbone` does.
-    """
-    from keras_cnn.models import heads
-
-    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
-    embedded = heads.embedding(features.output, embedding, normalised, seed)
-    return _drawn(features, embedded, seed)
-
-
-def _drawn(features: keras.Model, outputs: keras.KerasTensor, seed: int) -> keras.Model:
-    """The whole of a backbone and its head, with initial weights."""
     import keras
 
-    from keras_cnn.models import initializers
+    from keras_cnn import pretrained
+    from keras_cnn.models import freeze, heads, initializers
 
-    model = keras.Model(features.input, outputs, name=features.name)
+    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
+    logits = heads.logits(features.output, class_count, head, dropout, seed, cosine_scale)
+    model = keras.Model(features.input, logits, name=name)
     initializers.draw(model, seed)
+    pretrained.load(model, weights)
+    if unfrozen_stages is not None:
+        freeze.freeze_stages(model, unfrozen_stages)
     return model
 
 

@@ -9,9 +9,7 @@ from keras import layers
 
 from keras_cnn.models.seeds import layer_seed
 
-# Raised when a change makes the same settings give another network or other initial weights; it is
-# part of the identity of runs that use it.
-VERSION = 1
+VERSION = 1  # raised when the same settings give another network or other weights
 
 EPSILON = 1e-6
 LAYER_SCALE_START = 1e-6

@@ -7,9 +7,7 @@ from keras import layers
 
 from keras_cnn.models.initializers import torch_initializers
 
-# Raised when a change makes the same settings give another network or other initial weights; it is
-# part of the identity of runs that use it.
-VERSION = 1
+VERSION = 1  # raised when the same settings give another network or other weights
 
 
 def fewshot_cnn(image_size: int, seed: int) -> keras.Model:

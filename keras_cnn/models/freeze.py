@@ -6,79 +6,87 @@ import re
 
 import keras
 
+VERSION = 1  # raised when the same number of stages freezes other weights
 
-def freeze(model: keras.Model, unfrozen_stages: int | None, statistics_move: bool = False) -> None:
+
+def freeze_stages(model: keras.Model, unfrozen_stages: int) -> None:
     """Freezes all but the last stages and the head; compile the model after it.
 
     A final norm between the last stage and the head is frozen too, as in the deck.
 
     Args:
         model: Flat; layers named `stageN_…` for N from 1, `head_…`, and others.
-        unfrozen_stages: How many of the last stages train; None trains everything.
-        statistics_move: Leaves frozen BatchNorm layers updating their running statistics in
-            training steps, as torch's `requires_grad = False` does; otherwise they stand still.
+        unfrozen_stages: How many of the last stages train.
     """
+    last = max(map(_stage, model.layers))
     for layer in model.layers:
-        if _trains(model, layer, unfrozen_stages):
-            continue
-        if statistics_move and isinstance(layer, keras.layers.BatchNormalization):
-            layer.gamma.trainable = False
-            layer.beta.trainable = False
-        else:
+        stage = _stage(layer)
+        if not layer.name.startswith("head_") and stage <= max(0, last - unfrozen_stages):
             layer.trainable = False
 
 
-def frozen_part(
-    model: keras.Model, unfrozen_stages: int | None
-) -> tuple[keras.Model, keras.KerasTensor] | None:
-    """The part of a frozen model whose output for an image never changes while the rest trains.
+def constant_part(model: keras.Model) -> tuple[keras.Model, keras.KerasTensor] | None:
+    """The part of a model whose output for an image stays the same while the rest trains.
 
     Args:
-        model: Flat, after `freeze`.
-        unfrozen_stages: As given to `freeze`.
+        model: Functional, one input and one output.
 
     Returns:
-        A model from images to kept features, and the same features as a tensor of `model`'s
-        graph, from which the rest of it can be built. None where there is no such part: everything
-        that has weights trains, frozen statistics move, or frozen branches are dropped at random.
+        A model from images to features, and the same features as a tensor of `model`'s graph,
+        from which the rest of it can be built. None where there is no such part: nothing that has
+        weights is frozen, statistics of frozen layers move, or more than one tensor joins the
+        two parts.
     """
-    kept: set[int] = set()  # ids of tensors that depend on frozen layers only
+    constant: set[int] = set()  # ids of tensors that depend on what never changes alone
+    made_by: dict[int, keras.layers.Layer] = {}
     crossing: dict[int, keras.KerasTensor] = {}
     for layer in model.layers:
+        made_by |= {id(tensor): layer for tensor in _list(layer.output)}
         inputs = [] if isinstance(layer, keras.layers.InputLayer) else _list(layer.input)
-        if all(id(tensor) in kept for tensor in inputs) and not _trains(
-            model, layer, unfrozen_stages
-        ):
-            if _changes(layer):
+        joined = all(id(tensor) in constant for tensor in inputs)
+        if joined and not layer.trainable_weights:
+            if _statistics_move(layer):
                 return None
-            kept.update(id(tensor) for tensor in _list(layer.output))
-        else:
-            crossing |= {id(tensor): tensor for tensor in inputs if id(tensor) in kept}
+            if not _draws(layer):
+                constant |= {id(tensor) for tensor in _list(layer.output)}
+                continue
+        crossing |= {id(tensor): tensor for tensor in inputs if id(tensor) in constant}
+    _leave_weightless_layers_to_the_rest(crossing, made_by)
     if len(crossing) != 1:
         return None
     (features,) = crossing.values()
-    frozen = keras.Model(model.input, features, name="frozen")
-    return (frozen, features) if frozen.weights else None
+    part = keras.Model(model.input, features, name="frozen")
+    return (part, features) if part.weights else None
 
 
-def _trains(model: keras.Model, layer: keras.layers.Layer, unfrozen_stages: int | None) -> bool:
-    if unfrozen_stages is None or layer.name.startswith("head_"):
-        return True
-    stage = _stage(layer)
-    return stage > 0 and stage > max(map(_stage, model.layers)) - unfrozen_stages
+def _leave_weightless_layers_to_the_rest(
+    crossing: dict[int, keras.KerasTensor], made_by: dict[int, keras.layers.Layer]
+) -> None:
+    """Has the two parts joined by fewer tensors: a padding of one branch counts to the rest."""
+    while len(crossing) > 1:
+        weightless = [name for name in crossing if not made_by[name].weights]
+        weightless = [name for name in weightless if len(_list(made_by[name].input)) == 1]
+        if not weightless:
+            return
+        source = made_by[weightless[0]].input
+        del crossing[weightless[0]]
+        crossing[id(source)] = source
+
+
+def _statistics_move(layer: keras.layers.Layer) -> bool:
+    """Whether a layer none of whose weights train still updates statistics in training."""
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+
+
+def _draws(layer: keras.layers.Layer) -> bool:
+    """Whether a layer's output for the same input is drawn anew in each step."""
+    return isinstance(layer, keras.layers.Dropout) and layer.rate > 0
 
 
 def _stage(layer: keras.layers.Layer) -> int:
     """The number in `stageN_…`; 0 outside the stages."""
     match = re.match(r"stage(\d+)_", layer.name)
     return int(match[1]) if match else 0
-
-
-def _changes(layer: keras.layers.Layer) -> bool:
-    """Whether a frozen layer's output for the same input differs from step to step."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return layer.trainable  # its statistics were left to move
-    return isinstance(layer, keras.layers.Dropout) and layer.rate > 0
 
 
 def _list(tensors: keras.KerasTensor | list[keras.KerasTensor]) -> list[keras.KerasTensor]:

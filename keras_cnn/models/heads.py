@@ -1,14 +1,23 @@
-"""What turns features into logits."""
+"""What turns features into logits, and how it is told from the rest of a network.
+
+The head of a network is its last layer with weights, with what follows it and the dropout before
+it; its features are what the head is given. So a network needs no layer of a special name.
+"""
 
 from __future__ import annotations
+
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_cnn.models import initializers
 from keras_cnn.models.initializers import torch_initializers
 from keras_cnn.models.seeds import layer_seed
 
+Tensor: TypeAlias = Any  # the backend's
+VERSION = 1  # raised when the same settings give a head that computes, or begins, otherwise
 LOGITS = "head_logits"
 
 
@@ -51,12 +60,33 @@ class CosineLogits(layers.Layer):
         return self.scale * ops.matmul(ops.normalize(features, axis=-1), directions)
 
 
+def head_layer(network: keras.Model) -> layers.Layer:
+    """The layer that makes a network's logits of its features: its last one with weights."""
+    return [layer for layer in network.layers if layer.weights][-1]
+
+
+def features(network: keras.Model) -> keras.KerasTensor:
+    """What a network's head is given, (n, channels), without the dropout before it."""
+    tensor = head_layer(network).input
+    while (before := _made_by(network, tensor)) and isinstance(before, layers.Dropout):
+        tensor = before.input
+    return tensor
+
+
+def dropout_rate(network: keras.Model) -> float:
+    """The highest rate of a network's dropout, of whole branches too."""
+    return max((x.rate for x in network.layers if isinstance(x, layers.Dropout)), default=0.0)
+
+
+def _made_by(network: keras.Model, tensor: keras.KerasTensor) -> layers.Layer | None:
+    return next((layer for layer in network.layers if layer.output is tensor), None)
+
+
 def logits(
     features: keras.KerasTensor,
     class_count: int,
     kind: str,
     dropout: float,
-    dropout_position: str,
     seed: int,
     cosine_scale: float = 1.0,
 ) -> keras.KerasTensor:
@@ -66,32 +96,49 @@ def logits(
         features: (n, channels).
         class_count: Outputs.
         kind: `dense`, or `cosine` for `CosineLogits`.
-        dropout: Its rate; 0 leaves it out.
-        dropout_position: `before_dense`, or `after_logits`: of the logits themselves.
+        dropout: Rate of the dropout before it; 0 leaves it out.
         seed: Seeds the weights and dropout.
         cosine_scale: What the cosines of `CosineLogits` are multiplied by.
 
     Returns:
         (n, class_count).
     """
-    drop = layers.Dropout(dropout, seed=layer_seed(seed, "head_dropout"), name="head_dropout")
-    if dropout and dropout_position == "before_dense":
+    if dropout:
+        drop = layers.Dropout(dropout, seed=layer_seed(seed, "head_dropout"), name="head_dropout")
         features = drop(features)
     start = torch_initializers(features.shape[-1], seed, LOGITS)
     if kind == "cosine":
         head = CosineLogits(class_count, cosine_scale, start["kernel_initializer"], LOGITS)
     else:
         head = layers.Dense(class_count, name=LOGITS, **start)
-    found = head(features)
-    if dropout and dropout_position == "after_logits":
-        found = drop(found)
-    return found
+    return head(features)
+
+
+def embedder(
+    network: keras.Model, size: int | None = None, normalised: bool = False, seed: int = 0
+) -> keras.Model:
+    """A network whose outputs are compared by their distance, in place of a classifier.
+
+    Args:
+        network: Raw images (n, h, w, 3), 0 to 255, to logits; its head is left out.
+        size: Outputs of a new dense layer on the features; None embeds by the features alone.
+        normalised: Bring embeddings to length 1.
+        seed: Seeds the new layer's weights.
+
+    Returns:
+        Raw images to embeddings (n, size), on the same layers.
+    """
+    inside = features(network)
+    outputs = embedding(inside, size, normalised, seed)
+    if size is not None:
+        initializers.draw(keras.Model(inside, outputs), seed)  # the same on every backend
+    return keras.Model(network.input, outputs, name=network.name)
 
 
 def embedding(
     features: keras.KerasTensor, size: int | None, normalised: bool, seed: int
 ) -> keras.KerasTensor:
-    """Puts features where distances between them mean something; weights begin as torch's.
+    """Adds an embedding layer, whose weights begin as torch's.
 
     Args:
         features: (n, channels).
@@ -122,6 +169,27 @@ def class_means(embeddings: np.ndarray, labels: np.ndarray, class_count: int) ->
     return np.stack([embeddings[labels == label].mean(axis=0) for label in range(class_count)])
 
 
+def distance_logits(embeddings: Tensor, prototypes: Tensor, distance: str) -> Tensor:
+    """How near embeddings are to prototypes.
+
+    Args:
+        embeddings: (n, channels).
+        prototypes: (classes, channels).
+        distance: `squared_euclidean`, `euclidean` or `cosine`.
+
+    Returns:
+        (n, classes): minus the distance, or the cosine.
+    """
+    if distance == "cosine":
+        directions = ops.transpose(ops.normalize(prototypes, axis=-1))
+        return ops.matmul(ops.normalize(embeddings, axis=-1), directions)
+    differences = ops.expand_dims(embeddings, 1) - prototypes  # (n, classes, channels)
+    squared = ops.sum(ops.square(differences), axis=-1)
+    if distance == "squared_euclidean":
+        return -squared
+    return -ops.sqrt(ops.maximum(squared, 1e-12))  # the root has no gradient at 0
+
+
 def prototype_logits(
     embedding: keras.KerasTensor, prototypes: np.ndarray, distance: str
 ) -> keras.KerasTensor:
@@ -145,11 +213,11 @@ def prototype_logits(
     else:
         kernel, bias = 2 * prototypes.T, -(lengths[:, 0] ** 2)
     dense = layers.Dense(len(prototypes), name=LOGITS)
-    found = dense(embedding)
+    scores = dense(embedding)
     dense.set_weights([kernel, bias])
     if distance != "euclidean":
-        return found
-    squared = ops.sum(ops.square(embedding), axis=-1, keepdims=True) - found
+        return scores
+    squared = ops.sum(ops.square(embedding), axis=-1, keepdims=True) - scores
     return -ops.sqrt(ops.maximum(squared, 0.0))
 
 
@@ -163,13 +231,13 @@ def plain_head(model: keras.Model) -> keras.Model:
         A functional model that shares the layers, a cosine head excepted: that becomes a
         normalisation and a dense layer with normalised weights.
     """
-    cosine = model.get_layer(LOGITS)
+    cosine = head_layer(model)
     if not isinstance(cosine, CosineLogits):
         return keras.Model(model.input, model.output)
     unit = layers.UnitNormalization(axis=-1, name="head_norm")(cosine.input)
     dense = layers.Dense(cosine.class_count, use_bias=False, name=LOGITS)
-    found = dense(unit)
+    scores = dense(unit)
     dense.kernel.assign(cosine.scale * ops.normalize(cosine.kernel, axis=0))
     for layer in model.layers[model.layers.index(cosine) + 1 :]:  # dropout of the logits
-        found = layer(found)
-    return keras.Model(model.input, found)
+        scores = layer(scores)
+    return keras.Model(model.input, scores)

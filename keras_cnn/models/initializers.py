@@ -17,9 +17,7 @@ from keras import initializers
 
 from keras_cnn.models.seeds import layer_seed
 
-# Raised when a change makes the same settings give another network or other initial weights; it is
-# part of the identity of runs that use it.
-VERSION = 1
+VERSION = 1  # raised when the same seed draws other weights
 
 # Standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STD = 0.87962566103423978

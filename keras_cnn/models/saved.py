@@ -37,7 +37,7 @@ def classifier(model: keras.Model) -> keras.Model:
     return keras.Model(plain.input, probabilities, name="classifier")
 
 
-def save(model: keras.Model, path: Path, card: dict[str, object]) -> None:
+def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
     """Writes a model and its card.
 
     Args:
@@ -50,7 +50,7 @@ def save(model: keras.Model, path: Path, card: dict[str, object]) -> None:
         archive.writestr(CARD, json.dumps(card, indent=2))
 
 
-def load(path: Path) -> tuple[keras.Model, dict[str, object]]:
+def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
     """Reads a model and its card.
 
     Args:
@@ -59,6 +59,7 @@ def load(path: Path) -> tuple[keras.Model, dict[str, object]]:
     Raises:
         UserError: There is no such file, or it is not a Keras model.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; a finished run's model is <run folder>/model.keras")
     try:

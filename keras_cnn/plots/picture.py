@@ -142,11 +142,9 @@ def _small_print(picture: Picture) -> str:
     """The recipe, what was measured on if it is not what the deck did, whence the deck's bars."""
     parts = [picture.plan.title] if picture.figure.title else []
     if not picture.comparable:
-        run = picture.results[0].run
-        name = run["data"]["data"]
-        parts.append(
-            f"Not the deck's measurement: profile {run['profile']}, data {sources.title(name)}"
-        )
+        first = picture.results[0]
+        data = sources.title(first.settings["data"])
+        parts.append(f"Not the deck's measurement: profile {first.place.profile}, data {data}")
     shown = {picture.deck([r], name) for r in picture.results for name in picture.figure.shown}
     if picture.figure.kind in ("bars", "scatter") and shown - {None}:
         parts.append(f"Deck: {picture.plan.deck_figures}")

@@ -31,7 +31,7 @@ def load_keras_weights(model: keras.Model, path: Path) -> None:
     """Gives a backbone the weights of a Keras file; a head keeps its own.
 
     Args:
-        model: From `models.classifier`, `models.embedder` or `models.backbone`.
+        model: From `models.classifier` or `models.backbone`.
         path: A `.keras` model that this package saved, or the `.weights.h5` of a backbone.
 
     Raises:

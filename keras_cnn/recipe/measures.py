@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10, sqrt
+from math import floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ class Measure:
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
 
-CONFIDENCE = 0.95
-
 MEASURES: dict[str, Measure] = {
     "train_accuracy": Measure("train accuracy", "percent", 100, 1, by_epoch=True),
     "test_accuracy": Measure("test accuracy", "percent", 100, 1, by_epoch=True),
@@ -72,18 +70,6 @@ def final(result: Result, name: str) -> float | None:
 def by_epoch(result: Result, name: str) -> list[float]:
     """A run's figure after each epoch, in the measure's unit."""
     return [MEASURES[name].scale * record[name] for record in result.history]
-
-
-def half_width(sd: float, n: int) -> float:
-    """How far the 95 percent confidence interval of a mean reaches on each side.
-
-    Args:
-        sd: Sample standard deviation of the runs.
-        n: How many runs, at least 2.
-    """
-    from scipy.special import stdtrit  # the quantile of Student's t
-
-    return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * sd / sqrt(n))
 
 
 def decimals(name: str, figures: Sequence[float]) -> int:

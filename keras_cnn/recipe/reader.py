@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.recipe import resolve, strict_yaml
+from keras_cnn.methods.settings import Group
+from keras_cnn.recipe import grids, resolve, strict_yaml
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import (
     FIGURE_KINDS,
@@ -18,9 +19,9 @@ from keras_cnn.recipe.schema import (
     Recipe,
     Row,
     Settings,
+    Variant,
     matches,
 )
-from keras_cnn.recipe.settings import Group
 
 
 def folder() -> Path:
@@ -50,6 +51,7 @@ def read(name: str) -> Recipe:
     document, lines = strict_yaml.read(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: a recipe is a mapping with title, columns, variants, rows, …")
+    document = grids.expanded(document, path, lines)
     try:
         recipe = Recipe.model_validate({**document, "name": path.stem, "path": str(path)})
     except ValidationError as error:
@@ -61,8 +63,9 @@ def read(name: str) -> Recipe:
             for row in recipe.rows:
                 if variant not in recipe.variants_of(row):
                     continue
-                groups = resolve.typed(resolve.merge(recipe, row, variant, profile, {}, lines))
-                values = {key: value for group in groups for key, value in group}
+                merged = resolve.merge(recipe, row, variant, profile, {}, lines)
+                _, spec = resolve.typed(merged)
+                values = spec.settings
                 settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
     _check_columns(recipe, lines)
     _check_measures(recipe, lines)
@@ -94,7 +97,7 @@ def _group_at(at: Sequence[str | int]) -> type[Group]:
     """Which group has the last key of a path into a recipe file."""
     if at[0] == "rows" and "deck" in at[:-1]:
         return Deck
-    inner = {"rows": Row, "profiles": Profile, "figures": Figure}
+    inner = {"rows": Row, "profiles": Profile, "figures": Figure, "variants": Variant}
     return inner.get(str(at[0]), Recipe) if len(at) > 1 else Recipe
 
 
@@ -111,8 +114,8 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
     if "both" in recipe.variants:
         place = strict_yaml.place(recipe.path, lines, ("variants", "both"))
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")
-    if "deck" not in recipe.profiles:
-        raise UserError(f"{recipe.path}: profiles needs 'deck', the slide's own measurement")
+    if recipe.slides and "deck" not in recipe.profiles:
+        raise UserError(f"{recipe.path}: profiles needs 'deck', the slides' own measurement")
 
 
 def _check_columns(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:

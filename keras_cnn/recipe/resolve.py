@@ -1,97 +1,64 @@
-"""A recipe's rows as frozen runs: every setting's last word, typed. Never imports keras."""
+"""A recipe's rows as frozen runs: every setting's last word, typed. Never imports keras.
+
+A setting's last word is the last of these that names it:
+
+    the method's default < recipe < row < variant < profile < the row in that profile < command line
+
+A profile's `settings` may not overwrite what a row sets: it scales it, or the row says what it has
+in the profile. What stands in for a method (in a variant) or a network (in a profile) comes with
+settings of its own, which count as the variant's and the profile's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.recipe import settings, strict_yaml
+from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method
+from keras_cnn.recipe import strict_yaml
 from keras_cnn.recipe.schema import Recipe, Row, Settings
-from keras_cnn.recipe.settings import METHODS, Compute, Data, Feeding, Group, Model, Training
+from keras_cnn.recipe.spec import KNOWN_METHODS, Place, Run, Spec, method_settings
+
+COMMAND_LINE = "command line"
 
 
-class Place(Group):
-    """Where a run stands in a table; nothing of it decides what the run gives.
-
-    Attributes:
-        recipe: The recipe's name.
-        row: The row's name.
-        variant: The variant's name.
-        repeat: Counted from 0.
-        profile: The profile's name.
-        comparable: Whether the settings are those behind the deck's own number (the variant
-            apart), so that the two may stand side by side.
-    """
-
-    recipe: str
-    row: str
-    variant: str
-    repeat: Annotated[int, Field(ge=0)]
-    profile: str
-    comparable: bool
-
-
-class Run(Group):
-    """One row, one variant, one repeat: everything `run_one` needs to know.
+class Choice(Group):
+    """What a recipe sets of its runs beside their images, network and method's own settings.
 
     Attributes:
-        recipe: The recipe's name.
-        row: The row's name.
-        variant: The variant's name.
-        repeat: Counted from 0.
-        profile: The profile's name.
-        backend: The Keras backend it runs on.
-        comparable: Whether the settings are those behind the deck's own number (the variant
-            apart), so that the two may stand side by side.
-        data: Which images.
-        model: Which network.
-        feeding: How images reach the training step.
-        training: Which method, and how.
+        method: Which method.
+        backend: The Keras backend.
+        seed: Repeat r trains with seed + r.
+        redraw_shots: Draw other images in each repeat; False shares one draw over all repeats.
     """
 
-    recipe: str
-    row: str
-    variant: str
-    repeat: Annotated[int, Field(ge=0)]
-    profile: str
-    backend: str
-    comparable: bool
-    data: Data
-    model: Model
-    feeding: Feeding
-    training: Training
-
-    @property
-    def training_seed(self) -> int:
-        """Seeds the new weights, the batches' order and dropout."""
-        return self.data.seed + self.repeat
-
-    @property
-    def shots_seed(self) -> int:
-        """Seeds the draw of images: one for all runs, or one a repeat."""
-        return self.data.seed + (self.repeat if self.data.redraw_shots else 0)
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """All settings by name, whatever their group."""
-        groups = (self.data, self.model, self.feeding, self.training)
-        return {"backend": self.backend} | {key: value for group in groups for key, value in group}
+    method: str = "supervised"
+    backend: Backend = "torch"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = DEFAULT_SEED
+    redraw_shots: bool = True
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value, where it was written, and whether the row's method has to know it.
+    """A value and where it was written.
 
-    What a recipe sets for all its rows may concern the method of some of them alone.
+    Attributes:
+        value: The value.
+        place: File and line.
+        of_row: The row's method has to know it. What a recipe sets for all its rows may concern
+            the method of some of them alone.
     """
 
     value: object
     place: str
     of_row: bool = False
+
+
+Resolved = tuple[Choice, Spec]
 
 
 def runs(
@@ -127,55 +94,70 @@ def runs(
     for row in rows or ():
         if row not in row_names:
             raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, row_names)}")
-    count = repeats or recipe.profiles[profile].repeats or recipe.repeats
-    overrides = overrides or {}
-    specs = [
-        _resolve(recipe, row, name, profile, overrides, backend)
+    chosen = [
+        (row, name)
         for row in recipe.rows
         if rows is None or str(row.row) in rows
         for name in recipe.variants_of(row)
         if variant in (name, "both")
     ]
-    if not specs:
+    if not chosen:
         raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
-    _check_overrides(overrides, specs)
-    return [spec.model_copy(update={"repeat": repeat}) for repeat in range(count) for spec in specs]
+    resolved = [_resolved(recipe, *one, profile, overrides or {}, backend) for one in chosen]
+    _check_overrides(overrides or {}, [spec for _, spec, _ in resolved])
+    count = repeats or recipe.profiles[profile].repeats or recipe.repeats
+    return [
+        Run(
+            spec=_of_repeat(choice, spec, repeat),
+            place=Place(
+                recipe=recipe.name,
+                row=str(row.row),
+                variant=name,
+                repeat=repeat,
+                profile=profile,
+                comparable=comparable,
+            ),
+        )
+        for repeat in range(count)
+        for (row, name), (choice, spec, comparable) in zip(chosen, resolved, strict=True)
+    ]
 
 
-def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Run]) -> None:
-    """Refuses a setting of the command line that no run has."""
-    known = {name for spec in specs for name in settings.names(spec.training.method)}
-    for key in overrides:
-        if key not in known:
-            methods = ", ".join(sorted({spec.training.method for spec in specs}))
-            raise UserError(f"command line: {methods} has no {key!r}: {nearest(key, known)}")
-
-
-def _resolve(
+def _resolved(
     recipe: Recipe,
     row: Row,
     variant: str,
     profile: str,
     overrides: Mapping[str, object],
     backend: str,
-) -> Run:
-    chosen = {"backend": backend}
-    compute, *groups = typed(merge(recipe, row, variant, profile, overrides, {}, chosen))
-    _, *presented = typed(merge(recipe, row, variant, "deck", {}, {}))
-    data, model, feeding, training = groups
-    return Run(
-        recipe=recipe.name,
-        row=str(row.row),
-        variant=variant,
-        repeat=0,
-        profile=profile,
-        backend=compute.backend,
-        comparable=groups == presented,
-        data=data,
-        model=model,
-        feeding=feeding,
-        training=training,
-    )
+) -> tuple[Choice, Spec, bool]:
+    """A row's settings, and whether they are those behind the deck's own number."""
+    defaults = {"backend": backend}
+    choice, spec = typed(merge(recipe, row, variant, profile, overrides, {}, defaults))
+    comparable = "deck" in recipe.profiles
+    if comparable and (profile != "deck" or overrides):
+        # On another backend the figures stand for the same.
+        presented = typed(merge(recipe, row, variant, "deck", {}, {}))
+        comparable = (choice, spec) == tuple(
+            one.model_copy(update={"backend": choice.backend}) for one in presented
+        )
+    return choice, spec, comparable
+
+
+def _of_repeat(choice: Choice, spec: Spec, repeat: int) -> Spec:
+    drawn = spec.images.shots is not None or spec.images.test_shots is not None
+    redrawn = drawn and choice.redraw_shots
+    shots_seed = choice.seed + (repeat if redrawn else 0) if drawn else DEFAULT_SEED
+    return spec.model_copy(update={"seed": choice.seed + repeat, "shots_seed": shots_seed})
+
+
+def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Spec]) -> None:
+    """Refuses a setting of the command line that no run has."""
+    known = {name for spec in specs for name in names(type(spec.training))}
+    for key in overrides:
+        if key not in known:
+            methods = ", ".join(sorted({spec.method for spec in specs}))
+            raise UserError(f"command line: {methods} has no {key!r}: {nearest(key, known)}")
 
 
 def merge(
@@ -187,7 +169,7 @@ def merge(
     lines: Mapping[strict_yaml.KeyPath, int],
     defaults: Settings | None = None,
 ) -> dict[str, Setting]:
-    """Each setting's last word: defaults < recipe < row < variant < profile < command line.
+    """Each setting's last word, in the order that the module's docstring tells.
 
     Args:
         recipe: The recipe.
@@ -197,78 +179,101 @@ def merge(
         overrides: Settings of the command line.
         lines: Line numbers of the file's entries, to name in a complaint.
         defaults: What holds where nothing is written.
+
+    Raises:
+        UserError: The profile sets what the row sets otherwise.
     """
-    index = recipe.rows.index(row)
-    layers: list[tuple[strict_yaml.KeyPath, Settings]] = [
-        (("settings",), recipe.settings),
-        (("rows", index, "settings"), row.settings),
-        (("variants", variant), recipe.variants[variant]),
-        (("profiles", profile, "settings"), recipe.profiles[profile].settings),
-    ]
-    merged = {key: Setting(value, "command line") for key, value in (defaults or {}).items()}
-    for at, layer in layers:
-        for key, value in layer.items():
-            line = lines.get((*at, key))
-            place = f"{recipe.path}:{line}" if line else recipe.path
-            merged[key] = Setting(value, place, of_row=layer is row.settings)
-    stand_in = _stand_in(recipe, profile, merged.get("model"), lines)
+
+    def written(values: Settings, *at: str | int, of_row: bool = False) -> dict[str, Setting]:
+        return {
+            key: Setting(value, strict_yaml.place(recipe.path, lines, (*at, key)), of_row)
+            for key, value in values.items()
+        }
+
+    index, here = recipe.rows.index(row), recipe.profiles[profile]
+    merged = {key: Setting(value, COMMAND_LINE) for key, value in (defaults or {}).items()}
+    merged |= written(recipe.settings, "settings")
+    merged |= written(row.settings, "rows", index, "settings", of_row=True)
+    merged |= written(recipe.variants[variant].settings, "variants", variant, "settings")
+    method = str(merged["method"].value) if "method" in merged else Choice().method
+    instead = recipe.variants[variant].methods.get(method, {})
+    merged |= written(instead, "variants", variant, "methods", method)
+    row_here = row.profiles.get(profile, {})
+    in_profile = written(here.settings, "profiles", profile, "settings")
+    _refuse_overwriting(row, profile, row_here, in_profile)
+    merged |= in_profile
+    for key, factor in here.scale.items():
+        if key in merged:
+            merged[key] = replace(merged[key], value=_scaled(merged[key].value, factor))
+    model = str(merged["model"].value) if "model" in merged else ""
+    network = written(here.networks.get(model, {}), "profiles", profile, "networks", model)
     if "model" in overrides:  # another network has no use for what the stand-in needs set
-        stand_in = {key: stand_in[key] for key in ("model", "weights") if key in stand_in}
-    merged |= stand_in
-    for key, value in overrides.items():
-        merged[key] = Setting(value, "command line")
-    return merged
+        network = {key: network[key] for key in ("model", "weights") if key in network}
+    merged |= network
+    merged |= written(row_here, "rows", index, "profiles", profile, of_row=True)
+    return merged | {key: Setting(value, COMMAND_LINE) for key, value in overrides.items()}
 
 
-def _stand_in(
-    recipe: Recipe,
-    profile: str,
-    model: Setting | None,
-    lines: Mapping[strict_yaml.KeyPath, int],
-) -> dict[str, Setting]:
-    """What stands in for a row's network in a profile, if anything does."""
-    networks = recipe.profiles[profile].networks
-    if model is None or str(model.value) not in networks:
-        return {}
-    at = ("profiles", profile, "networks", model.value)
-    return {
-        key: Setting(value, strict_yaml.place(recipe.path, lines, (*at, key)))
-        for key, value in networks[model.value].items()
-    }
+def _refuse_overwriting(
+    row: Row, profile: str, row_here: Settings, in_profile: Mapping[str, Setting]
+) -> None:
+    for key, setting in in_profile.items():
+        if key in row.settings and key not in row_here and row.settings[key] != setting.value:
+            raise UserError(
+                f"{setting.place}: profile {profile} sets {key} to {setting.value!r} and row "
+                f"{row.row} to {row.settings[key]!r}: write what the row has in the profile (under "
+                f"the row, profiles: {{{profile}: {{{key}: …}}}}), or scale it (under the profile, "
+                f"scale: {{{key}: 0.5}})"
+            )
 
 
-def typed(merged: Mapping[str, Setting]) -> tuple[Compute, Data, Model, Feeding, Group]:
-    """The merged settings in their groups.
+def _scaled(value: object, factor: float) -> object:
+    """A number times a factor; a whole number stays one, from 1 on."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(1, round(value * factor))
+    return value * factor if isinstance(value, float) else value
+
+
+def typed(merged: Mapping[str, Setting]) -> Resolved:
+    """The merged settings in their classes.
 
     Args:
         merged: From `merge`.
 
     Returns:
-        What computes, which images, which network, how images are fed, which method.
+        What the recipe chose, and the spec of the first repeat.
 
     Raises:
         UserError: A name or a value is not one of the right ones; with file and line.
     """
-    method = merged.get("method", Setting("supervised", ""))
-    if str(method.value) not in METHODS:
-        raise UserError(
-            f"{method.place}: no method {method.value!r}: {nearest(str(method.value), METHODS)}"
-        )
-    known = settings.names(str(method.value))
+    name = merged.get("method", Setting(Choice().method, ""))
+    try:
+        method = method_settings(str(name.value))
+    except UserError as error:
+        raise UserError(f"{name.place}: {error}") from None
+    known = names(method)
     for key, setting in merged.items():
-        if key not in (known if setting.of_row else setting_names()):
+        if key not in (known if setting.of_row else [*known, *setting_names()]):
             raise UserError(
-                f"{setting.place}: no setting {key!r} of {method.value}: {nearest(key, known)}"
+                f"{setting.place}: no setting {key!r} of {name.value}: {nearest(key, known)}"
             )
-    groups = (Compute, Data, Model, Feeding, METHODS[str(method.value)])
-    filled = tuple(_filled(group, merged) for group in groups)
-    *_, feeding, training = filled
-    if feeding.feed == "files" and getattr(training, "augment", "none") != "none":
+    choice, images, network, training = (
+        _filled(group, merged) for group in (Choice, method.images, method.network, method)
+    )
+    if getattr(training, "feed", "memory") == "files" and training.augment != "none":
         raise UserError(
             f"{merged['feed'].place}: feed is 'files': augment changes images in memory; set feed "
             "to memory, or augment to none"
         )
-    return filled
+    spec = Spec(
+        method=choice.method,
+        images=images,
+        network=network,
+        training=training,
+        seed=choice.seed,
+        backend=choice.backend,
+    )
+    return choice, spec
 
 
 def _filled(group: type[Group], merged: Mapping[str, Setting]) -> Group:
@@ -289,7 +294,17 @@ def wanted(error: Mapping[str, object]) -> str:
     return message[0].lower() + message[1:]
 
 
+def names(method: type[Method]) -> list[str]:
+    """The settings that a method's runs have."""
+    return list(dict.fromkeys(_fields(method)))
+
+
 def setting_names() -> list[str]:
     """The names of the settings of all methods."""
-    groups = (Compute, Data, Model, Feeding, *METHODS.values())
-    return [field for group in groups for field in group.model_fields]
+    every = (field for method in KNOWN_METHODS.values() for field in _fields(method))
+    return list(dict.fromkeys(every))
+
+
+def _fields(method: type[Method]) -> Iterator[str]:
+    for group in (Choice, method.images, method.network, method):
+        yield from group.model_fields

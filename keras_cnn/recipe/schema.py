@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from keras_cnn.recipe.settings import Group, Positive, PositiveInt
+from keras_cnn.methods.settings import Group, Positive, PositiveInt
 
 Settings = dict[str, object]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]  # becomes part of a folder's name
@@ -88,14 +88,49 @@ class Row(Group):
     Attributes:
         row: Its name.
         settings: Those in which it differs; they must be its method's.
+        profiles: By a profile's name, those in which it differs there.
         deck: What the slide or its notebook gives.
         variants: Those it is run in; empty takes all.
     """
 
     row: int | Name
     settings: Settings = Field(default_factory=dict)
+    profiles: dict[str, Settings] = Field(default_factory=dict)
     deck: Deck = Deck()
     variants: list[str] = Field(default_factory=list)
+
+
+class Grid(Group):
+    """Rows that are the product of some settings' values.
+
+    Attributes:
+        name: The rows' names, with settings in braces, as `{method}-{shots}`; empty counts them.
+        settings: What all its rows share.
+        across: The settings that vary, the last one fastest: each a list of values, or of settings
+            that go together.
+        deck: As a row's, but a list for all rows in their order.
+        profiles: As a row's.
+        variants: As a row's.
+    """
+
+    name: str = ""
+    settings: Settings = Field(default_factory=dict)
+    across: dict[str, list[object]]
+    deck: dict[str, list[float]] = Field(default_factory=dict)
+    profiles: dict[str, Settings] = Field(default_factory=dict)
+    variants: list[str] = Field(default_factory=list)
+
+
+class Variant(Group):
+    """One way to run all rows: as the deck did, or corrected.
+
+    Attributes:
+        settings: Those in which it differs.
+        methods: What takes a method's place: another, and what it needs set.
+    """
+
+    settings: Settings = Field(default_factory=dict)
+    methods: dict[str, Settings] = Field(default_factory=dict)
 
 
 class Profile(Group):
@@ -106,13 +141,16 @@ class Profile(Group):
         networks: What stands in for a network: another, the weights it starts from, and what it
             needs set otherwise.
         repeats: Runs of each row and variant; None takes the recipe's.
-        settings: Those in which it differs.
+        settings: Those in which it differs. What a row sets otherwise is not overwritten in
+            silence: it is scaled, or the row says what it has in this profile.
+        scale: By setting, the factor that its number is multiplied by in each row.
     """
 
     stands_in: str = ""
     networks: dict[str, Settings] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
+    scale: dict[str, Positive] = Field(default_factory=dict)
 
 
 class Recipe(Group):
@@ -133,9 +171,10 @@ class Recipe(Group):
         measures: What the table shows of each row, from `measures.MEASURES`.
         figures: The pictures; empty draws each row's curves and confusion matrices.
         settings: What all rows share.
-        variants: By name, the settings in which a variant differs.
-        profiles: By name; `deck` is the slide's own measurement.
-        rows: The table's rows.
+        variants: By name; a single one, `corrected`, where none is named.
+        profiles: By name; `deck` is the slide's own measurement. A single one, `own`, that changes
+            nothing where none is named.
+        rows: The table's rows, those of a `grid` included.
     """
 
     name: str
@@ -152,8 +191,8 @@ class Recipe(Group):
     measures: list[str] = Field(default_factory=lambda: ["train_accuracy", "test_accuracy"])
     figures: list[Figure] = Field(default_factory=list)
     settings: Settings = Field(default_factory=dict)
-    variants: dict[Name, Settings]
-    profiles: dict[str, Profile]
+    variants: dict[Name, Variant] = Field(default_factory=lambda: {"corrected": Variant()})
+    profiles: dict[Name, Profile] = Field(default_factory=lambda: {"own": Profile()})
     rows: Annotated[list[Row], Field(min_length=1)]
 
     def variants_of(self, row: Row) -> list[str]:

@@ -74,9 +74,9 @@ def difference(found: Evidence, measure: str) -> Difference | None:
 
 
 def _shares_a_draw(found: Evidence, line: Line) -> bool:
-    data = [result.settings for result in found.of(line)]
-    few = any(one["shots"] is not None or one["test_shots"] is not None for one in data)
-    return line.n > 1 and few and not any(one["redraw_shots"] for one in data)
+    settings = [result.settings for result in found.of(line)]
+    few = any(one["shots"] is not None or one["test_shots"] is not None for one in settings)
+    return line.n > 1 and few and len({one["shots_seed"] for one in settings}) == 1
 
 
 def _standard_error(

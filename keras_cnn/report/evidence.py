@@ -45,11 +45,10 @@ class Evidence:
     @property
     def source(self) -> str:
         """On what the results were made, in a few words; of results that there are."""
-        runs = [result.run for result in self.results]
-        names = sorted({sources.title(run["data"]["data"]) for run in runs})
-        profiles = sorted({run["profile"] for run in runs})
+        names = sorted({sources.title(result.settings["data"]) for result in self.results})
+        profiles = sorted({result.place.profile for result in self.results})
         words = f"profile {', '.join(profiles)}, data {', '.join(names)}"
-        comparable = all(run["comparable"] for run in runs)
+        comparable = all(result.place.comparable for result in self.results)
         return words if comparable else f"{words}; not the deck's measurement"
 
     @property

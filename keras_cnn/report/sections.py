@@ -270,7 +270,7 @@ def _settings(plan: Recipe, rows: Sequence[Row], found: Evidence | None) -> list
     """The recipe's own columns: of the runs at hand, else as the deck set them."""
     deck = {}
     for run in resolve.runs(plan, "deck", repeats=1):
-        deck.setdefault(run.row, run.settings)
+        deck.setdefault(run.place.row, run.spec.settings)
     columns = []
     for heading, name in plan.columns.items():
         cells = []

@@ -1,9 +1,9 @@
-"""Run folders: identity, lock, atomic write, read. Never imports keras.
+"""Run folders: lock, atomic write, read.
 
 A run's folder appears whole, by one rename, or not at all:
 
-    artifacts/<recipe>/<row>-<variant>-<repeat>-<hash>/
-        run.json          the resolved run
+    artifacts/<recipe>/<row>-<variant>-<repeat>-<identity>/
+        run.json          spec: what decided the result; place: where it stands in a table
         environment.json  backend, device, versions, fingerprints of data and weights
         history.csv       one line an epoch
         metrics.json      the final figures
@@ -14,24 +14,19 @@ A run's folder appears whole, by one rename, or not at all:
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from keras_cnn import data, files
-from keras_cnn.downloads import registry
+from keras_cnn import files
 from keras_cnn.errors import UserError
-from keras_cnn.home import home
-from keras_cnn.recipe.resolve import Place, Run
-from keras_cnn.recipe.settings import CODE_VERSIONS
+from keras_cnn.recipe.spec import Place, Run, flat_settings
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -55,7 +50,8 @@ class Result:
 
     Attributes:
         folder: Where it lies.
-        run: The resolved run, as plain data.
+        place: Where it stands in a table.
+        spec: What decided it, as plain data.
         environment: Backend, device and versions.
         history: One dict an epoch, keys as in `HISTORY_COLUMNS`.
         metrics: The final figures; accuracies in [0, 1].
@@ -64,81 +60,28 @@ class Result:
     """
 
     folder: Path
-    run: dict
+    place: Place
+    spec: dict
     environment: dict
     history: list[dict[str, float]]
     metrics: dict[str, float]
     class_names: list[str]
     confusion: list[list[int]]
 
-    @property
-    def place(self) -> Place:
-        """Where the run stands in a table."""
-        return Place(**{name: self.run[name] for name in Place.model_fields})
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("test_accuracy")
+        told = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
+        return f"Result({self.folder.name}{told})"
 
     @property
     def settings(self) -> dict[str, object]:
-        """All settings of the run by name, whatever their group."""
-        groups = [value for value in self.run.values() if isinstance(value, dict)]
-        return {"backend": self.run["backend"]} | {
-            k: v for group in groups for k, v in group.items()
-        }
+        """All settings of the run by name, whatever their class."""
+        return flat_settings(self.spec)
 
-
-def identity(run: Run) -> str:
-    """The name of a run's folder, hashed from everything that decides its result.
-
-    That is: the resolved settings, the content of the data and of the weights (not where they
-    lie), the version of the method's code, the repeat and the backend.
-
-    Args:
-        run: The run.
-
-    Raises:
-        UserError: The data or the weights are not on this machine.
-    """
-    decisive = run.model_dump(exclude={"profile", "comparable"})
-    found = fingerprints(run)
-    decisive["data"]["data"] = found["data"]
-    decisive["model"]["weights"] = found["weights"]
-    decisive["code"] = CODE_VERSIONS[run.training.method]
-    text = json.dumps(decisive, sort_keys=True)
-    return f"{run.row}-{run.variant}-{run.repeat}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-
-def fingerprints(run: Run) -> dict[str, str]:
-    """Of the `data` and the `weights` a run starts from, by their content.
-
-    Raises:
-        UserError: They are not on this machine.
-    """
-    return {
-        "data": data_fingerprint(run.data.data, run.data.image_size),
-        "weights": weights_fingerprint(run.model.model, run.model.weights),
-    }
-
-
-@lru_cache
-def data_fingerprint(name: str, image_size: int) -> str:
-    """The fingerprint of a data source's decoded content."""
-    return data.fingerprint(name, image_size)
-
-
-@lru_cache
-def weights_fingerprint(model: str, weights: str) -> str:
-    """The fingerprint of the weights a run starts from; `random` has itself."""
-    path = registry.weights_file(model, weights)
-    return "random" if path is None else registry.fingerprint(path)
-
-
-def run_folder(run: Run, out: Path) -> Path:
-    """Where a run's result lies, or will."""
-    return out / run.recipe / identity(run)
-
-
-def checkpoint_file(run: Run) -> Path:
-    """Where a run that takes hours keeps its state: by what it is, whatever folder it goes to."""
-    return home() / "checkpoints" / f"{identity(run)}.h5"
+    @property
+    def model_file(self) -> Path:
+        """The saved model, which `keras.models.load_model` reads."""
+        return self.folder / "model.keras"
 
 
 @contextmanager
@@ -203,6 +146,41 @@ def _restore(folder: Path, replaced: Path) -> None:
         os.rename(replaced, folder)
 
 
+def write(
+    folder: Path,
+    run: Run,
+    environment: Mapping[str, object],
+    history: Sequence[Mapping[str, float]],
+    metrics: Mapping[str, object],
+    class_names: Sequence[str],
+    confusion: Sequence[Sequence[int]],
+    save_model: Callable[[Path], None],
+) -> None:
+    """Writes a finished run; its folder appears whole, in place of an older one.
+
+    Call it while holding the run's lock.
+
+    Args:
+        folder: The run's.
+        run: What was run.
+        environment: Backend, device, versions, fingerprints.
+        history: One record an epoch, with the keys of `HISTORY_COLUMNS`.
+        metrics: The final figures.
+        class_names: In the order of the labels.
+        confusion: Counts (classes, classes), true class by row, predicted class by column.
+        save_model: Called with the path that the model is to be written to.
+    """
+    with new_folder(folder) as partial:
+        write_json(partial / "run.json", run.model_dump())
+        write_json(partial / "environment.json", environment)
+        rows = [[record[key] for key in HISTORY_COLUMNS] for record in history]
+        write_csv(partial / "history.csv", HISTORY_COLUMNS, rows)
+        counts = [[name, *row] for name, row in zip(class_names, confusion, strict=True)]
+        write_csv(partial / "confusion.csv", ["true class", *class_names], counts)
+        write_json(partial / "metrics.json", metrics)
+        save_model(partial / "model.keras")
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes one JSON object, readable by a person."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -216,12 +194,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
         writer.writerows(rows)
 
 
-def read(folder: Path) -> Result:
+def read(folder: str | Path) -> Result:
     """Reads a finished run.
+
+    Args:
+        folder: `OUT/<recipe>/<row>-<variant>-<repeat>-<identity>`.
 
     Raises:
         UserError: The folder is damaged.
     """
+    folder = Path(folder).expanduser()
     try:
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
             history = [
@@ -234,9 +216,11 @@ def read(folder: Path) -> Result:
         _require(all({*HISTORY_COLUMNS} <= {*row} for row in history), "history.csv lacks a column")
         sides = {len(confusion), *map(len, confusion)}
         _require(sides == {len(header) - 1}, "confusion.csv is not square")
+        described = _read_object(folder / "run.json", Run.model_fields)
         return Result(
             folder=folder,
-            run=_read_object(folder / "run.json", Run.model_fields),
+            place=Place.model_validate(described["place"]),
+            spec=_read_spec(described["spec"]),
             environment=_read_object(folder / "environment.json", ("backend", "versions")),
             history=history,
             metrics=_read_object(folder / "metrics.json", FINAL_FIGURES),
@@ -249,26 +233,33 @@ def read(folder: Path) -> Result:
         ) from None
 
 
-def relabelled(folder: Path, run: Run) -> Result:
-    """Reads a finished run, which from now on says what it was last asked for as.
+def read_as(folder: Path, run: Run) -> Result:
+    """Reads a finished run and updates where it stands in its run.json.
 
-    Its profile, the path of its data, and whether it may stand beside the deck's figures are no
-    part of its identity: another command may have made it under other names.
+    Its place and the path of its data are no part of its identity: another command may have made
+    it under other names.
 
     Args:
-        folder: `run_folder(run, out)`.
+        folder: `identity.run_folder(run, out)`.
         run: What the command at hand asks for.
 
     Raises:
         UserError: The folder is damaged.
     """
     result = read(folder)
-    asked = json.loads(run.model_dump_json())
-    if result.run == asked:
+    spec = run.spec.model_dump(mode="json")
+    if (result.place, result.spec) == (run.place, spec):
         return result
     with files.replacing(folder / "run.json") as partial:
-        write_json(partial, asked)
-    return replace(result, run=asked)
+        write_json(partial, run.model_dump())
+    return replace(result, place=run.place, spec=spec)
+
+
+def _read_spec(content: object) -> dict:
+    _require(isinstance(content, dict), "run.json: spec is not an object")
+    for name, value in (("images", dict), ("network", dict), ("training", dict), ("backend", str)):
+        _require(isinstance(content.get(name), value), f"run.json: spec lacks {name!r}")
+    return content
 
 
 def _read_object(path: Path, keys: Iterable[str]) -> dict:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from keras_cnn import environment
-from keras_cnn.recipe.resolve import Run
+from keras_cnn.recipe.spec import Run
 from keras_cnn.runs.worker import EXIT_BUSY
 
 CHILD = (sys.executable, "-m", "keras_cnn.runs.worker")
@@ -82,7 +82,7 @@ class LocalProcesses:
             stderr=log,
             env={
                 **os.environ,
-                **environment.child_variables(job.run.backend, self._threads),
+                **environment.child_variables(job.run.spec.backend, self._threads),
                 "PYTHONPATH": _import_path(),
             },
         )

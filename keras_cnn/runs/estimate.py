@@ -11,10 +11,11 @@ from pathlib import Path
 
 from keras_cnn import data, progress
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.recipe.settings import Compute, Data, Feeding, Model
-from keras_cnn.results import store
-from keras_cnn.runs.worker import check_images
+from keras_cnn.methods.settings import Images
+from keras_cnn.recipe.resolve import Choice
+from keras_cnn.recipe.spec import Run, Spec, flat_settings
+from keras_cnn.results import identity
+from keras_cnn.runs.preflight import check_images
 
 # Training images of 32 pixels a second on one core, evaluation between epochs included: a guess for
 # what has not been run on this machine. The networks here do about 40 to 700.
@@ -56,7 +57,7 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     on_disk, hindrance = [], ""
     for run in runs:
         try:
-            on_disk.append(store.run_folder(run, out).exists() and not fresh)
+            on_disk.append(identity.run_folder(run, out).exists() and not fresh)
         except UserError as error:  # data or weights are not here: nothing of it can be on disk
             on_disk.append(False)
             hindrance = str(error)
@@ -68,7 +69,7 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     free = [0.0] * parallel  # when each of the runs at a time is over
     for index in missing:
         heapq.heapreplace(free, free[0] + (expected[index] or 0.0))
-    guessed = [_minutes(run) is None and _kind(run.model_dump()) not in measured for run in runs]
+    guessed = [_minutes(run) is None and _kind(run.spec.settings) not in measured for run in runs]
     return Estimate(expected, guessed, on_disk, max(free), hindrance)
 
 
@@ -81,17 +82,17 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
     """
     if (minutes := _minutes(run)) is not None:
         return START_SECONDS + 60 * minutes
-    images = _image_count(run.data)
+    images = _image_count(run.spec.images)
     if images is None:
         return None
-    spec = run.model_dump()
-    speed = measured.get(_kind(spec), IMAGES_PER_SECOND)
-    return START_SECONDS + images * run.training.epochs * _work(spec) / speed
+    settings = run.spec.settings
+    speed = measured.get(_kind(settings), IMAGES_PER_SECOND)
+    return START_SECONDS + images * run.spec.training.epochs * _work(settings) / speed
 
 
 def _minutes(run: Run) -> float | None:
     """What a run is given to train in, where that is set."""
-    return getattr(run.training, "minutes", None)
+    return getattr(run.spec.training, "minutes", None)
 
 
 def measured_speeds(out: Path) -> dict[tuple, float]:
@@ -102,7 +103,7 @@ def measured_speeds(out: Path) -> dict[tuple, float]:
     speeds: dict[tuple, float] = {}
     for path in out.glob("*/*/metrics.json"):
         try:
-            run = json.loads((path.parent / "run.json").read_text())
+            run = flat_settings(json.loads((path.parent / "run.json").read_text())["spec"])
             metrics = json.loads(path.read_text())
             images = metrics["train_images"] * metrics["epochs"]
             speeds[_kind(run)] = images * _work(run) / metrics["seconds"]
@@ -124,25 +125,25 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
     """
     groups: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(runs):
-        groups.setdefault((run.row, run.variant), []).append(index)
+        groups.setdefault((run.place.row, run.place.variant), []).append(index)
     shared = _alike(runs)
     of_variant = {
-        variant: _alike([run for run in runs if run.variant == variant])
-        for variant in dict.fromkeys(run.variant for run in runs)
+        variant: _alike([run for run in runs if run.place.variant == variant])
+        for variant in dict.fromkeys(run.place.variant for run in runs)
     }
     lines = [title, f"all: {_written(_not_default(runs[0], shared, SHOWN_ALWAYS))}"]
     if len(of_variant) > 1:
         for variant, alike in of_variant.items():
             own = {key: value for key, value in alike.items() if key not in shared}
-            changed = _not_default(next(run for run in runs if run.variant == variant), own)
+            changed = _not_default(next(run for run in runs if run.place.variant == variant), own)
             lines.append(f"{variant}: {_written(changed) or 'the defaults'}")
     rows = []
     for (row, variant), members in groups.items():
-        others = [run.settings for run in runs if run.variant == variant]
+        others = [_told(run) for run in runs if run.place.variant == variant]
         told_apart = [key for key in others[0] if all(key in other for other in others)]
         own = {
             key: value
-            for key, value in runs[members[0]].settings.items()
+            for key, value in _told(runs[members[0]]).items()
             if key not in of_variant[variant]
         }
         done = sum(estimated.on_disk[index] for index in members)
@@ -197,7 +198,7 @@ def _runs(count: int, done: int) -> str:
     return f"{progress.runs(count)}, {done} on disk" if done else progress.runs(count)
 
 
-def _image_count(wanted: Data) -> int | None:
+def _image_count(wanted: Images) -> int | None:
     """Training images of a run; None where the data source is not on this machine."""
     counts = _counts(wanted.data, wanted.image_size)
     if counts is None:
@@ -216,29 +217,35 @@ def _counts(source: str, image_size: int) -> tuple[int, int] | None:
     return len(dataset.class_names), len(dataset.splits["train"].labels)
 
 
-def _kind(run: dict) -> tuple:
+def _kind(settings: dict) -> tuple:
     """What decides the speed, the size of the images apart, which `_work` counts."""
-    network = run["model"]["model"], run["model"]["hidden_units"], run["model"]["unfrozen_stages"]
-    return *network, run["training"]["method"], run["feeding"]["feed"], run["backend"]
+    names = ("model", "hidden_units", "unfrozen_stages", "method", "feed", "backend")
+    return tuple(settings.get(name) for name in names)
 
 
-def _work(run: dict) -> float:
+def _work(settings: dict) -> float:
     """An image's share of time, that of 32 pixels being 1."""
-    return (run["data"]["image_size"] / 32) ** 2
+    return (settings["image_size"] / 32) ** 2
 
 
 def _not_default(
     run: Run, settings: Mapping[str, object], always: Sequence[str] = ()
 ) -> dict[str, object]:
     """Those of a run's settings that are not its method's defaults, or are always to be shown."""
-    groups = (Compute, Data, Model, Feeding, type(run.training))
+    spec = run.spec
+    groups = (Choice, *map(type, (spec.images, spec.network, spec.training)), Spec)
     defaults = {key: field.default for group in groups for key, field in group.model_fields.items()}
     return {k: value for k, value in settings.items() if k in always or value != defaults[k]}
 
 
+def _told(run: Run) -> dict[str, object]:
+    """A run's settings that a listing may name: repeats differ in their seeds."""
+    return {k: v for k, v in run.spec.settings.items() if k not in ("seed", "shots_seed")}
+
+
 def _alike(runs: Sequence[Run]) -> dict[str, object]:
     """The settings that all of the runs have, and have alike."""
-    first, *others = (run.settings for run in runs)
+    first, *others = (_told(run) for run in runs)
     return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
 
 

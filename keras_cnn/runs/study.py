@@ -1,56 +1,141 @@
-"""A recipe from its name to its table: resolve, run what is missing, gather, write."""
+"""A recipe in Python: plan it, run what is missing, read its results. Prints nothing.
+
+from keras_cnn import study
+
+done = study.run("fewshot_convnext", rows=["4"], variant="corrected")
+done.results[0].history      # one dict an epoch; .metrics, .settings, .place, .model()
+done.frame()                 # a pandas DataFrame, a line for each run
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import re
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files, models, progress, recipe
+from keras_cnn import environment, files, models, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import resolve
-from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.schema import Recipe
-from keras_cnn.results import store, table
+from keras_cnn.recipe.spec import Run
+from keras_cnn.results import identity, store, table
 from keras_cnn.results.store import Result
 from keras_cnn.results.table import Table
-from keras_cnn.runs import engine, estimate, worker
-from keras_cnn.runs.estimate import Estimate
+from keras_cnn.runs import engine, preflight
+
+if TYPE_CHECKING:
+    import pandas
 
 DEFAULT_OUT = Path("artifacts")
-TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
 
 
-@dataclass(frozen=True)
-class Conducted:
-    """What became of a recipe's runs.
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """The runs of a recipe that were asked for; none has been made.
 
     Attributes:
-        done: How many are on disk now.
-        failed: How many failed, or have damaged results.
-        seconds: What the command took.
-        table: The table; None where there is nothing to show.
-        estimated: What a dry run estimates; it does nothing else.
+        recipe: The recipe.
+        profile: The profile's name.
+        missing_downloads: What the recipe's own profile needs and is not on this machine.
+        runs: The runs, in the order they are made.
+        out: Results go to `out/<recipe>/`.
+        parallel: Runs at a time.
+        fresh: Run again what is on disk too.
+        command: The command line that gives the same table again.
     """
 
-    done: int
-    failed: int
-    seconds: float
-    table: Path | None
-    estimated: Estimate | None = None
+    recipe: Recipe
+    profile: str
+    missing_downloads: list[str]
+    runs: list[Run]
+    out: Path
+    parallel: int
+    fresh: bool
+    command: str
+
+    def __repr__(self) -> str:
+        return f"Plan({self.recipe.name}, profile {self.profile}, {len(self.runs)} runs)"
+
+    @property
+    def folder(self) -> Path:
+        """Where the results, tables and pictures go."""
+        return self.out / self.recipe.name
 
 
-def conduct(
+@dataclass(frozen=True, repr=False)
+class Work:
+    """A plan's runs where they can be made on this machine.
+
+    Attributes:
+        plan: What was asked for.
+        jobs: The runs and their folders, in the order they are made.
+        left_out: By row, why it cannot be run here: its backend is not installed.
+    """
+
+    plan: Plan
+    jobs: list[engine.Job]
+    left_out: dict[str, str]
+
+    @property
+    def missing(self) -> list[engine.Job]:
+        """The jobs that are to be run."""
+        return [job for job in self.jobs if job.fresh or not job.folder.exists()]
+
+
+@dataclass(frozen=True, repr=False)
+class Study:
+    """What is on disk of a plan's runs.
+
+    Attributes:
+        plan: What was asked for.
+        results: The finished runs.
+        failed: The runs that failed, each with its error and log.
+        damaged: What is wrong with results that cannot be read.
+        seconds: What running them took.
+    """
+
+    plan: Plan
+    results: list[Result]
+    failed: list[engine.Event] = field(default_factory=list)
+    damaged: list[UserError] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({self.plan.recipe.name}, {len(self.results)} results, "
+            f"{len(self.failed) + len(self.damaged)} failed)"
+        )
+
+    @property
+    def table(self) -> Table | None:
+        """Rows and variants over their repeats; None where there is no result."""
+        if not self.results:
+            return None
+        return table.build(self.plan.recipe, self.results, self.plan.command)
+
+    def frame(self) -> pandas.DataFrame:
+        """A line for each run: where it stands, its settings, its metrics.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {**result.place.model_dump(), **result.settings, **result.metrics}
+                for result in self.results
+            ]
+        )
+
+
+def run(
     name: str,
     profile: str | None = None,
     rows: Sequence[str] | None = None,
@@ -58,17 +143,51 @@ def conduct(
     repeats: int | None = None,
     overrides: Mapping[str, object] | None = None,
     backend: str = "torch",
-    out: Path = DEFAULT_OUT,
+    out: str | Path = DEFAULT_OUT,
     parallel: int | None = None,
     fresh: bool = False,
-    dry_run: bool = False,
-) -> Conducted:
-    """Runs what is not on disk yet of a recipe, then prints and writes its table and pictures.
+    notify: Callable[[engine.Event], None] | None = None,
+) -> Study:
+    """Runs what is not on disk yet of a recipe and gives all of its results.
+
+    Args:
+        name: As for `plan`, and so are the others.
+        profile: The profile's name.
+        rows: Names of rows.
+        variant: A variant's name, or `both`.
+        repeats: Runs of each row and variant.
+        overrides: Settings that win over the file's.
+        backend: The Keras backend.
+        out: Results go to `out/<recipe>/`.
+        parallel: Runs at a time.
+        fresh: Run again what is on disk too.
+        notify: Called with each `engine.Event` as it happens.
+
+    Raises:
+        UserError: Something of the input cannot be used; nothing was run.
+    """
+    asked = plan(name, profile, rows, variant, repeats, overrides, backend, out, parallel, fresh)
+    return execute(prepare(asked), notify)
+
+
+def plan(
+    name: str,
+    profile: str | None = None,
+    rows: Sequence[str] | None = None,
+    variant: str = "both",
+    repeats: int | None = None,
+    overrides: Mapping[str, object] | None = None,
+    backend: str = "torch",
+    out: str | Path = DEFAULT_OUT,
+    parallel: int | None = None,
+    fresh: bool = False,
+) -> Plan:
+    """The runs that are asked for, checked as far as that takes no framework.
 
     Args:
         name: A recipe's name, or the path of a recipe file.
-        profile: None takes `deck` when what it needs has been fetched or given, else `mini`, and
-            says so.
+        profile: None takes `deck` when what it needs has been fetched or given, else `mini`; the
+            only one where there is one.
         rows: Names of rows; None runs all.
         variant: A variant's name, or `both`.
         repeats: Runs of each row and variant; None takes the recipe's number.
@@ -79,144 +198,74 @@ def conduct(
         parallel: Runs at a time; None takes one a processor core, or one on a GPU and where the
             recipe measures time.
         fresh: Run again what is on disk too.
-        dry_run: Print the runs and an estimate of the time; run nothing.
-
-    Returns:
-        What became of it: some runs may have failed, the others are done and in the table.
 
     Raises:
-        UserError: Something of the input cannot be used; nothing was run.
+        UserError: Something of the input cannot be used.
     """
-    began = time.monotonic()
-    overrides = overrides or {}
-    plan = recipe.read(name)
-    missing_downloads = _missing_downloads(plan, overrides)
-    chosen = profile or ("mini" if "mini" in plan.profiles and missing_downloads else "deck")
-    specs = resolve.runs(
-        plan, chosen, rows, variant, repeats, _with_test_images(overrides), backend
-    )
-    for spec in specs:
-        network = spec.model
+    out, overrides = Path(out).expanduser(), overrides or {}
+    read = recipe.read(name)
+    missing = _missing_downloads(read, overrides)
+    chosen = profile or _profile(read, missing)
+    with_images = _with_test_images(overrides)
+    runs = resolve.runs(read, chosen, rows, variant, repeats, with_images, backend)
+    for run in runs:
+        options = run.spec.network.model_dump()
         models.check(
-            network.model, spec.data.image_size, network.hidden_units, network.stochastic_depth
+            options["model"],
+            run.spec.images.image_size,
+            options["hidden_units"],
+            options.get("stochastic_depth", 0.0),
         )
-    said = "" if profile else _choice(plan, chosen, missing_downloads, overrides, specs)
-    gpu = environment.has_gpu()
-    parallel = parallel or (1 if gpu or plan.alone else environment.cores())
-    parallel = min(parallel, len(specs))  # so that few runs have all threads
-    if dry_run:
-        estimated = estimate.estimate(specs, out, parallel, fresh)
-        _say(said)
-        title = f"{plan.name}: profile {chosen}, {parallel} at a time"
-        print(estimate.listing(title, specs, estimated))
-        return Conducted(sum(estimated.on_disk), 0, time.monotonic() - began, None, estimated)
-    jobs = [engine.Job(spec, store.run_folder(spec, out), fresh) for spec in specs]
-    missing = [job for job in jobs if fresh or not job.folder.exists()]
-    lacking = _lacking_backends(missing)
-    if lacking and all(job.run.backend in lacking for job in jobs):
-        raise UserError(next(iter(lacking.values())))
-    left_out = [job for job in missing if job.run.backend in lacking]
-    jobs = [job for job in jobs if job not in left_out]
-    missing = [job for job in missing if job not in left_out]
-    worker.check([job.run for job in missing])
-    files.check_writable(out / plan.name)
-    _say(said)  # not before: a mistake is told alone
-    for row, why in dict.fromkeys((job.run.row, lacking[job.run.backend]) for job in left_out):
-        _say(f"{plan.name}: row {row} is left out: {why}")
-    failed: list[engine.Event] = []
-    if missing:
-        done = f", {len(jobs) - len(missing)} on disk already" if len(missing) < len(jobs) else ""
-        _say(f"{plan.name}: {progress.runs(len(jobs))}{done}")
-        threads = None if gpu else max(1, environment.cores() // parallel)
-        with progress.shown(missing) as show:
-            failed = engine.execute(missing, parallel, threads, show)
-    command = _command(name, chosen, rows, variant, repeats, overrides, backend, out)
-    without, written = _gather(plan, jobs, failed, command, out / plan.name)
-    return Conducted(len(jobs) - without, without, time.monotonic() - began, written)
+    parallel = parallel or (1 if environment.has_gpu() or read.alone else environment.cores())
+    return Plan(
+        recipe=read,
+        profile=chosen,
+        missing_downloads=missing,
+        runs=runs,
+        out=out,
+        parallel=min(parallel, len(runs)),  # so that few runs have all threads
+        fresh=fresh,
+        command=_command(name, chosen, rows, variant, repeats, overrides, backend, out),
+    )
 
 
-def _lacking_backends(jobs: Sequence[engine.Job]) -> dict[str, str]:
-    """The backends of jobs that are not installed, and what to do about each."""
-    lacking: dict[str, str] = {}
-    for backend in dict.fromkeys(job.run.backend for job in jobs):
-        try:
-            environment.require(backend)
-        except UserError as error:
-            lacking[backend] = str(error)
-    return lacking
+def prepare(plan: Plan) -> Work:
+    """Finds each run's folder, and all that can be found out before any run.
+
+    Raises:
+        UserError: Data, weights or the folder for results cannot be used; nothing was run.
+    """
+    jobs, left_out = [], {}
+    for run in plan.runs:
+        job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)
+        why = preflight.unavailable(run.spec.backend)
+        if why and (plan.fresh or not job.folder.exists()):
+            left_out[run.place.row] = why
+        else:
+            jobs.append(job)
+    if not jobs:
+        raise UserError(next(iter(left_out.values())))
+    work = Work(plan, jobs, left_out)
+    preflight.check([job.run for job in work.missing])
+    files.check_writable(plan.folder)
+    return work
 
 
-def conduct_all(one: Callable[[str], Conducted]) -> bool:
-    """Conducts the recipes that come with the package, then prints a line for each.
+def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) -> Study:
+    """Runs what is missing, and reads what is on disk then.
 
     Args:
-        one: Conducts the recipe of a name.
-
-    Returns:
-        Whether all went well. A recipe whose input cannot be used is told in its line, and the
-        others go on.
-
-    Raises:
-        UserError: No recipe can use the input; nothing was run.
+        work: From `prepare`.
+        notify: Called with each `engine.Event` as it happens.
     """
-    ends: dict[str, Conducted | UserError] = {}
-    for name in recipe.names():
-        if not recipe.read(name).in_all:
-            continue
-        try:
-            ends[name] = one(name)
-        except UserError as error:
-            ends[name] = error
-    conducted = [end for end in ends.values() if isinstance(end, Conducted)]
-    if not conducted:
-        raise next(iter(ends.values()))
-    width = max(map(len, ends))
-    print("\n".join(["", *(f"{name.ljust(width)}  {_end(end)}" for name, end in ends.items())]))
-    estimates = [end.estimated for end in conducted if end.estimated]
-    if estimates:
-        left = progress.duration(sum(estimated.seconds_left for estimated in estimates))
-        print(f"{'all'.ljust(width)}  about {left} for what is not on disk")
-    return len(conducted) == len(ends) and not any(end.failed for end in conducted)
-
-
-def _end(end: Conducted | UserError) -> str:
-    """How a recipe ended, in one line."""
-    if isinstance(end, UserError):
-        return f"not run: {end}"
-    if end.estimated:
-        hindrance = end.estimated.hindrance
-        return estimate.summary(end.estimated) + (f"; not yet: {hindrance}" if hindrance else "")
-    where = end.table or "no table"
-    took = progress.duration(end.seconds)
-    return f"{progress.runs(end.done)} done, {end.failed} failed, {took}: {where}"
-
-
-def _gather(
-    plan: Recipe,
-    jobs: Sequence[engine.Job],
-    failed: Sequence[engine.Event],
-    command: str,
-    folder: Path,
-) -> tuple[int, Path | None]:
-    """Writes the table of what is on disk, and tells what is not.
-
-    Returns:
-        How many runs failed or are damaged, and the table, where there is something to show.
-    """
-    failed_folders = {event.job.folder for event in failed}
-    results, damaged = _read([job for job in jobs if job.folder.exists()])
-    try:
-        if results:
-            _publish(plan, results, command, folder)
-    finally:  # whatever a table or a picture runs into
-        for result in results:
-            if result.folder not in failed_folders:
-                _failure_log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
-        if failed:
-            _list_failures(failed)
-        for error in damaged:
-            _say(f"keras_cnn: left out of the table: {error}")
-    return len(failed) + len(damaged), folder / "table.md" if results else None
+    began = time.monotonic()
+    parallel, missing = work.plan.parallel, work.missing
+    failed: list[engine.Event] = []
+    if missing:
+        threads = None if environment.has_gpu() else max(1, environment.cores() // parallel)
+        failed = engine.execute(missing, parallel, threads, notify or (lambda event: None))
+    results, damaged = _read([job for job in work.jobs if job.folder.exists()])
+    return Study(work.plan, results, failed, damaged, time.monotonic() - began)
 
 
 def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
@@ -225,64 +274,16 @@ def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
     damaged: list[UserError] = []
     for job in jobs:
         try:
-            results.append(store.relabelled(job.folder, job.run))
+            results.append(store.read_as(job.folder, job.run))
         except UserError as error:
             damaged.append(error)
     return results, damaged
 
 
-def _publish(plan: Recipe, results: Sequence[Result], command: str, folder: Path) -> None:
-    """Writes the table in its three forms, draws what changed, prints the table."""
-    from keras_cnn.plots import wanted
-
-    made = table.build(plan, results, command)
-    kept = _keep_former(made, folder, wanted.drawn(folder))
-    for ending, render in TABLE_FORMS.items():
-        files.write_text(folder / f"table.{ending}", render(made))
-    wanted.draw(plan, results, folder)
-    print(table.markdown(made))
-    # A method's own test accuracy may be of pairs or episodes.
-    best = max(results, key=lambda result: result.metrics["test_accuracy_over_images"])
-    print(
-        f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.\n"
-        f"Best on the test images: {best.folder / 'model.keras'}"
-    )
-    if kept:
-        _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
-
-
-def _keep_former(made: Table, folder: Path, pictures: Sequence[Path]) -> Path | None:
-    """Moves the table on disk away where it shows runs that the new one lacks.
-
-    Other data, weights or settings are other runs; more repeats of the same are not.
-
-    Args:
-        made: The new table.
-        folder: Where it goes.
-        pictures: Drawn with the one on disk.
-
-    Returns:
-        Where that one is now; None when it may be replaced, or there is none.
-    """
-    try:
-        text = (folder / "table.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        former = json.loads(text)
-        runs = sorted(run for line in former["lines"] for run in line["runs"])
-        source = re.sub(r"[^\w.-]+", "_", str(former.get("data", "table")))
-    except (ValueError, KeyError, TypeError, AttributeError):  # not written by this package
-        runs, source = [text], "unknown"
-    if {*runs} <= {run for line in made.lines for run in line.runs}:
-        return None
-    name = f"{source}-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:8]}"
-    kept = folder / "earlier" / name
-    kept.mkdir(parents=True, exist_ok=True)
-    for path in (*(folder / f"table.{ending}" for ending in TABLE_FORMS), *pictures):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path, kept / path.name)
-    return kept
+def _profile(recipe: Recipe, missing_downloads: Sequence[str]) -> str:
+    """The profile of a command that names none."""
+    wanted = "mini" if missing_downloads else "deck"
+    return wanted if wanted in recipe.profiles else next(iter(recipe.profiles))
 
 
 def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
@@ -292,52 +293,16 @@ def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
     return {"test_shots": None, **overrides} if is_own else overrides
 
 
-def _missing_downloads(plan: Recipe, overrides: Mapping[str, object]) -> list[str]:
+def _missing_downloads(recipe: Recipe, overrides: Mapping[str, object]) -> list[str]:
     """What the deck's profile needs and is neither here nor given."""
     given = {"archive": "data" in overrides}
     given["weights"] = overrides.get("weights", "pretrained") not in registry.NAMED_WEIGHTS
     return [
         download.name
-        for name in plan.needs
+        for name in recipe.needs
         for download in registry.find(name)
         if not given[download.kind] and not download.is_here()
     ]
-
-
-def _choice(
-    plan: Recipe,
-    profile: str,
-    missing: Sequence[str],
-    overrides: Mapping[str, object],
-    specs: Sequence[Run],
-) -> str:
-    """One line: the profile nobody asked for, and what it means here."""
-    said = plan.profiles[profile].stands_in or "the deck's own data, networks and settings"
-    if overrides:
-        data = _listed(sources.title(spec.data.data) for spec in specs)
-        said = f"data {data}; {_listed(_start(spec) for spec in specs)}"
-        if (
-            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
-            and "model" not in overrides
-        ):
-            said += " (--set model NAME: another network)"
-    if profile == "mini":
-        bundle = {download.name for download in registry.find("deck")}
-        fetched = ["deck"] if {*missing} <= bundle else missing
-        commands = " and ".join(f"`python -m keras_cnn fetch {name}`" for name in fetched)
-        said += f" (the deck's own needs {commands}; not here yet: {' '.join(missing)})"
-    elif "mini" in plan.profiles:
-        said += " (--profile=mini is smaller)"
-    return f"Profile {profile}: {said}."
-
-
-def _start(spec: Run) -> str:
-    """A run's network, and the weights it starts from."""
-    return f"{spec.model.model} from {registry.weights_title(spec.model.weights)}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
 
 
 def _command(
@@ -361,22 +326,3 @@ def _command(
     words += [f"--backend={backend}"]
     words += [f"--out={out}"] if out != DEFAULT_OUT else []
     return shlex.join(words)
-
-
-def _say(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _failure_log(folder: Path) -> Path:
-    """Where the output of a run that failed is kept."""
-    return folder.parent / "failed" / f"{folder.name}.txt"
-
-
-def _list_failures(failed: Sequence[engine.Event]) -> None:
-    """Names each failed run with its error, and keeps what its process wrote."""
-    print(f"\n{progress.runs(len(failed))} failed; the same command tries again:", file=sys.stderr)
-    for event in failed:
-        log = _failure_log(event.job.folder)
-        files.write_text(log, event.log or f"{event.error}\n")
-        print(f"  {progress.title(event.job)}: {event.error}\n    log: {log}", file=sys.stderr)

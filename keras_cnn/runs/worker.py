@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import multiprocessing
 import os
 import signal
 import statistics
@@ -12,29 +12,28 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import data, environment
+from keras_cnn import environment
 from keras_cnn.data import Split
-from keras_cnn.data.sampling import draw_shots
-from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.results import store
+from keras_cnn.models import saved
+from keras_cnn.recipe.spec import Run, Spec
+from keras_cnn.results import identity, store
+from keras_cnn.runs import images
 
 if TYPE_CHECKING:
-    from keras_cnn.methods import Outcome
+    from keras_cnn.methods import Trained
 
 EXIT_FAILED = 1
 EXIT_ORPHANED = 3
 EXIT_BUSY = 75
 
 
-def run_one(
+def make(
     run: Run,
     folder: Path,
     report: Callable[[dict], None],
@@ -45,7 +44,7 @@ def run_one(
 
     Args:
         run: What to do.
-        folder: `store.run_folder(run, out)`.
+        folder: `identity.run_folder(run, out)`.
         report: Called with one record an epoch.
         fresh: Make it anew, from its beginning, and replace the older result.
         wait: Wait while another process is making it.
@@ -54,103 +53,55 @@ def run_one(
         store.Busy: Another process is making it.
         UserError: The data or the weights cannot be used.
     """
+    spec = run.spec
     with store.held(folder, wait):
         if folder.exists() and not fresh:
             return
-        if store.identity(run) != folder.name:
+        if identity.identity(spec) != folder.name.rpartition("-")[2]:
             raise UserError("the data or the weights changed after the command began: start again")
+        checkpoint = identity.checkpoint_file(spec)
         if fresh:
-            store.checkpoint_file(run).unlink(missing_ok=True)
-        train, test, class_names = sample(run)
-        from keras_cnn import methods
-        from keras_cnn.models import saved
-
-        environment.seed_everything(run.training_seed)
+            checkpoint.unlink(missing_ok=True)
+        train, test = images.sample(spec)
+        environment.seed_everything(spec.seed)  # keras from here on
         began, busy = time.perf_counter(), _processor_seconds()
-        outcome = methods.find(run.training.method)(run, train, test, class_names, report)
-        spent = _processor_seconds() - busy + outcome.measures.get("worker_seconds", 0.0)
-        processor_use = spent / (time.perf_counter() - began)
-        metrics = {**_metrics(outcome, train, test), "processor_use": processor_use}
-        with store.new_folder(folder) as partial:
-            store.write_json(partial / "run.json", run.model_dump())
-            store.write_json(
-                partial / "environment.json",
-                environment.describe() | {"fingerprints": store.fingerprints(run)},
-            )
-            store.write_csv(
-                partial / "history.csv",
-                store.HISTORY_COLUMNS,
-                [[record[key] for key in store.HISTORY_COLUMNS] for record in outcome.history],
-            )
-            store.write_csv(
-                partial / "confusion.csv",
-                ["true class", *class_names],
-                [
-                    [name, *counts]
-                    for name, counts in zip(
-                        class_names,
-                        confusion(test.labels, outcome.probabilities).tolist(),
-                        strict=True,
-                    )
-                ],
-            )
-            store.write_json(partial / "metrics.json", metrics)
-            saved.save(outcome.model, partial / "model.keras", _card(run, class_names, metrics))
-        store.checkpoint_file(run).unlink(missing_ok=True)  # the result is on disk
-
-
-def check(runs: Sequence[Run]) -> None:
-    """Draws the images and fits the weights files of every run once: faults show before any run.
-
-    Raises:
-        UserError: The data or the weights cannot be used, or a class has too few images.
-    """
-    check_images(runs)
-    given = {
-        (run.model.model, run.model.hidden_units, run.data.image_size, run.model.weights): run
-        for run in runs
-        if run.model.weights not in registry.NAMED_WEIGHTS  # whose files are known to fit
-    }
-    if given:
-        # In a process of its own: this one goes on without a framework.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            for run in given.values():
-                pool.submit(_fit_weights, run).result()
-
-
-def check_images(runs: Sequence[Run]) -> None:
-    """Draws the images of every run once, without a framework.
-
-    Raises:
-        UserError: The data cannot be used, or a class has too few images.
-    """
-    for run in {(run.data, run.shots_seed): run for run in runs}.values():
-        sample(run)
-
-
-def _fit_weights(run: Run) -> None:
-    from keras_cnn import models, pretrained
-
-    units = run.model.hidden_units
-    graph = models.backbone(run.model.model, run.data.image_size, hidden_units=units)
-    pretrained.load(graph, run.model.weights)
-
-
-def sample(run: Run) -> tuple[Split, Split, list[str]]:
-    """The images a run trains on and is tested on.
-
-    Returns:
-        Training and test images, and the class names in the order of the labels.
-    """
-    dataset = data.load(run.data.data, run.data.image_size)
-    train, test = (
-        _drawn(dataset.splits[split], setting, shots, run.shots_seed, dataset.class_names)
-        for split, setting, shots in (
-            ("train", "shots", run.data.shots),
-            ("test", "test_shots", run.data.test_shots),
+        trained = _trained(spec, train, test, report, checkpoint)
+        spent = _processor_seconds() - busy + trained.measures.get("worker_seconds", 0.0)
+        metrics = {
+            **_metrics(trained, train, test),
+            "processor_use": spent / (time.perf_counter() - began),
+        }
+        store.write(
+            folder,
+            run,
+            environment.describe() | {"fingerprints": identity.fingerprints(spec)},
+            trained.history,
+            metrics,
+            test.class_names,
+            confusion(test.labels, trained.probabilities).tolist(),
+            lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
+        checkpoint.unlink(missing_ok=True)  # the result is on disk
+
+
+def _trained(
+    spec: Spec, train: Split, test: Split, report: Callable[[dict], None], checkpoint: Path
+) -> Trained:
+    """What the spec's method makes of its network."""
+    from keras_cnn import methods, models
+
+    network = models.classifier(
+        spec.network.model,
+        len(test.class_names),
+        spec.images.image_size,
+        seed=spec.seed,
+        **spec.network.model_dump(exclude={"model"}),
     )
-    return train, test, list(dataset.class_names)
+    method = methods.find(spec.method, type(spec.training))
+    settings = spec.training.model_dump()
+    if "checkpoint" in inspect.signature(method).parameters:
+        settings["checkpoint"] = checkpoint
+    return method(network, train, test, seed=spec.seed, report=report, **settings)
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -169,40 +120,23 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _drawn(
-    split: Split, setting: str, shots: int | None, seed: int, class_names: tuple[str, ...]
-) -> Split:
-    if shots is None:
-        return split
-    try:
-        indices = draw_shots(split.labels, shots, seed, class_names)
-    except UserError as error:
-        fewest = np.bincount(split.labels, minlength=len(class_names)).min()
-        raise UserError(
-            f"{error} (--set {setting} {fewest} works, --set {setting} null takes all images)"
-        ) from None
-    return Split(np.asarray(split.images[indices]), split.labels[indices])
-
-
-def _metrics(outcome: Outcome, train: Split, test: Split) -> dict[str, float | None]:
+def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | None]:
     """The final figures; seconds are of the epochs, without starting and loading."""
     from keras_cnn.models import summary
 
-    last = outcome.history[-1]
-    hits = outcome.probabilities.argmax(axis=1) == test.labels
-    seconds = [record["seconds"] for record in outcome.history]
+    last = trained.history[-1]
+    seconds = [record["seconds"] for record in trained.history]
     return {
         **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
-        "test_accuracy_over_images": float(hits.mean()),
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "parameters": summary.count_parameters(outcome.model),
+        "parameters": summary.count_parameters(trained.model),
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "images_a_second": len(train.labels) / statistics.median(seconds),
-        "epochs": len(outcome.history),
+        "epochs": len(trained.history),
         "peak_memory_megabytes": environment.peak_memory_megabytes(),
-        **outcome.measures,
+        **trained.measures,
     }
 
 
@@ -212,17 +146,17 @@ def _processor_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _card(run: Run, class_names: list[str], metrics: dict[str, float]) -> dict[str, object]:
+def _card(run: Run, class_names: Sequence[str], metrics: dict[str, float]) -> dict[str, object]:
     from keras_cnn import __version__
 
     return {
-        "class_names": class_names,
-        "image_size": run.data.image_size,
+        "class_names": list(class_names),
+        "image_size": run.spec.images.image_size,
         "input": "RGB images (n, height, width, 3), values 0 to 255",
         "output": "probabilities (n, classes)",
         "test_accuracy": metrics["test_accuracy_over_images"],
         "run": run.model_dump(),
-        "fingerprints": store.fingerprints(run),
+        "fingerprints": identity.fingerprints(run.spec),
         "keras_cnn": __version__,
     }
 
@@ -250,8 +184,8 @@ def main() -> int:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])
-        environment.require(run.backend)
-        run_one(run, Path(job["folder"]), report, job["fresh"], job["wait"])
+        environment.require(run.spec.backend)
+        make(run, Path(job["folder"]), report, job["fresh"], job["wait"])
     except store.Busy:
         return EXIT_BUSY
     except UserError as error:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 FUSED_ON = ("cpu", "cuda")
+READS_RATE_ON = ("cpu",)  # elsewhere a number would have to be waited for
 
 
 def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
@@ -26,6 +27,28 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     """
 
     class Fused(base):
+        _counted: tuple[int, int] | None = None
+
+        def apply(
+            self, grads: Sequence[Tensor], trainable_variables: Sequence | None = None
+        ) -> None:
+            done = self._steps_done()
+            self._counted = (self._iterations.value._version, done)
+            super().apply(grads, trainable_variables)
+            self._counted = (self._iterations.value._version, done + 1)
+
+        def _steps_done(self) -> int:
+            """What the variable `iterations` holds: to ask a GPU for it means to wait for it.
+
+            It is asked only where something but `apply` has changed the variable since.
+            """
+            version, done = self._counted or (None, 0)
+            counter = self._iterations.value
+            return done if version == counter._version else int(counter)
+
+        def _updates_done(self) -> int:
+            return self._steps_done() // (self.gradient_accumulation_steps or 1)
+
         def _parallel_update_step(
             self,
             grads: Sequence[Tensor],
@@ -37,15 +60,18 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
                 super()._parallel_update_step(grads, variables, learning_rate)
                 return
             places = [self._get_variable_index(variable) for variable in variables]
-            step = int(self.iterations) + 1
+            step = self._updates_done() + 1
+            device = weights[0].device
+            counter = torch.full((), float(step), device=device)  # it is only read
+            rate = keras.ops.convert_to_tensor(learning_rate)
             torch._fused_adam_(
                 weights,
                 [_laid_out_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
                 _states_laid_out_as(weights, [self._momentums[place] for place in places]),
                 _states_laid_out_as(weights, [self._velocities[place] for place in places]),
                 [],
-                [torch.tensor(float(step), device=weight.device) for weight in weights],
-                lr=float(learning_rate),
+                [counter] * len(weights),
+                lr=float(rate) if device.type in READS_RATE_ON else rate,
                 beta1=self.beta_1,
                 beta2=self.beta_2,
                 weight_decay=0.0,
@@ -66,7 +92,7 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
                 for variable, average in zip(trainable_variables, averages, strict=True)
                 if average is not None
             ]
-            new = 1.0 if int(self.iterations) == 0 else 1 - self.ema_momentum
+            new = 1.0 if self._updates_done() == 0 else 1 - self.ema_momentum
             with torch.no_grad():
                 torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), new)
 

@@ -2,7 +2,8 @@
 
 torch adds up the statistics of channels-last images one row after the other: over the 65,536 rows
 of a batch of 64 images of 32 x 32 pixels its variances are off by 2e-4 and its outputs by 1e-3.
-Here the rows are summed in groups, and the groups' sums put together: off by 1e-6.
+Here the rows are summed in groups, and the groups' sums put together: off by 1e-6. That is the
+processor; on a GPU torch's own sums are as exact, and taken as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 MOST_GROUPS = 64
-GROUPED_ON = ("cpu", "cuda")  # the groups' kernel is there for these alone
+GROUPED_ON = ("cpu",)
 
 
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +25,8 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (c,); no gradient goes through them.
     """
     with torch.no_grad():
+        if x.device.type == "cuda":
+            return torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
         if x.device.type not in GROUPED_ON:
             variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
             return mean, variance
@@ -86,6 +89,20 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(context: object, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, mean, variance = context.saved_tensors
+        if x.device.type not in GROUPED_ON:
+            slopes = torch.ops.aten.native_batch_norm_backward(
+                gradient.contiguous(memory_format=torch.channels_last),
+                x,
+                gamma,
+                mean,
+                variance,
+                mean,
+                (variance + context.epsilon).rsqrt(),
+                context.of_this_batch,
+                context.epsilon,
+                [context.needs_input_grad[0], True, True],
+            )
+            return *slopes, None, None, None, None
         groups, channels = _group_count(x), x.shape[1]
         _, gammas, betas = torch.ops.aten.native_batch_norm_backward(
             _grouped(gradient, groups),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -74,7 +75,7 @@ class TrainedModel(keras.Model):
             gradients = torch.autograd.grad(
                 scaled, [weight.value for weight in weights], allow_unused=True
             )
-            with torch.no_grad():
+            with torch.no_grad(), _counted_in_place(self.optimizer):
                 self.optimizer.apply(gradients, weights)
             self._note(labels, logits.detach(), loss.detach())
             return {}
@@ -183,6 +184,20 @@ class _Unread:
         self.labels: list = []
         self.logits: list = []
         self.losses: list = []
+
+
+@contextlib.contextmanager
+def _counted_in_place(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """While it lasts the optimizer's steps are counted where the count lies.
+
+    Keras makes a tensor of the 1 to be added, and to bring that to a GPU means to wait for it.
+    """
+    counter = optimizer._iterations
+    counter.assign_add = lambda value: counter.value.add_(value)
+    try:
+        yield
+    finally:
+        del counter.assign_add
 
 
 def _on_torch() -> bool:

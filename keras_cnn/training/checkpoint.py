@@ -19,19 +19,19 @@ class Checkpoint(keras.callbacks.Callback):
     `Feed` does.
 
     Args:
-        path: The file; it appears whole or not at all.
+        path: The file; it appears whole or not at all. None keeps nothing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path | None) -> None:
         super().__init__()
-        self._path = path
+        self._path = Path(path) if path else None
         self._records: list[dict[str, float]] = []
         self._epochs = 0
-        self._found = _read(path)
+        self._read = _read(self._path) if self._path else None
 
     def planned_epochs(self) -> int | None:
         """How many epochs the interrupted run was to have; None where there is none."""
-        return self._found["epochs"] if self._found else None
+        return self._read["epochs"] if self._read else None
 
     def restore(self, model: keras.Model) -> list[dict[str, float]]:
         """Brings a compiled model to where the file left it.
@@ -43,14 +43,14 @@ class Checkpoint(keras.callbacks.Callback):
             The records of the epochs done; none where there is no file.
         """
         model.optimizer.build(model.trainable_variables)
-        if not self._found:
+        if not self._read:
             return []
-        state, values = _state(model), self._found["values"]
+        state, values = _state(model), self._read["values"]
         if [tuple(variable.shape) for variable in state] != [value.shape for value in values]:
             return []  # of another version of the software: from the beginning
         for variable, value in zip(state, values, strict=True):
             variable.assign(value)
-        return self._found["records"]
+        return self._read["records"]
 
     def keep(self, records: list[dict[str, float]], epochs: int) -> None:
         """Names what is written beside the state after each epoch.
@@ -63,6 +63,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the file."""
+        if self._path is None:
+            return
         with files.replacing(self._path) as partial, h5py.File(partial, "w") as file:
             file.attrs["epochs"] = self._epochs
             file.attrs["records"] = json.dumps(self._records)

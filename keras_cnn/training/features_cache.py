@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cnn import environment, files, models
+from keras_cnn import environment, files
 from keras_cnn.home import home
 
 MOST_BYTES = 2_000_000_000
@@ -24,8 +23,9 @@ def features(
     """What a frozen model gives for images: read where a run has computed it before.
 
     Rows, repeats and later commands that share the frozen weights and the images share the
-    features. They are found by content: of images, weights, layers and the code that builds them,
-    software and the number of threads, since all of these may change the last bits. The oldest
+    features. They are found by content: of images, weights and layers, versions of the software and
+    of the module that builds the network, and the number of threads, since all of these may change
+    the last bits. The oldest
     files go where all of them would take over 2 GB.
 
     Args:
@@ -61,20 +61,11 @@ def _key(model: keras.Model, images: np.ndarray) -> str:
     digest = hashlib.blake2b(digest_size=16)
     # A layer's name says what it computes. (`get_config` would: it imports TensorFlow, anywhere.)
     layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
-    told = [environment.describe(), _code(), model.name, layers, images.shape]
+    told = [environment.describe(), model.name, layers, images.shape]
     digest.update(json.dumps(told).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     digest.update(np.ascontiguousarray(images))
-    return digest.hexdigest()
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of the files that build networks: constants in them are in no name and no shape."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(models.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,13 +1,14 @@
-"""Batches from images held whole on the device, in an order drawn anew each epoch."""
+"""Batches cut from images that are held whole on the device, drawn anew each epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from keras_cnn.data import Split
+from keras_cnn.data.sampling import Draw
 
 Redraw = Callable[[int], Split]  # from an epoch, counted from 0, to its images and labels
 
@@ -15,37 +16,30 @@ Redraw = Callable[[int], Split]  # from an epoch, counted from 0, to its images 
 class Feed(keras.utils.PyDataset):
     """What `fit`, `evaluate` and `predict` take batches from: images stay as they are held.
 
-    On torch the images are one tensor on the device and a batch is one `index_select`.
+    On torch the images are one tensor on the device and a batch is one `index_select`. A feed
+    whose batches change from epoch to epoch goes to `fit` with its `Redraw` callback and with
+    `shuffle=False`, which else shuffles whole batches.
 
     Args:
-        images: (n, h, w, 3) uint8, or features (n, …) float32.
-        labels: (n,) integers, or the classes' shares (n, classes).
-        batch_size: Images a batch; the last batch has what is left.
-        seed: Seeds the order in which images come; None leaves them as they are. Give a shuffled
-            feed's `Reshuffle` to `fit`, and `shuffle=False`, which else shuffles whole batches.
-        redraw: Gives the images of each epoch, as many, in place of those above.
+        draw: Takes the epoch, counted from 0, and gives each batch's indices into the images and
+            its labels; as many batches in every epoch.
+        images: (n, …), uint8 images or features; or a function from the epoch to them.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        batch_size: int,
-        seed: int | None = None,
-        redraw: Redraw | None = None,
+        draw: Callable[[int], Sequence[Draw]],
+        images: np.ndarray | Callable[[int], np.ndarray],
     ) -> None:
         super().__init__()
-        self._image_count = len(labels)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._redraw = redraw
+        self._draw = draw
+        self._images_of = images if callable(images) else None
+        self._images = None if callable(images) else on_device(images)
         self._epoch: int | None = None
-        if redraw is None:
-            self._hold(images, labels)
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draws an epoch's order, and its images: the same for the same seed, on every backend.
+        """Draws an epoch's images and batches: the same for the same epoch, on every backend.
 
         Args:
             epoch: Counted from 0.
@@ -53,32 +47,24 @@ class Feed(keras.utils.PyDataset):
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        if self._redraw is not None:
-            drawn = self._redraw(epoch)
-            self._hold(drawn.images, drawn.labels)
-        order = np.arange(self._image_count)
-        if self._seed is not None:
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._image_count)
-        self._order = on_device(order)
+        if self._images_of is not None:
+            self._images = on_device(self._images_of(epoch))
+        self._batches = list(self._draw(epoch))
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-self._image_count // self._batch_size)
+        return len(self._batches)
 
     def __getitem__(self, index: int) -> tuple:
-        """Images (batch, …) as they are held; labels (batch,) int64 or (batch, classes) float32."""
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        """Images (batch, …) as they are held, and the batch's labels."""
+        chosen, labels = map(on_device, self._batches[index])
         if keras.backend.backend() == "torch":
-            return self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
-        return self._images[chosen], self._labels[chosen]
-
-    def _hold(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self._images = on_device(images)
-        self._labels = on_device(np.asarray(labels, np.int64 if labels.ndim == 1 else np.float32))
+            return self._images.index_select(0, chosen), labels
+        return self._images[chosen], labels
 
 
-class Reshuffle(keras.callbacks.Callback):
-    """Draws a feed's order, and its images, as each epoch begins.
+class BeginEpoch(keras.callbacks.Callback):
+    """Draws a feed's images and batches as each epoch begins.
 
     Args:
         feed: What `fit` trains on.
@@ -93,8 +79,69 @@ class Reshuffle(keras.callbacks.Callback):
         self._feed.begin_epoch(epoch)
 
 
+def in_order(split: Split, batch_size: int) -> Feed:
+    """A feed of images as they stand, the last batch what is left.
+
+    Args:
+        split: Images or features (n, …), and labels (n,) or the classes' shares (n, classes).
+        batch_size: Images a batch.
+    """
+    labels = _labels(split.labels)
+    order = np.arange(len(labels))
+    return Feed(lambda epoch: _cut(order, labels, batch_size), split.images)
+
+
+def shuffled(split: Split, batch_size: int, seed: int) -> Feed:
+    """A feed of images in an order drawn anew each epoch, the last batch what is left.
+
+    Args:
+        split: As for `in_order`.
+        batch_size: Images a batch.
+        seed: Seeds the order.
+    """
+    labels = _labels(split.labels)
+    return Feed(
+        lambda epoch: _cut(_order(len(labels), seed, epoch), labels, batch_size), split.images
+    )
+
+
+def redrawn(redraw: Redraw, batch_size: int, seed: int) -> Feed:
+    """A feed of images that each epoch draws anew, as many every time, in an order likewise.
+
+    Args:
+        redraw: Gives the images and labels of an epoch.
+        batch_size: Images a batch.
+        seed: Seeds the order.
+    """
+    drawn: dict[int, Split] = {}  # the images are asked for first, then the batches
+
+    def images(epoch: int) -> np.ndarray:
+        drawn.clear()
+        drawn[epoch] = redraw(epoch)
+        return drawn[epoch].images
+
+    def draw(epoch: int) -> list[Draw]:
+        labels = _labels(drawn[epoch].labels)
+        return _cut(_order(len(labels), seed, epoch), labels, batch_size)
+
+    return Feed(draw, images)
+
+
 def on_device(array: np.ndarray) -> object:
     """An array where batches are cut from it without a detour: on torch a tensor on the device."""
     if keras.backend.backend() != "torch":
         return array  # TensorFlow and JAX take NumPy's batches without a detour
     return keras.ops.convert_to_tensor(np.ascontiguousarray(array))
+
+
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def _cut(order: np.ndarray, labels: np.ndarray, batch_size: int) -> list[Draw]:
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [(part, labels[part]) for part in parts]
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    return np.asarray(labels, np.int64 if labels.ndim == 1 else np.float32)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
-
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.settings import Feeding
-from keras_cnn.training.feed import Feed, Redraw, Reshuffle
+from keras_cnn.methods.settings import Feeding
+from keras_cnn.training import feed
+from keras_cnn.training.feed import Redraw
 
 
 class Batches(NamedTuple):
@@ -22,13 +21,11 @@ class Batches(NamedTuple):
     Attributes:
         train: What `fit` trains on.
         test: What it is tested on.
-        callbacks: Callbacks that `fit` needs for these batches.
         measures: Gives what the run measures of them when it is done.
     """
 
     train: object
     test: object
-    callbacks: list[keras.callbacks.Callback]
     measures: Callable[[], dict[str, float]]
 
 
@@ -60,9 +57,12 @@ def batches(
         What `fit` takes.
     """
     if feeding.feed == "memory":
-        train_batches = Feed(train.images, train.labels, batch_size, seed, redraw)
-        test_batches = Feed(test.images, test.labels, test_batch_size)
-        yield Batches(train_batches, test_batches, [Reshuffle(train_batches)], dict)
+        train_batches = (
+            feed.redrawn(redraw, batch_size, seed)
+            if redraw
+            else feed.shuffled(train, batch_size, seed)
+        )
+        yield Batches(train_batches, feed.in_order(test, test_batch_size), dict)
         return
     if redraw is not None:
         raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
@@ -71,32 +71,30 @@ def batches(
             f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is "
             f"{batch_size}"
         )
-    from keras_cnn.training import loader  # imports torch, on every backend
-
     # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
     with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
-        sizes = {"train": batch_size, "test": test_batch_size}
-        loaders = {
-            name: loader.batches(
-                loader.ImageFiles(
-                    loader.write_png(split.images, Path(folder) / name),
-                    split.labels,
-                    split.images.shape[1],
-                ),
-                sizes[name],
-                seed=seed if name == "train" else None,
-                workers=feeding.workers,
-                pin_memory=feeding.pin_memory,
-                persistent_workers=feeding.persistent_workers,
-                prefetch_batches=feeding.prefetch_batches,
-                drop_last=feeding.drop_last and name == "train",
-            )
-            for name, split in (("train", train), ("test", test))
-        }
-        files = [batches.dataset for batches in loaders.values()]
+        trained = _loader(feeding, train, Path(folder) / "train", batch_size, seed)
+        tested = _loader(feeding, test, Path(folder) / "test", test_batch_size, None)
+        files = (trained.dataset, tested.dataset)
         yield Batches(
-            loaders["train"],
-            loaders["test"],
-            [],
-            lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
+            trained, tested, lambda: {"worker_seconds": sum(each.worker_seconds for each in files)}
         )
+
+
+def _loader(
+    feeding: Feeding, split: Split, folder: Path, batch_size: int, seed: int | None
+) -> Iterable:
+    """A DataLoader of a split's images as files; shuffled, for training, where there is a seed."""
+    from keras_cnn.training import loader  # imports torch, on every backend
+
+    paths = loader.write_png(split.images, folder)
+    return loader.batches(
+        loader.ImageFiles(paths, split.labels, split.images.shape[1]),
+        batch_size,
+        seed=seed,
+        workers=feeding.workers,
+        pin_memory=feeding.pin_memory,
+        persistent_workers=feeding.persistent_workers,
+        prefetch_batches=feeding.prefetch_batches,
+        drop_last=feeding.drop_last and seed is not None,
+    )

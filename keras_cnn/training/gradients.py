@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 
+Tensor: TypeAlias = Any  # the backend's: torch.Tensor, tensorflow.Tensor, jax.Array
+
 
 def value_and_gradients(
-    function: Callable[[list], tuple[object, object]],
-    weights: Sequence,
+    function: Callable[[list[Tensor]], tuple[Tensor, object]],
+    weights: Sequence[Tensor],
     differentiable: bool = False,
-) -> tuple[object, object, list]:
+) -> tuple[Tensor, object, list[Tensor]]:
     """What a function gives for weights, and its gradients.
 
     Args:

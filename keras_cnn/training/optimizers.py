@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+VERSION = 1  # raised when an optimizer of the same settings updates weights otherwise
+
 
 def build(
     name: str, learning_rate: float, momentum: float = 0.0, l2: float = 0.0
@@ -73,7 +75,8 @@ class SGD(keras.optimizers.Optimizer):
     ) -> None:
         """Updates one variable."""
         buffer = self.buffers[self._get_variable_index(variable)]
-        self.assign(buffer, self.momentum * buffer + gradient)
+        # As a tensor: beside a variable Keras makes one of the number, and a GPU waits for it.
+        self.assign(buffer, self.momentum * keras.ops.convert_to_tensor(buffer) + gradient)
         self.assign_sub(variable, learning_rate * buffer)
 
 

@@ -1,4 +1,4 @@
-"""Means over batches, not images: what the deck printed."""
+"""What is measured of batches while a model trains."""
 
 from __future__ import annotations
 
@@ -31,14 +31,11 @@ class BatchMean(keras.metrics.Metric):
         return self._total / keras.ops.maximum(self._batches, 1.0)
 
 
-def accuracy(y_true: object, y_pred: object) -> object:
-    """1 where the largest logit is the label's, else 0."""
-    labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")  # (n, 1) or (n,) -> (n,)
-    hits = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
-    return keras.ops.cast(hits, "float32")
+def hits(labels: object, logits: object) -> object:
+    """1 for each image (n,) whose largest logit (n, classes) is its label's, else 0."""
+    return keras.metrics.sparse_categorical_accuracy(labels, logits)
 
 
-def cross_entropy(y_true: object, y_pred: object) -> object:
-    """Cross-entropy of the softmax of the logits against the label."""
-    labels = keras.ops.reshape(y_true, (-1,))  # (n, 1) or (n,) -> (n,)
-    return keras.ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
+def cross_entropy(labels: object, logits: object) -> object:
+    """Of the softmax of logits (n, classes) against labels (n,): (n,)."""
+    return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)

@@ -1,0 +1,224 @@
+"""How a method is called and what it gives back: the same for each of them, here once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from keras_cnn.data import Split
+from keras_cnn.errors import UserError, nearest
+from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
+
+if TYPE_CHECKING:
+    import keras
+
+ARGUMENTS = """\
+Args:
+    network: Functional, raw images (n, h, w, 3), 0 to 255, to logits (n, classes), as
+        `models.classifier` makes it. What of it is trainable trains, in place.
+    train: A `data.Split`, or images uint8 (n, h, w, 3) and labels (n,) from 0 on, to learn from.
+    test: The same, to evaluate on.
+    seed: Seeds all that is drawn.
+    report: Called with each epoch's record, as `print`; None keeps quiet.
+    **settings: The keywords below."""
+
+Report = Callable[[dict[str, float]], None]  # is given an epoch's record
+Labelled = Split | tuple[np.ndarray, np.ndarray]
+
+
+class Learned(NamedTuple):
+    """What a method's own code gives back.
+
+    Attributes:
+        history: One record an epoch, keys as in `training.history.record`.
+        network: Raw images (n, h, w, 3), 0 to 255, to logits (n, classes).
+        measures: What the method measures besides, by the names of `recipe.measures.MEASURES`.
+    """
+
+    history: list[dict[str, float]]
+    network: keras.Model
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """What a method has made of a network.
+
+    Attributes:
+        model: Raw images (n, h, w, 3), 0 to 255, to probabilities (n, classes); of Keras's own
+            layers, so that `model.save("model.keras")` gives a file that needs Keras alone.
+        history: One record an epoch: `epoch`, `learning_rate`, `train_loss`, `train_accuracy`,
+            `test_loss`, `test_accuracy` (accuracies in [0, 1]) and `seconds`.
+        measures: `test_accuracy_over_images`, the share of test images that `model` classifies
+            right, and what the method measures besides.
+        probabilities: Of the test images, (n, classes) float32; rows sum to 1.
+    """
+
+    model: keras.Model
+    history: list[dict[str, float]]
+    measures: dict[str, float] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        accuracy = self.measures["test_accuracy_over_images"]
+        return f"Trained({len(self.history)} epochs, {accuracy:.1%} of the test images)"
+
+    def save(self, path: str | Path, class_names: Sequence[str] = ()) -> None:
+        """Writes the model with a card that `predict` and `evaluate` read.
+
+        Args:
+            path: Ends in `.keras`.
+            class_names: In the order of the labels.
+        """
+        from keras_cnn.models import saved
+
+        card = {"class_names": list(class_names), "image_size": self.model.input.shape[1]}
+        saved.save(self.model, path, card)
+
+
+def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callable[..., Trained]]:
+    """Makes a method of a function: decorates it so that it can be called on arrays.
+
+    The function takes `(network, train, test, settings, seed, report)` and gives a `Learned`. What
+    users call takes the fields of `settings` as keywords, checked, in place of the object; `help`
+    of it tells them and the arguments that all methods have:
+
+        train(network, train, test, *, seed=213, report=None, **fields of settings) -> Trained
+
+    Args:
+        settings: The class of its settings, whose fields are its keywords.
+
+    Returns:
+        The decorator. The method has its class as `.settings`.
+    """
+
+    def decorate(learn: Callable[..., Learned]) -> Callable[..., Trained]:
+        extra = [
+            parameter
+            for parameter in inspect.signature(learn).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+
+        @functools.wraps(learn)
+        def train(
+            network: keras.Model,
+            train: Labelled,
+            test: Labelled,
+            *,
+            seed: int = DEFAULT_SEED,
+            report: Report | None = None,
+            **given: object,
+        ) -> Trained:
+            also = {each.name: given.pop(each.name) for each in extra if each.name in given}
+            chosen = _checked(settings, given)
+            any_size = settings.images is LargeImages  # they are cropped to the network's
+            train = _split(train, network, "train", any_size)
+            test = _split(test, network, "test")
+            learned = learn(network, train, test, chosen, seed, report or _quiet, **also)
+            return _trained(learned, test)
+
+        train.settings = settings
+        train.__signature__ = _signature(settings, extra)
+        train.__doc__ = "\n\n".join([inspect.getdoc(learn) or "", ARGUMENTS, _keywords(settings)])
+        return train
+
+    return decorate
+
+
+def _trained(learned: Learned, test: Split) -> Trained:
+    """The model to keep, and what it makes of the test images."""
+    from keras_cnn.models import saved
+    from keras_cnn.training import frozen
+
+    classifier = saved.classifier(learned.network)
+    probabilities = frozen.outputs(classifier, test.images)
+    hits = probabilities.argmax(axis=1) == test.labels
+    measures = {"test_accuracy_over_images": float(hits.mean()), **learned.measures}
+    return Trained(classifier, learned.history, measures, probabilities)
+
+
+def _checked(settings: type[Method], given: dict[str, object]) -> Method:
+    for name in given:
+        if name not in settings.model_fields:
+            raise UserError(
+                f"{settings.name()} has no {name!r}: {nearest(name, settings.model_fields)}"
+            )
+    try:
+        return settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise UserError(f"{name} is {given[name]!r}: {first['msg'].lower()}") from None
+
+
+def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:
+    """Images and labels as the methods take them.
+
+    Raises:
+        UserError: They are not of the shapes, types and ranges that a method needs.
+    """
+    class_count = network.output.shape[-1]
+    given = labelled if isinstance(labelled, Split) else Split(*labelled)
+    images, labels = np.asanyarray(given.images), np.asarray(given.labels)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise UserError(
+            f"{which} images are {images.dtype} {images.shape}: uint8 (n, height, width, 3), "
+            "values 0 to 255, are needed"
+        )
+    size = tuple(network.input.shape[1:3])
+    if images.shape[1:3] != size and not any_size:
+        raise UserError(
+            f"{which} images are {images.shape[1:3]} pixels and the network takes {size}: "
+            "models.classifier(..., image_size=...) makes one for them"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{which} labels are {labels.dtype} {labels.shape}: one whole number for each of "
+            f"{len(images)} images is needed"
+        )
+    if not len(labels) or labels.min() < 0 or labels.max() >= class_count:
+        found = f"from {labels.min()} to {labels.max()}" if len(labels) else "of no image"
+        raise UserError(f"{which} labels are {found}: the network has {class_count} outputs")
+    names = given.class_names or tuple(map(str, range(class_count)))
+    return Split(images, labels.astype(np.int64, copy=False), names)
+
+
+def _signature(settings: type[Method], extra: Sequence[inspect.Parameter]) -> inspect.Signature:
+    """What `help` shows: the settings as keywords with their defaults."""
+    of_all = ("network", "train", "test")
+    positional = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in of_all
+    ]
+    keywords = {name: field.default for name, field in settings.model_fields.items()}
+    keywords |= {each.name: each.default for each in extra}
+    keywords |= {"seed": DEFAULT_SEED, "report": None}
+    return inspect.Signature(
+        positional
+        + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in keywords.items()
+        ]
+    )
+
+
+def _keywords(settings: type[Method]) -> str:
+    """The settings' descriptions, those of the classes they are inherited from first."""
+    parts = []
+    for group in reversed(settings.__mro__):
+        if issubclass(group, Method) or "model_fields" in vars(group):
+            text = inspect.getdoc(group) if group.__doc__ else ""
+            own = set(vars(group).get("__annotations__", {})) & set(settings.model_fields)
+            if own and "Attributes:" in text:
+                parts.append(text.partition("Attributes:\n")[2].rstrip())
+    return "\n".join(["Settings:", *parts])
+
+
+def _quiet(record: dict[str, float]) -> None:
+    """Reports nothing."""

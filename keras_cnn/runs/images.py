@@ -1,0 +1,42 @@
+"""The images a run trains on and is tested on, drawn as its spec says."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_cnn import data
+from keras_cnn.data import Split
+from keras_cnn.data.sampling import draw_shots
+from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import LargeImages
+from keras_cnn.recipe.spec import Spec
+
+
+def sample(spec: Spec) -> tuple[Split, Split]:
+    """Draws a run's training and test images; imports no framework.
+
+    Raises:
+        UserError: The data cannot be used, or a class has too few images.
+    """
+    images = spec.images
+    dataset = data.load(images.data, images.image_size)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    if isinstance(images, LargeImages):
+        train = data.load(images.data, images.crop_from, ("train",)).splits["train"]
+    return (
+        _drawn(train, "shots", images.shots, spec.shots_seed),
+        _drawn(test, "test_shots", images.test_shots, spec.shots_seed),
+    )
+
+
+def _drawn(split: Split, setting: str, shots: int | None, seed: int) -> Split:
+    if shots is None:
+        return split
+    try:
+        chosen = draw_shots(split.labels, shots, seed, split.class_names)
+    except UserError as error:
+        fewest = np.bincount(split.labels, minlength=len(split.class_names)).min()
+        raise UserError(
+            f"{error} (--set {setting} {fewest} works, --set {setting} null takes all images)"
+        ) from None
+    return Split(np.asarray(split.images[chosen]), split.labels[chosen], split.class_names)

@@ -1,0 +1,92 @@
+"""A study's table and pictures, written to its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_cnn import files
+from keras_cnn.results import table
+from keras_cnn.results.table import Table
+from keras_cnn.runs.engine import Event
+from keras_cnn.runs.study import Study
+
+TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
+
+
+def publish(study: Study) -> Path | None:
+    """Writes the table in its forms and draws what changed.
+
+    Args:
+        study: With at least one result.
+
+    Returns:
+        Where the table of other runs is now that stood there; None where none did.
+    """
+    from keras_cnn.plots import wanted  # matplotlib takes a second to import
+
+    made, folder = study.table, study.plan.folder
+    kept = _keep_former(made, folder, wanted.drawn(folder))
+    for ending, render in TABLE_FORMS.items():
+        files.write_text(folder / f"table.{ending}", render(made))
+    wanted.draw(study.plan.recipe, study.results, folder)
+    return kept
+
+
+def keep_logs(study: Study) -> dict[Path, Event]:
+    """Keeps what the processes of failed runs wrote, and drops the logs of runs that are done.
+
+    Returns:
+        By the log's path, what happened.
+    """
+    failed = {event.job.folder for event in study.failed}
+    for result in study.results:
+        if result.folder not in failed:
+            _log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
+    for event in study.failed:
+        files.write_text(_log(event.job.folder), event.log or f"{event.error}\n")
+    return {_log(event.job.folder): event for event in study.failed}
+
+
+def _log(folder: Path) -> Path:
+    """Where the output of a run that failed is kept."""
+    return folder.parent / "failed" / f"{folder.name}.txt"
+
+
+def _keep_former(made: Table, folder: Path, pictures: Sequence[Path]) -> Path | None:
+    """Moves the table on disk away where it shows runs that the new one lacks.
+
+    Other data, weights or settings are other runs; more repeats of the same are not.
+
+    Args:
+        made: The new table.
+        folder: Where it goes.
+        pictures: Drawn with the one on disk.
+
+    Returns:
+        Where that one is now; None when it may be replaced, or there is none.
+    """
+    try:
+        text = (folder / "table.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        former = json.loads(text)
+        runs = sorted(run for line in former["lines"] for run in line["runs"])
+        source = re.sub(r"[^\w.-]+", "_", str(former.get("data", "table")))
+    except (ValueError, KeyError, TypeError, AttributeError):  # not written by this package
+        runs, source = [text], "unknown"
+    if {*runs} <= {run for line in made.lines for run in line.runs}:
+        return None
+    name = f"{source}-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:8]}"
+    kept = folder / "earlier" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in (*(folder / f"table.{ending}" for ending in TABLE_FORMS), *pictures):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, kept / path.name)
+    return kept
