@@ -9,8 +9,8 @@ A recipe's variant `as_run` puts one of these in the place of a method:
 | `siamese_inverted` | `siamese` | pairs of one class are pushed apart | 19 |
 | `maml_detached` | `maml` | copies are trained and thrown away | 19 |
 
-The supervised loop: evaluation mode sticks after the first test pass (`eval_mode`), frozen BatchNorm
-statistics move while the first epoch trains, dropout acts on the logits, augmentation is drawn
-once, figures are means over batches. Each is composed of the right method's functions. `slides`
-reads the slides' own words and order from `slides.yaml`. Importing this imports no framework.
+The supervised loop: evaluation mode sticks after the first test pass (`eval_mode`), frozen
+BatchNorm statistics move while the first epoch trains, dropout acts on the logits, augmentation is
+drawn once, figures are means over batches. Each file is composed of the right method's functions.
+`slides` reads the slides' own words and order from `slides.yaml`.
 """
