@@ -231,7 +231,7 @@ def summary(
             model,
             _whole_number("classes", classes),
             _whole_number("image-size", image_size),
-            dropout=models.DROPOUT.get(model, 0.0),
+            dropout=models.network(model).dropout,
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))

@@ -113,7 +113,7 @@ def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | N
         **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "parameters": summary.summarise(trained.model, batch_size=1).parameters,
+        "parameters": summary.count_parameters(trained.model),
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "images_a_second": len(train.labels) / statistics.median(seconds),
