@@ -13,7 +13,7 @@ from keras_cnn import data, progress
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.settings import Compute, Data, Feeding, Model
-from keras_cnn.results import store
+from keras_cnn.results import grid, store
 from keras_cnn.runs.worker import check_images
 
 # Training images a second on one core of a laptop-class processor at 32 pixels, evaluation between
@@ -167,10 +167,7 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
                 _written(_not_default(runs[members[0]], own, told_apart)),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[4]]).rstrip())
+    lines += grid.aligned(rows)
     lines.append(f"{summary(estimated)}.")
     if estimated.hindrance:
         lines.append(f"They cannot run yet: {estimated.hindrance}")

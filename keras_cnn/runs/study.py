@@ -18,6 +18,7 @@ from keras_cnn import environment, files, models, progress, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.resolve import Run
 from keras_cnn.recipe.schema import Recipe
@@ -27,7 +28,6 @@ from keras_cnn.results.table import Table
 from keras_cnn.runs import engine, estimate, worker
 from keras_cnn.runs.estimate import Estimate
 
-DEFAULT_OUT = Path("artifacts")
 TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
 
 

@@ -163,10 +163,10 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     Returns:
         (classes, classes) int64; sums to n.
     """
-    classes = probabilities.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-    return counts
+    from sklearn.metrics import confusion_matrix
+
+    classes = np.arange(probabilities.shape[1])
+    return confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
 
 
 def _drawn(
