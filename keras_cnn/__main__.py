@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -106,27 +106,24 @@ def _checked(name: str, arguments: Sequence[str]) -> list[str]:
         if key in values and key != "set":
             raise UserError(f"{flag} is given twice")
         values.setdefault(key, []).append(value)
-    _check_positional(name, parameters.values(), positional)
+    _check_positional(name, parameters, positional)
     lines = {key: "\n".join(texts) for key, texts in values.items()}
     given = (f"--{key}={text}" for key, text in lines.items() if text or defaults[key] is not None)
     return [*positional, *given]
 
 
 def _check_positional(
-    name: str, parameters: Sequence[inspect.Parameter], positional: Sequence[str]
+    name: str, parameters: Mapping[str, inspect.Parameter], positional: Sequence[str]
 ) -> None:
-    kinds = {one.kind: one for one in parameters}
-    required = [
-        one.name.upper()
-        for one in parameters
-        if one.default is one.empty and one.kind is not one.VAR_POSITIONAL
-    ]
-    wanted = " ".join(required)
+    many = [key for key, one in parameters.items() if one.kind is one.VAR_POSITIONAL]
+    required = [key for key, one in parameters.items() if one.default is one.empty]
+    required = [key.upper() for key in required if key not in many]
     if len(positional) < len(required):
+        wanted = " ".join(required)
         raise UserError(f"{name} needs {wanted}; see: python -m keras_cnn {name} --help")
-    if len(positional) > len(required) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        extra = positional[len(required)]
-        raise UserError(f"{name} takes {wanted or 'no names'}, {extra!r} is too much")
+    if len(positional) > len(required) and not many:
+        wanted, extra = " ".join(required) or "no names", positional[len(required)]
+        raise UserError(f"{name} takes {wanted}, {extra!r} is too much")
 
 
 def _typed(function: Callable[..., None]) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from keras_cnn import environment
@@ -61,19 +62,16 @@ def recipe(
         dry_run: Print what would be run and an estimate of the time; run nothing.
         fresh: Run again what is on disk too.
     """
-    from functools import partial
-
     from keras_cnn.runs import study
 
-    given = {"data": data, "weights": weights, "image_size": image_size}
-    overrides = {key: value for key, value in given.items() if value is not None}
+    overrides = {"data": data, "weights": weights, "image_size": image_size}
     conduct = partial(
         study.conduct,
         profile=profile,
         rows=rows,
         variant=variant,
         repeats=repeats,
-        overrides={**(set or {}), **overrides},
+        overrides=(set or {}) | {k: v for k, v in overrides.items() if v is not None},
         backend=_backend(backend),
         out=out,
         parallel=jobs,
@@ -81,14 +79,18 @@ def recipe(
         dry_run=dry_run,
     )
     if name == "all":
-        flags = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
-        for flag, given in flags.items():
-            if given:
-                raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-        if not study.conduct_all(conduct):
-            raise SystemExit(1)
-    elif conduct(name).failed:
+        _refuse_with_all(rows=rows, variant=variant != "both", weights=weights, set=set)
+        failed = not study.conduct_all(conduct)
+    else:
+        failed = conduct(name).failed
+    if failed:
         raise SystemExit(1)
+
+
+def _refuse_with_all(**given: object) -> None:
+    for flag, value in given.items():
+        if value:
+            raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
 
 
 def fetch(name: str) -> None:

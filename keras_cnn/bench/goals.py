@@ -116,23 +116,15 @@ def markdown(bench: str, rates: Mapping[str, Sequence[float]]) -> str:
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
         speeds.append((name, f"{median:,.0f}", f"{low:,.0f} to {high:,.0f}"))
     times = []
-    for verdict in verdicts(bench, rates):
-        low, high = verdict["quartiles"]
-        times.append(
-            (
-                verdict["ours"],
-                " or ".join(verdict["peers"]),
-                f"{verdict['times']:.2f}",
-                f"{low:.2f} to {high:.2f}",
-                f"{verdict['goal']:g}",
-                "yes" if verdict["met"] else "no",
-            )
-        )
-    tables = (
-        (("contender", "images/s, median", "quartiles"), speeds),
-        (("ours", "against", "times", "quartiles", "goal", "met"), times),
-    )
+    for found in verdicts(bench, rates):
+        low, high = found["quartiles"]
+        words = (found["ours"], " or ".join(found["peers"]), f"{found['times']:.2f}")
+        met = "yes" if found["met"] else "no"
+        times.append((*words, f"{low:.2f} to {high:.2f}", f"{found['goal']:g}", met))
     return "\n\n".join(
         grid.markdown(list(map(Column, headings, zip(*rows, strict=True))))
-        for headings, rows in tables
+        for headings, rows in (
+            (("contender", "images/s, median", "quartiles"), speeds),
+            (("ours", "against", "times", "quartiles", "goal", "met"), times),
+        )
     )
