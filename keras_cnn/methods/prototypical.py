@@ -71,9 +71,8 @@ def train(
     def evaluate(epoch: int) -> dict[str, float]:
         means = ops.convert_to_tensor(prototypes())
         logits = partial(distance_logits, prototypes=means, distance=settings.distance)
-        images = embed(test_inputs.images)
-        loss, accuracy = evaluation.means_over_images(logits, images, test.labels)
-        return {"val_batch_loss": loss, "val_accuracy": accuracy}
+        figures = evaluation.means_over_images(logits, embed(test_inputs.images), test.labels)
+        return dict(zip(("val_batch_loss", "val_accuracy"), figures, strict=True))
 
     loss = of_queries(cross_entropy, way, shots[0], settings.distance)
     accuracy = of_queries(hits, way, shots[0], settings.distance)
