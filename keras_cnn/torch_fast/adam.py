@@ -36,6 +36,7 @@ class FusedSteps:
     _counted: tuple[int, int] | None = None
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence | None = None) -> None:
+        """Updates the variables, and counts the step without asking the device for the count."""
         done = self._steps_done()
         self._counted = (self._iterations.value._version, done)
         super().apply(grads, trainable_variables)
