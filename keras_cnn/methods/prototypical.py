@@ -69,7 +69,7 @@ def train(
 
     class_count = network.output.shape[-1]
     way, shots = settings.way or class_count, (settings.support_shots, settings.query_shots)
-    test_shots = evaluation.affordable(*shots, test.labels)
+    test_shots = evaluation.affordable(*shots, test.labels, class_count)
     final = []  # drawn before training: that the images are too few shows at once
     if test_shots:
         final = episodes(test, settings.evaluation_episodes, *test_shots, epoch=0)
