@@ -46,12 +46,14 @@ def trained(
     return result
 
 
-def assert_saved_whole(result: Trained, images: np.ndarray, folder: Path) -> None:
+def assert_saved_whole(
+    result: Trained, images: np.ndarray, folder: Path, atol: float = 1e-5
+) -> None:
     """The saved model, loaded, gives the probabilities of the images."""
     result.save(folder / "model.keras")
     loaded, _ = saved.load(folder / "model.keras")
     again = loaded.predict(images, verbose=0)
-    np.testing.assert_allclose(again, result.probabilities, atol=1e-5)
+    np.testing.assert_allclose(again, result.probabilities, atol=atol)
 
 
 def embedded(result: Trained, split: Split) -> np.ndarray:
