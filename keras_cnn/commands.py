@@ -5,6 +5,7 @@ Every argument arrives as text; switches as "True" or "".
 
 from __future__ import annotations
 
+import json as json_text  # `json` is a flag's name
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,8 +64,8 @@ def recipe(
         variant: as_run (as the deck's code did), corrected, or both.
         profile: deck (CINIC-10 and the deck's weights, once fetched) or mini (what every machine
             has). By default deck when it has been fetched.
-        data: A source (cinic10, cifar10, digits, synthetic) or a folder of images, all of whose
-            test images are used.
+        data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images, all of
+            whose test images are used.
         weights: bundled, pretrained, random, or a file: torch, safetensors, .keras or .weights.h5.
         image_size: Height and width in pixels the images are brought to.
         out: Where results go: OUT/NAME/.
@@ -101,12 +102,12 @@ def recipe(
 
 
 def fetch(name: str) -> None:
-    """Download data or weights: cinic10, cifar10, tiny_imagenet, convnext_tiny, resnet18, or deck.
+    """Download data or weights, or all that the deck's recipes need: deck.
 
     The only command that uses the network.
 
     Args:
-        name: What to fetch; deck is all that the deck's recipes need.
+        name: A data set, the network whose weights are wanted, or deck; a wrong name lists all.
     """
     from keras_cnn.downloads import fetch as downloads
 
@@ -118,11 +119,11 @@ def data(source: str, image_size: str = "32", out: str = "", augment: str = "") 
     """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
-        source: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
+        source: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         image_size: Height and width in pixels the images are brought to.
         out: Where the picture goes; by default <source>-samples.png or <source>-<augment>.png here.
-        augment: Only draw what becomes of samples by flip, rotation, jitter, mixed, cutmix, mixup,
-            cutout, or by all of them.
+        augment: Only draw what becomes of samples by an augmentation (flip, cutmix, …; a wrong name
+            lists all), or by all of them.
     """
     from keras_cnn import data as sources
     from keras_cnn.data import augment_grid, inspect
@@ -158,7 +159,12 @@ def predict(
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     os.environ["KERAS_BACKEND"] = _backend(backend)
     count = _whole_number("top", top)
-    prediction.predict(Path(model), [Path(image) for image in images], count, bool(json))
+    predictions = prediction.predict(model, images)
+    _print_predictions(predictions.paths, predictions.best(count), bool(json))
+    for path, reason in predictions.unreadable:
+        _say(f"keras_cnn: {path}: {reason}")
+    if predictions.unreadable:
+        raise SystemExit(2)
 
 
 def evaluate(
@@ -168,17 +174,27 @@ def evaluate(
 
     Args:
         model: A .keras file, as <run folder>/model.keras.
-        data: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
+        data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         split: train, valid or test.
         out: Where the picture goes; by default <model>-confusion.png beside the model.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
-    from keras_cnn import prediction
+    from keras_cnn import plots, prediction
+    from keras_cnn.data import sources
 
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    prediction.evaluate(Path(model), data, split, _picture("out", Path(out)) if out else None)
+    picture = _picture("out", Path(out)) if out else None
+    evaluation = prediction.evaluate(model, data, split)
+    images = len(evaluation.labels)
+    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
+    print(evaluation.report())
+    title = f"{Path(model).name} on {sources.title(data)}, {split}"
+    picture = picture or Path(model).with_name(f"{Path(model).stem}-confusion.png")
+    matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    matrix.savefig(picture, dpi=plots.DPI)
+    print(f"confusion matrix: {picture}")
 
 
 def summary(
@@ -215,7 +231,7 @@ def summary(
             model,
             _whole_number("classes", classes),
             _whole_number("image-size", image_size),
-            dropout=models.DROPOUT.get(model, 0.0),
+            dropout=models.network(model).dropout,
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))
@@ -229,15 +245,14 @@ def backbone(model: str, file: str) -> None:
         file: Ends in .weights.h5.
     """
     from keras_cnn import files
-    from keras_cnn.downloads import registry
-    from keras_cnn.pretrained import keras_files
+    from keras_cnn.pretrained import keras_files, named
 
     path = Path(file)
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{file!r}: a weights file's name ends in .weights.h5")
     files.check_writable(path.parent)
     keras_files.write_backbone(Path(model), path)
-    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {registry.fingerprint(path)}")
+    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {named.fingerprint(path)}")
 
 
 def report(out: str = "artifacts", to: str = "") -> None:
@@ -357,6 +372,7 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
     """One line: the profile nobody asked for, and what it means here."""
     from keras_cnn.data import sources
     from keras_cnn.downloads import registry
+    from keras_cnn.pretrained import named
 
     chosen, missing = plan.recipe.profiles[plan.profile], plan.missing_downloads
     said = chosen.stands_in or ("the deck's own data, networks and settings")
@@ -365,13 +381,13 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
     if overrides:
         specs = [run.spec for run in plan.runs]
         start = [
-            f"{spec.network.model} from {registry.weights_title(spec.network.weights)}"
+            f"{spec.network.model} from {named.weights_title(spec.network.weights)}"
             for spec in specs
         ]
         titles = [sources.title(spec.images.data) for spec in specs]
         said = f"data {_listed(titles)}; {_listed(start)}"
         if (
-            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
+            overrides.get("weights", "random") not in named.NAMED_WEIGHTS
             and "model" not in overrides
         ):
             said += " (--set model NAME: another network)"
@@ -409,6 +425,23 @@ def _tell_failures(failed: Mapping[Path, Event], damaged: Sequence[UserError]) -
         _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
     for error in damaged:
         _say(f"keras_cnn: left out of the table: {error}")
+
+
+def _print_predictions(
+    paths: Sequence[Path], best: Sequence[list[tuple[str, float]]], as_json: bool
+) -> None:
+    if as_json:
+        content = [
+            {
+                "image": str(path),
+                "classes": [{"name": name, "probability": share} for name, share in classes],
+            }
+            for path, classes in zip(paths, best, strict=True)
+        ]
+        print(json_text.dumps(content, indent=2))
+        return
+    for path, classes in zip(paths, best, strict=True):
+        print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from keras_cnn import files, recipe
 from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import METHODS, Data, Feeding, Model
 from keras_cnn.recipe import resolve
-from keras_cnn.recipe.settings import METHODS, Data, Feeding, Model
 from keras_cnn.results import store
 
 

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import environment
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     import torch
@@ -81,14 +82,14 @@ def keras_loop(network: str, ours: bool) -> Turn:
     import keras
 
     from keras_cnn import models
-    from keras_cnn.torch_fast.model import TrainedModel
+    from keras_cnn.torch_fast import fast
     from keras_cnn.training import optimizers
     from keras_cnn.training.feed import Feed, Reshuffle
 
     graph = models.classifier(
         network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
     )
-    model = (TrainedModel if ours else keras.Model)(graph.input, graph.output)
+    model = fast(graph) if ours else graph
     model.compile(
         optimizer=optimizers.build("adam", 1e-3) if ours else keras.optimizers.Adam(1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -234,7 +235,7 @@ def fewshot_model(kept: bool) -> tuple:
 
     from keras_cnn import models
     from keras_cnn.models.freeze import freeze, frozen_part
-    from keras_cnn.torch_fast.model import TrainedModel
+    from keras_cnn.torch_fast import fast
     from keras_cnn.training import optimizers
     from keras_cnn.training.feed import Feed
 
@@ -244,11 +245,11 @@ def fewshot_model(kept: bool) -> tuple:
         if isinstance(layer, keras.layers.EinsumDense):
             layer.kernel.assign(keras.ops.full_like(layer.kernel, 0.3))
     freeze(graph, 2)
-    model = TrainedModel(graph.input, graph.output)
+    model = fast(graph)
     if kept:
         frozen, features = frozen_part(graph, 2)
         images = np.asarray(frozen.predict(images, batch_size=256, verbose=0))
-        model = TrainedModel(features, graph.output)
+        model = fast(keras.Model(features, graph.output))
     model.compile(
         optimizer=optimizers.build("adam", 1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -333,7 +334,7 @@ def _as_it_is() -> None:
 def main(name: str, threads: int) -> None:
     """Prepares a contender, then does its turns until standard input ends."""
     reports = report_stream()
-    environment.keep_freed_memory()  # for all alike
+    memory.keep_freed_memory()  # for all alike
     prepare = CONTENDERS[name]
     turn = prepare()
     finish = _as_it_is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_cnn.downloads import registry
+from keras_cnn.pretrained import named
 
 if TYPE_CHECKING:
     import keras
@@ -14,13 +14,13 @@ def load(model: keras.Model, weights: str) -> None:
     """Gives a network of ours weights by name or from a file; a head keeps its own.
 
     Args:
-        model: From `models.classifier`, `models.embedder` or `models.backbone`.
+        model: From `models.classifier` or `models.backbone`.
         weights: `bundled`, `pretrained` (as fetched), `random` (those it has), or a file's path.
 
     Raises:
         UserError: There are no such weights, or they do not fit.
     """
-    file = registry.weights_file(model.name, weights)
+    file = named.weights_file(model.name, weights)
     if file is not None:
         from keras_cnn.pretrained import weights as files  # keras from here on
 

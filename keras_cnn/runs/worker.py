@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.spec import Run
+from keras_cnn.models import saved
+from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
 from keras_cnn.runs import images
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Trained
@@ -62,29 +62,9 @@ def make(
         if fresh:
             checkpoint.unlink(missing_ok=True)
         train, test = images.sample(spec)
-        from keras_cnn import methods, models  # keras from here on
-        from keras_cnn.models import saved
-
-        environment.seed_everything(spec.seed)
+        environment.seed_everything(spec.seed)  # keras from here on
         began, busy = time.perf_counter(), _processor_seconds()
-        network = models.classifier(
-            spec.network.model,
-            len(test.class_names),
-            spec.images.image_size,
-            seed=spec.seed,
-            **spec.network.model_dump(exclude={"model"}),
-        )
-        method = methods.find(spec.method, type(spec.training))
-        takes_checkpoint = "checkpoint" in inspect.signature(method).parameters
-        trained = method(
-            network,
-            train,
-            test,
-            seed=spec.seed,
-            report=report,
-            **spec.training.model_dump(),
-            **({"checkpoint": checkpoint} if takes_checkpoint else {}),
-        )
+        trained = _trained(spec, train, test, report, checkpoint)
         spent = _processor_seconds() - busy + trained.measures.get("worker_seconds", 0.0)
         metrics = {
             **_metrics(trained, train, test),
@@ -97,26 +77,30 @@ def make(
             trained.history,
             metrics,
             test.class_names,
-            confusion(test.labels, trained.probabilities).tolist(),
+            saved.confusion(test.labels, trained.probabilities).tolist(),
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
 
 
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts, true class by row, predicted class by column.
+def _trained(
+    spec: Spec, train: Split, test: Split, report: Callable[[dict], None], checkpoint: Path
+) -> Trained:
+    """What the spec's method makes of its network."""
+    from keras_cnn import methods, models
 
-    Args:
-        labels: (n,) integers.
-        probabilities: (n, classes).
-
-    Returns:
-        (classes, classes) int64; sums to n.
-    """
-    classes = probabilities.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-    return counts
+    network = models.classifier(
+        spec.network.model,
+        len(test.class_names),
+        spec.images.image_size,
+        seed=spec.seed,
+        **spec.network.model_dump(exclude={"model"}),
+    )
+    method = methods.find(spec.method, type(spec.training))
+    settings = spec.training.model_dump()
+    if "checkpoint" in inspect.signature(method).parameters:
+        settings["checkpoint"] = checkpoint
+    return method(network, train, test, seed=spec.seed, report=report, **settings)
 
 
 def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | None]:
@@ -129,7 +113,7 @@ def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | N
         **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "parameters": summary.summarise(trained.model, batch_size=1).parameters,
+        "parameters": summary.count_parameters(trained.model),
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "images_a_second": len(train.labels) / statistics.median(seconds),
@@ -179,7 +163,7 @@ def main() -> int:
         print(json.dumps(record), file=reports)
 
     job = json.loads(sys.stdin.buffer.readline())
-    environment.keep_freed_memory()
+    memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])
