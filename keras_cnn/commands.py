@@ -63,8 +63,8 @@ def recipe(
         variant: as_run (as the deck's code did), corrected, or both.
         profile: deck (CINIC-10 and the deck's weights, once fetched) or mini (what every machine
             has). By default deck when it has been fetched.
-        data: A source (cinic10, cifar10, digits, synthetic) or a folder of images, all of whose
-            test images are used.
+        data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images, all of
+            whose test images are used.
         weights: bundled, pretrained, random, or a file: torch, safetensors, .keras or .weights.h5.
         image_size: Height and width in pixels the images are brought to.
         out: Where results go: OUT/NAME/.
@@ -101,12 +101,12 @@ def recipe(
 
 
 def fetch(name: str) -> None:
-    """Download data or weights: cinic10, cifar10, tiny_imagenet, convnext_tiny, resnet18, or deck.
+    """Download data or weights, or all that the deck's recipes need: deck.
 
     The only command that uses the network.
 
     Args:
-        name: What to fetch; deck is all that the deck's recipes need.
+        name: A data set, the network whose weights are wanted, or deck; a wrong name lists all.
     """
     from keras_cnn.downloads import fetch as downloads
 
@@ -118,11 +118,11 @@ def data(source: str, image_size: str = "32", out: str = "", augment: str = "") 
     """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
-        source: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
+        source: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         image_size: Height and width in pixels the images are brought to.
         out: Where the picture goes; by default <source>-samples.png or <source>-<augment>.png here.
-        augment: Only draw what becomes of samples by flip, rotation, jitter, mixed, cutmix, mixup,
-            cutout, or by all of them.
+        augment: Only draw what becomes of samples by an augmentation (flip, cutmix, …; a wrong name
+            lists all), or by all of them.
     """
     from keras_cnn import data as sources
     from keras_cnn.data import augment_grid, inspect
@@ -168,7 +168,7 @@ def evaluate(
 
     Args:
         model: A .keras file, as <run folder>/model.keras.
-        data: cinic10, cifar10, tiny_imagenet, digits, synthetic, or a folder of images.
+        data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         split: train, valid or test.
         out: Where the picture goes; by default <model>-confusion.png beside the model.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
@@ -229,15 +229,14 @@ def backbone(model: str, file: str) -> None:
         file: Ends in .weights.h5.
     """
     from keras_cnn import files
-    from keras_cnn.downloads import registry
-    from keras_cnn.pretrained import keras_files
+    from keras_cnn.pretrained import keras_files, named
 
     path = Path(file)
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{file!r}: a weights file's name ends in .weights.h5")
     files.check_writable(path.parent)
     keras_files.write_backbone(Path(model), path)
-    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {registry.fingerprint(path)}")
+    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {named.fingerprint(path)}")
 
 
 def report(out: str = "artifacts", to: str = "") -> None:
@@ -357,6 +356,7 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
     """One line: the profile nobody asked for, and what it means here."""
     from keras_cnn.data import sources
     from keras_cnn.downloads import registry
+    from keras_cnn.pretrained import named
 
     chosen, missing = plan.recipe.profiles[plan.profile], plan.missing_downloads
     said = chosen.stands_in or ("the deck's own data, networks and settings")
@@ -365,13 +365,13 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
     if overrides:
         specs = [run.spec for run in plan.runs]
         start = [
-            f"{spec.network.model} from {registry.weights_title(spec.network.weights)}"
+            f"{spec.network.model} from {named.weights_title(spec.network.weights)}"
             for spec in specs
         ]
         titles = [sources.title(spec.images.data) for spec in specs]
         said = f"data {_listed(titles)}; {_listed(start)}"
         if (
-            overrides.get("weights", "random") not in registry.NAMED_WEIGHTS
+            overrides.get("weights", "random") not in named.NAMED_WEIGHTS
             and "model" not in overrides
         ):
             said += " (--set model NAME: another network)"

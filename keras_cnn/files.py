@@ -1,8 +1,9 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic file writes, and locks among processes."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,14 +27,54 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write; on leaving without an error it becomes `path`, old or new for any reader.
+def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
+    """Holds a lock among processes; the operating system frees it however the process ends.
+
+    Args:
+        path: The lock's own file, which stays; its folder is made where there is none.
+        say: A line for standard error, once, when another process has to be waited for.
+        wait: Wait for another process that holds it.
+
+    Raises:
+        filelock.Timeout: Another process holds it, and `wait` is False.
+    """
+    from filelock import FileLock, Timeout  # here: it takes as long as all else to import
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise
+        if say:
+            print(say, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
+    """A file to write that takes the place of `path` at once, when the block ends without an error.
+
+    Args:
+        path: The file; its folder is made where there is none.
+        alone: No other process writes it now, as under `locked`. What a killed process left is then
+            written over, where it would stay for ever beside a large file.
 
     Yields:
-        A path beside it that no other process writes to.
+        A path in the same folder, for this process alone.
+
+    Example:
+        with files.replacing(path) as partial:
+            partial.write_bytes(content)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    writer = "" if alone else f".{os.getpid()}"
+    partial = path.with_name(f".{path.name}{writer}.partial")
     try:
         yield partial
         sync(partial)
@@ -49,10 +90,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Brings a file or a folder's entries to the disk (folders cannot be synced on Windows)."""
-    if path.is_dir() and os.name == "nt":
+    """Brings a file or a folder's entries to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot, and syncs no file opened for reading
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

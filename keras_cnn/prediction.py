@@ -96,7 +96,7 @@ def evaluate(model_path: Path, source: str, split: str, picture: Path | None = N
     counts = worker.confusion(labels, probabilities)
     title = f"{model_path.name} on {sources.title(source)}, {split}"
     picture = picture or model_path.with_name(f"{model_path.stem}-confusion.png")
-    plots.confusion_matrix(title, counts, names).savefig(picture, dpi=120)
+    plots.confusion_matrix(title, counts, names).savefig(picture, dpi=plots.DPI)
     print(f"confusion matrix: {picture}")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import colorsys
+import subprocess
+import sys
 import typing
 
 import keras
 import numpy as np
 import pytest
+from keras_cnn.recipe.settings import Feeding, Supervised
 from PIL import Image
 
 from keras_cnn import data, environment, recipe
@@ -17,7 +20,6 @@ from keras_cnn.errors import UserError
 from keras_cnn.methods import supervised
 from keras_cnn.models import heads
 from keras_cnn.recipe import resolve
-from keras_cnn.recipe.settings import Feeding, Supervised
 from keras_cnn.torch_fast.model import TrainedModel
 from keras_cnn.training import feed, feeding
 
@@ -27,13 +29,7 @@ LABELS = np.random.default_rng(1).integers(0, CLASSES, COUNT)
 
 
 def made(kind, images=IMAGES, labels=LABELS, seed=0, classes=CLASSES):
-    return augment.KINDS[kind](images, labels, classes, np.random.default_rng(seed))
-
-
-def smooth(count, height, width):
-    """Images without noise, as photographs have, in which interpolation can be compared."""
-    coarse = np.random.default_rng(2).integers(0, 256, (count, 4, 4, 3)).astype("uint8")
-    return np.stack([np.asarray(Image.fromarray(c).resize((width, height))) for c in coarse])
+    return augment.KINDS[kind].change(images, labels, classes, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("kind", augment.KINDS)
@@ -70,6 +66,15 @@ def test_settings_know_every_kind():
     assert choices == ("none", *augment.KINDS)
 
 
+def test_the_names_are_read_without_numpy_and_pillow():
+    code = (
+        "import sys; from keras_cnn.data import augment; "
+        "print(len(augment.KINDS), sorted({'numpy', 'PIL', 'keras'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == f"{len(augment.KINDS)} []\n", answer.stderr
+
+
 def test_flip_mirrors_about_half():
     images = np.repeat(IMAGES[:1], 2000, axis=0)
     flipped, _ = made("flip", images, np.zeros(2000, int))
@@ -99,19 +104,12 @@ def test_rotation_is_scipys(height, width):
                 order=1,
                 mode="grid-constant",
             )
-            assert np.abs(ours[..., channel] - expected).max() < 0.75  # half is rounding
+            fraction = expected - ours[..., channel]  # which Pillow leaves out
+            assert fraction.min() > -0.01 and fraction.max() < 1.01
     np.testing.assert_array_equal(found[0], images[0])
     np.testing.assert_array_equal(found[2], images[2, ::-1, ::-1])
     if height == width:
         np.testing.assert_array_equal(found[1], np.rot90(images[1]))  # counterclockwise
-
-
-def test_rotation_is_pillows_away_from_the_edge():
-    images = smooth(8, 32, 32)
-    for image, angle in zip(images, np.linspace(-30, 30, 8), strict=True):
-        ours = augment.rotate(image[None], np.array([angle]))[0].astype(int)
-        theirs = np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))
-        assert np.abs(ours - theirs)[8:24, 8:24].max() <= 2
 
 
 def test_rotated_corners_are_black_and_angles_uniform(monkeypatch):

@@ -26,9 +26,9 @@ from PIL import Image
 
 from keras_cnn import environment, models, recipe
 from keras_cnn.__main__ import COMMANDS, main
-from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
+from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
 from keras_cnn.runs import engine, estimate, study, worker
@@ -408,7 +408,7 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
         assert len(result.history) == 1 and np.sum(result.confusion) == 20
         assert result.environment["backend"] == "torch" and result.environment["threads"] == 1
         started_from = result.environment["fingerprints"]["weights"]
-        assert started_from == registry.BUNDLED["convnext_atto"]
+        assert started_from == named.BUNDLED["convnext_atto"]
     assert finished.table in finished.stdout
     with (finished.folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))

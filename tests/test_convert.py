@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from keras_cnn import models
 from keras_cnn.errors import UserError
-from keras_cnn.pretrained import convert
+from keras_cnn.pretrained import weights
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_missing_tensor_is_refused_and_nothing_is_assigned(
     model = backbones[name]
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
     with pytest.raises(UserError, match="there is nothing for"):
-        convert.load_torch_weights(model, path)
+        weights.load(model, path)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
 
@@ -65,17 +65,17 @@ def test_a_tensor_left_over_is_refused_by_name(name, key, states, backbones, tmp
     path = tmp_path / "weights.pth"
     torch.save({**states[name], key: torch.zeros(3)}, path)
     with pytest.raises(UserError, match=key.replace(".", r"\.")):
-        convert.load_torch_weights(backbones[name], path)
+        weights.load(backbones[name], path)
 
 
 def test_a_wrong_shape_and_another_model_are_refused(states, backbones, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({**states["resnet18"], "conv1.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(UserError, match="has shape"):
-        convert.load_torch_weights(backbones["resnet18"], path)
+        weights.load(backbones["resnet18"], path)
     torch.save(states["resnet18"], path)
     with pytest.raises(UserError, match="convnext_atto"):
-        convert.load_torch_weights(backbones["convnext_atto"], path)
+        weights.load(backbones["convnext_atto"], path)
 
 
 def test_a_head_of_another_size_in_the_file_is_left_alone(states, tmp_path):
@@ -83,7 +83,7 @@ def test_a_head_of_another_size_in_the_file_is_left_alone(states, tmp_path):
     save_file(states["convnext_atto"], path)
     model = models.classifier("convnext_atto", 7)
     head = keras.ops.convert_to_numpy(model.get_layer("head_logits").kernel).copy()
-    convert.load_torch_weights(model, path)
+    weights.load(model, path)
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(model.get_layer("head_logits").kernel), head
     )
@@ -99,11 +99,11 @@ def test_a_pickle_that_runs_code_is_refused_unrun(backbones, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps({"conv1.weight": Evil()}))
     with pytest.raises(UserError, match="not a torch weights file"):
-        convert.load_torch_weights(backbones["resnet18"], path)
+        weights.load(backbones["resnet18"], path)
     torch.save({"conv1.weight": Evil()}, path)
     marker.unlink(missing_ok=True)
     with pytest.raises(UserError, match="not a torch weights file"):
-        convert.load_torch_weights(backbones["resnet18"], path)
+        weights.load(backbones["resnet18"], path)
     assert not marker.exists()
 
 
@@ -113,5 +113,5 @@ def test_other_files_are_refused_in_one_line(ending, content, backbones, tmp_pat
     path = tmp_path / f"weights{ending}"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not a torch weights file") as raised:
-        convert.load_torch_weights(backbones["resnet18"], path)
+        weights.load(backbones["resnet18"], path)
     assert "\n" not in str(raised.value)

@@ -99,7 +99,7 @@ def test_a_layer_too_many_is_named(tmp_path):
     graph = network(1)
     more = keras.layers.Dense(2, name="unknown_dense")(graph.output)
     saved.save(keras.Model(graph.input, more), path, {})
-    assert "'unknown_dense' is no layer of fewshot_cnn" in complaint(weights.load, network(2), path)
+    assert "fewshot_cnn has no 'unknown_dense'" in complaint(weights.load, network(2), path)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])

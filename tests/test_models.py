@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from keras_cnn import models
 from keras_cnn.errors import UserError
 from keras_cnn.models import heads
-from keras_cnn.pretrained import convert
+from keras_cnn.pretrained import weights
 
 FAMILIES = ("resnet18", "convnext_atto", "convnext_tiny")
 # Keras's count with statistics, without the classifier; with 1,000 classes timm and torchvision
@@ -54,7 +54,7 @@ def weight_files(tmp_path_factory):
 def test_features_equal_plain_torch_of_the_same_weights(name, size, weight_files):
     network, path = weight_files[name]
     model = models.backbone(name, size)
-    convert.load_torch_weights(model, path)
+    weights.load(model, path)
     given = images(size)
     expected = torch_reference.features(network, given)
     assert expected.std() > 0.1
@@ -65,7 +65,7 @@ def test_training_statistics_equal_torchs(weight_files):
     """One BatchNorm step: torch's momentum and epsilon; its running variance is unbiased."""
     network, path = weight_files["resnet18"]
     model = models.backbone("resnet18", 32)
-    convert.load_torch_weights(model, path)
+    weights.load(model, path)
     given = images(32, 8)
     network.train()
     x = (torch.tensor(given).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from keras_cnn.recipe.settings import METHODS
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -15,7 +16,6 @@ from keras_cnn.data import Split
 from keras_cnn.methods import linear_probe, nearest_mean, networks
 from keras_cnn.models import saved
 from keras_cnn.recipe import resolve
-from keras_cnn.recipe.settings import METHODS
 
 NAMES = [str(digit) for digit in range(10)]
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import torch
-
 from keras_cnn.recipe.settings import Descent
+
 from keras_cnn.training import callbacks, optimizers
 
 STEPS = 25

@@ -9,7 +9,7 @@ from scipy import stats
 
 from keras_cnn import plots, recipe
 from keras_cnn.errors import UserError
-from keras_cnn.plots import Picture, by_epoch, wanted
+from keras_cnn.plots import Plot, by_epoch, draw
 from keras_cnn.recipe import measures, resolve, schema
 from keras_cnn.results.store import Result
 
@@ -85,7 +85,7 @@ def made(tmp_path):
 
 def drawn(plan, results, **settings):
     figure = schema.Figure(name="trial", **settings)
-    return plots.KINDS[figure.kind](Picture(plan, figure, results))
+    return plots.KINDS[figure.kind](Plot(plan, figure, results))
 
 
 def of(results, row, variant):
@@ -377,36 +377,36 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
     made, tmp_path
 ):
     plan, results = made()
-    pictures = wanted.draw(plan, results, tmp_path)
+    pictures = draw.recipe_plots(plan, results, tmp_path)
     assert [picture.name for picture in pictures] == ["by_penalty.png", "grid.png"]
 
     def times():
         return {picture.name: picture.stat().st_mtime_ns for picture in pictures}
 
     before = times()
-    wanted.draw(plan, results, tmp_path)
+    draw.recipe_plots(plan, results, tmp_path)
     assert times() == before
     folder = of(results, "3", "as_run")[0].folder  # in the grid alone
     shutil.rmtree(folder)
     folder.mkdir()
-    wanted.draw(plan, results, tmp_path)
+    draw.recipe_plots(plan, results, tmp_path)
     after = times()
     assert after["by_penalty.png"] == before["by_penalty.png"]
     assert after["grid.png"] != before["grid.png"]
-    wanted.draw(plan.model_copy(update={"title": "Another"}), results, tmp_path)
+    draw.recipe_plots(plan.model_copy(update={"title": "Another"}), results, tmp_path)
     assert all(times()[name] != after[name] for name in after)
 
 
 def test_a_figure_without_a_finished_run_is_skipped(made, tmp_path):
     plan, results = made()
-    pictures = wanted.draw(plan, of(results, "4", "as_run"), tmp_path)
+    pictures = draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
     assert [picture.name for picture in pictures] == ["grid.png"]
 
 
 def test_a_recipe_without_figures_gets_each_rows_curves_and_confusion_matrices(made, tmp_path):
     plan, results = made()
     plan = plan.model_copy(update={"figures": []})
-    pictures = wanted.draw(plan, [r for r in results if r.run["row"] == "4"], tmp_path)
+    pictures = draw.recipe_plots(plan, [r for r in results if r.run["row"] == "4"], tmp_path)
     assert {picture.name for picture in pictures} == {
         "row-4-curves.png",
         "row-4-as_run-confusion.png",

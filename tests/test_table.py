@@ -153,7 +153,7 @@ def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
 
 
 def test_the_decks_figures_stand_under_one_another_with_the_same_decimals():
-    column = [table.Figures(None, None, None, deck) for deck in (56.4, 57.0, None, 100)]
+    column = [table.Statistic(deck=deck) for deck in (56.4, 57.0, None, 100)]
     assert table.deck_texts(column) == ["56.4", "57.0", "-", "100.0"]
     assert table.deck_texts(column[1:]) == ["57", "-", "100"]  # as few as the slide has
 

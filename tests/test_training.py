@@ -247,7 +247,7 @@ def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
     """As on a GPU; the processor stands in for one."""
     import torch
 
-    from keras_cnn.training import torch_batch_norm
+    from keras_cnn.torch_fast import batch_norm
 
     torch.manual_seed(0)
     x = (torch.randn(8, 6, 5, 4) + 1).permute(0, 3, 1, 2).requires_grad_()
@@ -256,7 +256,7 @@ def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
     gradient = torch.randn(8, 4, 6, 5)
     found = []
     for grouped_on in (("cpu",), ()):
-        monkeypatch.setattr(torch_batch_norm, "GROUPED_ON", grouped_on)
+        monkeypatch.setattr(batch_norm, "GROUPED_ON", grouped_on)
         y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, of_this_batch)
         found.append([y.detach(), *torch.autograd.grad(y, (x, gamma, beta), gradient)])
     for ours, theirs in zip(*found, strict=True):

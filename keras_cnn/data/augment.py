@@ -1,18 +1,27 @@
-"""Training images changed at random: NumPy alone, so the same pictures on every backend.
+"""Random augmentation of training images, the same on every backend: NumPy and Pillow alone.
 
 Each kind takes images (n, h, w, 3) uint8, labels (n,), the number of classes and a generator, and
 gives new images (n, h, w, 3) uint8 and labels: integers (n,), or of `cutmix` and `mixup` the
 classes' shares (n, classes) float32. What it is given stays as it is.
+
+To add a kind, write its function and name it in `KINDS`. NumPy is imported where it is used:
+recipes are checked against these names, and reading them imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-Augmented = tuple[np.ndarray, np.ndarray]
-Augmentation = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], Augmented]
+# Raised when a change makes the same call give other images; it is part of the identity of runs
+# that use it.
+VERSION = 1
+
+Augmented: TypeAlias = "tuple[np.ndarray, np.ndarray]"
+Augmentation: TypeAlias = "Callable[[np.ndarray, np.ndarray, int, np.random.Generator], Augmented]"
 
 FLIP_PROBABILITY = 0.5
 ROTATION_DEGREES = 30.0
@@ -22,10 +31,6 @@ CUTOUT_SHARE = 0.5  # of the image's side: 16 pixels of 32, the paper's on CIFAR
 
 LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue in grey: ITU-R 601-2, as torchvision
 BLOCK_PIXELS = 2**16  # worked on together: bounds memory, and fits a core's cache
-
-COORDINATE_BITS = 12  # of a pixel: positions are whole multiples of 1 / 4,096
-WEIGHT_BITS = 13  # the four weights of bilinear interpolation add up to 8,192
-CHANNEL_BITS = 21  # 255 * 8,192 and a rounding half fit; three channels fit 64 bits
 
 
 def augmented(
@@ -45,30 +50,31 @@ def augmented(
         kind: One of `KINDS`.
         share: Of the images, in [0, 1]; rounded to whole images. Images that are mixed are mixed
             among themselves.
-        seed: Whole numbers, not negative; the same give the same pictures.
+        seed: Whole numbers, not negative; the same give the same images.
 
     Returns:
         Images (n, h, w, 3) uint8 in the same order, and labels: as they were, or where the kind is
         in `MIXES_LABELS` shares (n, class_count) float32 of all images.
     """
+    import numpy as np
+
     generator = np.random.default_rng((*seed, _STREAM))
     chosen = np.sort(generator.permutation(len(images))[: round(share * len(images))])
-    changed, of_changed = KINDS[kind](images[chosen], labels[chosen], class_count, generator)
-    everything = np.array(images)
-    everything[chosen] = changed
-    if kind not in MIXES_LABELS:
-        return everything, labels
-    shares = one_hot(labels, class_count)
-    shares[chosen] = of_changed
-    return everything, shares
+    change, mixes_labels = KINDS[kind]
+    all_images, all_labels = images.copy(), labels
+    all_images[chosen], new_labels = change(images[chosen], labels[chosen], class_count, generator)
+    if mixes_labels:
+        all_labels = one_hot(labels, class_count)
+        all_labels[chosen] = new_labels
+    return all_images, all_labels
 
 
 def flip(
     images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
 ) -> Augmented:
     """Mirrors left and right with probability 0.5."""
-    mirrored = np.flatnonzero(generator.random(len(images)) < FLIP_PROBABILITY)
-    flipped = np.array(images)
+    mirrored = generator.random(len(images)) < FLIP_PROBABILITY
+    flipped = images.copy()
     flipped[mirrored] = images[mirrored, :, ::-1]
     return flipped, labels
 
@@ -109,9 +115,9 @@ def cutmix(
     """
     count, height, width, _ = images.shape
     others = _partners(count, generator)
-    side = np.sqrt(1 - generator.beta(BETA, BETA, count))  # of the box, as a share of the image's
+    side = (1 - generator.beta(BETA, BETA, count)) ** 0.5  # of the box, as a share of the image's
     boxes = _boxes(side * height, side * width, height, width, generator)
-    pasted = np.array(images)
+    pasted = images.copy()
     for image, other, (top, bottom, left, right) in zip(pasted, others, boxes, strict=True):
         image[top:bottom, left:right] = images[other, top:bottom, left:right]
     area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
@@ -124,12 +130,11 @@ def mixup(
     """Averages two images and their labels with weights from Beta(1, 1) (Zhang et al. 2018)."""
     others = _partners(len(images), generator)
     weights = generator.beta(BETA, BETA, len(images))  # of the first image
-    averaged = np.empty_like(images)
+    averaged = images.copy()
     for block in _blocks(images):
-        first = images[block].astype(np.float32)
-        second = images[others[block]].astype(np.float32)
-        weight = weights[block, None, None, None].astype(np.float32)
-        averaged[block] = np.rint(second + weight * (first - second))
+        first, second = images[block].astype("float32"), images[others[block]].astype("float32")
+        weight = weights[block, None, None, None].astype("float32")
+        averaged[block] = (second + weight * (first - second)).round()
     return averaged, _shares(labels, labels[others], 1 - weights, class_count)
 
 
@@ -140,10 +145,12 @@ def cutout(
 
     Its centre may be any pixel, so part of it may lie outside the image.
     """
+    import numpy as np
+
     count, height, width, _ = images.shape
-    side = np.full(count, CUTOUT_SHARE * min(height, width))
-    covered = np.array(images)
+    covered = images.copy()
     if count:
+        side = np.full(count, CUTOUT_SHARE * min(height, width))
         # The paper's zero after normalisation. Image by image first: many times faster.
         total = images.sum(axis=0, dtype=np.int64).sum(axis=(0, 1))  # (h, w, 3) to (3,)
         mean = np.rint(total / (count * height * width))
@@ -154,16 +161,28 @@ def cutout(
     return covered, labels
 
 
-KINDS: dict[str, Augmentation] = {
-    "flip": flip,
-    "rotation": rotation,
-    "jitter": jitter,
-    "mixed": mixed,
-    "cutmix": cutmix,
-    "mixup": mixup,
-    "cutout": cutout,
+class Kind(NamedTuple):
+    """A kind of augmentation.
+
+    Attributes:
+        change: What makes new images and labels.
+        mixes_labels: Whether the labels it gives are the classes' shares.
+    """
+
+    change: Augmentation
+    mixes_labels: bool = False
+
+
+KINDS = {
+    "flip": Kind(flip),
+    "rotation": Kind(rotation),
+    "jitter": Kind(jitter),
+    "mixed": Kind(mixed),
+    "cutmix": Kind(cutmix, mixes_labels=True),
+    "mixup": Kind(mixup, mixes_labels=True),
+    "cutout": Kind(cutout),
 }
-MIXES_LABELS = ("cutmix", "mixup")
+MIXES_LABELS = tuple(name for name, kind in KINDS.items() if kind.mixes_labels)
 _STREAM = 1  # sets these draws apart from others made with the same seed
 
 
@@ -177,10 +196,16 @@ def rotate(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     Returns:
         (n, h, w, 3) uint8.
     """
-    rotated = np.empty_like(images)
-    for block in _blocks(images):
-        _rotate_block(images[block], np.deg2rad(degrees[block]), rotated[block])
-    return rotated
+    import numpy as np
+    from PIL import Image
+
+    # Pillow blends a pixel only with others of the image: a black frame makes the edges fade too.
+    framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rotated = np.empty_like(framed)
+    for index, angle in enumerate(degrees):
+        image = Image.fromarray(framed[index])
+        rotated[index] = image.rotate(angle, Image.Resampling.BILINEAR)
+    return rotated[:, 1:-1, 1:-1]
 
 
 def adjust_colour(
@@ -202,6 +227,8 @@ def adjust_colour(
     Returns:
         (n, h, w, 3) uint8.
     """
+    import numpy as np
+
     adjusted = np.empty_like(images)
     for block in _blocks(images):
         channels = images[block].transpose(3, 0, 1, 2).astype(np.float32) / np.float32(255)
@@ -220,6 +247,8 @@ def adjust_colour(
 
 def one_hot(labels: np.ndarray, class_count: int) -> np.ndarray:
     """Labels (n,) as shares (n, class_count) float32, each the whole of one class."""
+    import numpy as np
+
     return np.eye(class_count, dtype=np.float32)[labels]
 
 
@@ -230,83 +259,33 @@ def _blocks(images: np.ndarray) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def _rotate_block(images: np.ndarray, radians: np.ndarray, rotated: np.ndarray) -> None:
-    """Whole-number arithmetic on a pixel's three channels at once, packed in 64 bits."""
-    count, height, width, _ = images.shape
-    # Black around the image: a pixel before it, and two behind it for the neighbours of the first.
-    padded = np.zeros((count, height + 3, width + 3, 4), np.uint8)
-    for channel in range(3):
-        padded[:, 1 : height + 1, 1 : width + 1, channel] = images[..., channel]
-    # (b, h + 3, w + 3, 4) to a row of pixels: one number each, its lowest byte red.
-    numbers = padded.reshape(-1).view("<u4").astype(np.uint64)
-    pixels = numbers & np.uint64(0xFF)
-    for channel in (1, 2):
-        apart = np.uint64(channel * (CHANNEL_BITS - 8))
-        pixels |= (numbers & np.uint64(0xFF << (8 * channel))) << apart
-
-    # Where each pixel of the result comes from: (b, h, w), as a sum of (b, h, 1) and (b, 1, w).
-    one = 1 << COORDINATE_BITS
-    cosine, sine = np.cos(radians)[:, None, None], np.sin(radians)[:, None, None]
-    y = (np.arange(height) - (height - 1) / 2)[:, None]
-    x = np.arange(width) - (width - 1) / 2
-    source_x = _whole(((width - 1) / 2 - sine * y) * one) + _whole(cosine * x * one)
-    source_y = _whole(((height - 1) / 2 + cosine * y) * one) + _whole(sine * x * one)
-    np.clip(source_x, -one, width * one, out=source_x)
-    np.clip(source_y, -one, height * one, out=source_y)
-
-    index = ((source_y >> COORDINATE_BITS) + 1) * (width + 3)
-    index += (source_x >> COORDINATE_BITS) + 1
-    index += np.arange(count, dtype=np.int32)[:, None, None] * ((height + 3) * (width + 3))
-    index = index.astype(np.intp)
-
-    source_x &= one - 1
-    source_y &= one - 1
-    both = source_x * source_y
-    both += 1 << (2 * COORDINATE_BITS - WEIGHT_BITS - 1)
-    both >>= 2 * COORDINATE_BITS - WEIGHT_BITS
-    right = (source_x << (WEIGHT_BITS - COORDINATE_BITS)) - both
-    below = (source_y << (WEIGHT_BITS - COORDINATE_BITS)) - both
-    here = (1 << WEIGHT_BITS) - both - right - below
-
-    half = sum(1 << (channel * CHANNEL_BITS + WEIGHT_BITS - 1) for channel in range(3))
-    total = np.full(index.shape, half, np.uint64)
-    for weight, step in ((here, 0), (right, 1), (below, width + 3), (both, width + 4)):
-        neighbour = pixels[step:].take(index)
-        neighbour *= weight.astype(np.uint64)
-        total += neighbour
-    for channel in range(3):
-        shifted = total >> np.uint64(channel * CHANNEL_BITS + WEIGHT_BITS)
-        rotated[..., channel] = shifted.astype(np.uint8)  # keeps the lowest eight bits
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    return np.rint(values).astype(np.int32)
-
-
 def _grey(channels: np.ndarray) -> np.ndarray:
     """(3, b, h, w) to (b, h, w)."""
-    red, green, blue = (
-        channel * np.float32(share) for channel, share in zip(channels, LUMINANCE, strict=True)
-    )
+    red, green, blue = (channel * share for channel, share in zip(channels, LUMINANCE, strict=True))
     return red + green + blue
 
 
 def _blend(channels: np.ndarray, grey: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    return np.clip(grey + factor * (channels - grey), 0, 1)
+    return (grey + factor * (channels - grey)).clip(0, 1)
 
 
 def _turn_hue(channels: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Adds to the hue of colours (3, b, h, w) in [0, 1]; value and saturation stay."""
+    import numpy as np
+
     red, green, blue = channels
     value = channels.max(axis=0)
     chroma = value - channels.min(axis=0)
     safe = np.where(chroma == 0, np.float32(1), chroma)  # grey has no hue, and keeps none
+    # HSV's hue in sixths of a turn: red at 0, green at 2, blue at 4, between them linear.
     sixths = np.where(
         value == red,
         (green - blue) / safe,
         np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     sixths += 6 * turn
+    # And back: a channel is at `value` within a sixth of its own hue, falls over the next sixth to
+    # `value - chroma`, and stays there for the half turn opposite.
     turned = np.empty_like(channels)
     for channel, offset in enumerate((5, 3, 1)):
         phase = sixths + np.float32(offset)
@@ -317,6 +296,8 @@ def _turn_hue(channels: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 def _partners(count: int, generator: np.random.Generator) -> np.ndarray:
     """For each image another one, any with the same probability; itself where it is alone."""
+    import numpy as np
+
     if count < 2:
         return np.zeros(count, np.int64)
     return (np.arange(count) + generator.integers(1, count, count)) % count
@@ -334,6 +315,8 @@ def _boxes(
     Returns:
         (n, 4) integers: top, bottom, left, right, the second and fourth exclusive.
     """
+    import numpy as np
+
     edges: list[np.ndarray] = []
     for sizes, limit in ((heights, image_height), (widths, image_width)):
         whole = np.rint(sizes).astype(np.int64)
@@ -347,6 +330,5 @@ def _shares(
 ) -> np.ndarray:
     """Two labels of each image as the classes' shares, (n, class_count) float32."""
     share = share_of_second[:, None]
-    return (
-        (1 - share) * one_hot(first, class_count) + share * one_hot(second, class_count)
-    ).astype(np.float32)
+    mixed_labels = (1 - share) * one_hot(first, class_count) + share * one_hot(second, class_count)
+    return mixed_labels.astype("float32")

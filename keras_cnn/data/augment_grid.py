@@ -1,4 +1,4 @@
-"""A picture of what augmentation does to a source's images."""
+"""Draws augmented images below their originals."""
 
 from __future__ import annotations
 

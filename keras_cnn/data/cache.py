@@ -1,4 +1,4 @@
-"""Decoded images on disk: one HDF5 file for each split and size, made once and mapped after.
+"""Decoded images on disk: one HDF5 file for each split and size, memory-mapped when it is read.
 
     home()/decoded/<name>-<split>-<image_size>-<key>.h5
         images       uint8 (m, s, s, 3), contiguous, so that NumPy can map it; rows beyond the
@@ -8,8 +8,8 @@
         unreadable   JSON, path and reason of each file that was left out
         .fingerprint hash of class names, pixels and labels
 
-The key covers what is quick to see: path, size and modification time of each file. The folder can
-be removed at any time.
+The key covers the path, size and modification time of each file, not its content. The folder can be
+removed at any time.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
 
-from keras_cnn.data import decode, progress
+from keras_cnn import files, progress
+from keras_cnn.data import decode
 from keras_cnn.data.listing import Listing
 from keras_cnn.errors import UserError
 from keras_cnn.home import home
@@ -55,7 +55,7 @@ class Decoded:
 
 
 def decoded(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Decoded:
-    """A split's decoded images; of several processes that ask together one decodes.
+    """The decoded images of a split: from the cache, or decoded into it by one process at a time.
 
     Args:
         listing: The split.
@@ -76,8 +76,8 @@ def decoded(listing: Listing, class_names: Sequence[str], image_size: int, title
     if found:
         return found
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path, title):
+        waiting = f"waiting for another process that decodes {title}"
+        with files.locked(Path(f"{path}.lock"), say=waiting):
             found = _read(path)  # another process may have made it meanwhile
             if not found:
                 if path.exists():
@@ -91,16 +91,6 @@ def decoded(listing: Listing, class_names: Sequence[str], image_size: int, title
     if not found:
         raise UserError(f"{path} is damaged as soon as it is written: check the disk")
     return found
-
-
-def _alone(path: Path, title: str) -> FileLock:
-    """A context in which no other process makes the file."""
-    lock = FileLock(f"{path}.lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for another process that decodes {title}", file=sys.stderr, flush=True)
-        return lock.acquire()
 
 
 def _read(path: Path) -> Decoded | None:
@@ -125,41 +115,34 @@ def _write(
     path: Path, listing: Listing, class_names: Sequence[str], image_size: int, title: str
 ) -> None:
     items, all_labels = listing.content()
-    partial = path.with_suffix(".partial")
     digest = hashlib.sha256(json.dumps([list(class_names), image_size]).encode())
     kept, sizes, unreadable = [], [], []
-    try:
-        with (
-            h5py.File(partial, "w") as file,
-            progress.shown(f"decoding {title}", len(items)) as advance,
-        ):
-            images = file.create_dataset(
-                "images", (len(items), image_size, image_size, 3), np.uint8
-            )
-            row = 0
-            for batch in decode.batches(items, image_size):
-                if len(batch.images):
-                    images[row : row + len(batch.images)] = batch.images
-                row += len(batch.images)
-                digest.update(batch.images)
-                kept.append(batch.kept)
-                sizes.append(batch.sizes)
-                unreadable += [
-                    (os.path.relpath(file_path, listing.folder), reason)
-                    for file_path, reason in batch.unreadable
-                ]
-                advance(row + len(unreadable))
-            labels = all_labels[np.concatenate(kept)]
-            _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
-            digest.update(labels.astype("<i8"))
-            file["labels"] = labels
-            file["sizes"] = np.concatenate(sizes)
-            file["unreadable"] = json.dumps(unreadable)
-            file.attrs["fingerprint"] = digest.hexdigest()
-        _sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        files.replacing(path, alone=True) as partial,
+        h5py.File(partial, "w") as file,
+        progress.bar(f"decoding {title}", len(items)) as advance,
+    ):
+        images = file.create_dataset("images", (len(items), image_size, image_size, 3), np.uint8)
+        row = 0
+        for batch in decode.batches(items, image_size):
+            if len(batch.images):
+                images[row : row + len(batch.images)] = batch.images
+            row += len(batch.images)
+            digest.update(batch.images)
+            kept.append(batch.kept)
+            sizes.append(batch.sizes)
+            unreadable += [
+                (os.path.relpath(file_path, listing.folder), reason)
+                for file_path, reason in batch.unreadable
+            ]
+            advance(row + len(unreadable))
+        labels = all_labels[np.concatenate(kept)]
+        _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
+        digest.update(labels.astype("<i8"))
+        file["labels"] = labels
+        file["sizes"] = np.concatenate(sizes)
+        file["unreadable"] = json.dumps(unreadable)
+        file.attrs["fingerprint"] = digest.hexdigest()
     if unreadable:
         print(f"{title}: left out {_named(unreadable)}", file=sys.stderr, flush=True)
 
@@ -184,11 +167,3 @@ def _named(unreadable: Sequence[tuple[str, str]], most: int = 3) -> str:
     named = ", ".join(f"{path} ({reason})" for path, reason in unreadable[:most])
     files = "file" if len(unreadable) == 1 else "files"
     return f"{len(unreadable)} unreadable {files}: {named}{', …' if len(unreadable) > most else ''}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,13 +5,12 @@ Format: https://www.cs.toronto.edu/~kriz/cifar.html
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn.data.listing import Listing, Source
+from keras_cnn.data.listing import Listing, Source, files_key
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ CLASS_NAMES = (
     "truck",
 )
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+FETCH = "run `python -m keras_cnn fetch cifar10`"
 
 
 def source(folder: Path) -> Source:
@@ -45,15 +45,8 @@ def source(folder: Path) -> Source:
 
 
 def _list_split(folder: Path, split: str) -> Listing:
-    paths = [folder / name for name in BATCHES[split]]
-    seen = []
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is missing: run `python -m keras_cnn fetch cifar10`")
-        stat = path.stat()
-        seen.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
-    key = hashlib.sha256(repr(seen).encode()).hexdigest()
-    return Listing(key, partial(_read, paths))
+    paths = [folder.resolve() / name for name in BATCHES[split]]
+    return Listing(files_key(paths, FETCH), partial(_read, paths))
 
 
 def _read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +85,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("a label is not from 0 to 9")
     except Exception as error:  # a damaged pickle can raise almost anything
         raise UserError(
-            f"{path} is not a CIFAR-10 batch ({error}): remove {path.parent} and run "
-            "`python -m keras_cnn fetch cifar10`"
+            f"{path} is not a CIFAR-10 batch ({error}): remove {path.parent} and {FETCH}"
         ) from None
     return images, labels
 

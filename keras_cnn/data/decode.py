@@ -1,4 +1,4 @@
-"""Image files to pixels, on all cores.
+"""Decodes image files on all cores.
 
 Pillow holds Python's lock for most of the work on a small image: two threads decode 32x32 JPEGs
 slower than one. Hence processes; and as plain children that run this module, because
@@ -24,6 +24,10 @@ from PIL import ExifTags, Image
 
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError
+
+# Raised when a change makes the same call give other images; it is part of the identity of runs
+# that use it.
+VERSION = 1
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 BATCH = 64

@@ -1,4 +1,4 @@
-"""Folders of image files: which layout they have, and what lies in them."""
+"""Finds the layout of a folder of images, and lists its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source of images holds, what is wrong with it, and a picture of it."""
+"""Describes a source of images: counts, statistics, faults, and a picture of samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GRID_IMAGES = 200
 
 
 @dataclass(frozen=True)
-class Picture:
+class Sample:
     """One image of a source.
 
     Attributes:
@@ -88,19 +88,19 @@ class Description:
     note: str
     splits: dict[str, SplitDescription]
     strays: tuple[str, ...]
-    duplicates: tuple[tuple[Picture, ...], ...]
+    duplicates: tuple[tuple[Sample, ...], ...]
 
-    def repeated_within(self, split: str) -> list[tuple[Picture, ...]]:
+    def repeated_within(self, split: str) -> list[tuple[Sample, ...]]:
         """For each image that a split holds more than once, its copies there."""
         inside = (tuple(p for p in group if p.split == split) for group in self.duplicates)
         return [group for group in inside if len(group) > 1]
 
-    def shared(self, first: str, second: str) -> list[tuple[Picture, ...]]:
+    def shared(self, first: str, second: str) -> list[tuple[Sample, ...]]:
         """For each image that two splits share, its copies in both."""
         both = (tuple(p for p in group if p.split in (first, second)) for group in self.duplicates)
         return [group for group in both if len({p.split for p in group}) == 2]
 
-    def conflicting(self) -> list[tuple[Picture, ...]]:
+    def conflicting(self) -> list[tuple[Sample, ...]]:
         """Groups of the same pixels in different classes."""
         return [g for g in self.duplicates if len({p.class_name for p in g}) > 1]
 
@@ -118,7 +118,7 @@ def describe(name: str, image_size: int) -> Description:
     source = sources.find(name)
     splits: dict[str, SplitDescription] = {}
     strays: dict[str, None] = {}
-    pictures: list[tuple[str, str, int]] = []  # split, name and label of each image
+    samples: list[tuple[str, str, int]] = []  # split, name and label of each image
     digests: list[np.ndarray] = []
     for split, listed in source.splits.items():
         listing = listed()
@@ -127,12 +127,12 @@ def describe(name: str, image_size: int) -> Description:
         names = _names(split, listing, decoded)
         splits[split] = _describe_split(decoded, names, source.class_names, image_size)
         strays |= dict.fromkeys(listing.strays)
-        pictures += zip([split] * len(names), names, decoded.labels.tolist(), strict=True)
+        samples += zip([split] * len(names), names, decoded.labels.tolist(), strict=True)
         digests.append(_digests(decoded.images))
     groups = [
         tuple(
-            Picture(split, image_name, source.class_names[label])
-            for split, image_name, label in map(pictures.__getitem__, group)
+            Sample(split, image_name, source.class_names[label])
+            for split, image_name, label in map(samples.__getitem__, group)
         )
         for group in _alike(np.concatenate(digests))
     ]
@@ -298,13 +298,13 @@ def _faults(description: Description) -> list[str]:
         named = [f"{path}: {reason}" for path, reason in split.unreadable]
         faults += _fault(f"{name}: files that cannot be decoded and are left out", named)
     faults += _fault("not images, or not where images are looked for", description.strays)
-    groups = [_pictures(group) for group in description.conflicting()]
+    groups = [_joined(group) for group in description.conflicting()]
     faults += _fault("same pixels in different classes", groups)
     for first, second in combinations(description.splits, 2):
-        groups = [_pictures(group) for group in description.shared(first, second)]
+        groups = [_joined(group) for group in description.shared(first, second)]
         faults += _fault(f"same pixels in {first} and {second}", groups)
     for name in description.splits:
-        groups = [_pictures(group) for group in description.repeated_within(name)]
+        groups = [_joined(group) for group in description.repeated_within(name)]
         faults += _fault(f"same pixels more than once in {name}", groups)
     for name, split in description.splits.items():
         counts = dict(zip(description.class_names, split.counts, strict=True))
@@ -324,7 +324,7 @@ def _fault(what: str, cases: Sequence[str]) -> list[str]:
     return [f"{what} ({len(cases):,})", *(f"    {case}" for case in cases[:NAMED]), *more]
 
 
-def _pictures(group: Sequence[Picture]) -> str:
+def _joined(group: Sequence[Sample]) -> str:
     """`train 17 (cat) = test 3 (dog)`."""
     named = " = ".join(f"{p.name} ({p.class_name})" for p in group[:NAMED])
     return named + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "")

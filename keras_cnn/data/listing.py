@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +19,12 @@ class Listing:
     """One split of a source.
 
     Attributes:
-        key: Another one whenever the split may decode to something else; quick to make.
-        content: Gives what there is to decode (paths of image files, or a uint8 array
+        key: Cheap cache key; changes when the files do.
+        content: Returns what there is to decode (paths of image files, or a uint8 array
             (n, h, w, 3)) and its labels, int64 (n,).
         folder: Where the files lie; empty for arrays.
-        strays: What is not read, though it lies among the images or is an image or a folder of
-            them; relative to `folder`. A text file beside the class folders is none.
+        strays: What is passed over, relative to `folder`: files among the images that are none,
+            images and folders beside those that are read. Other files beside them do not count.
     """
 
     key: str
@@ -42,3 +46,23 @@ class Source:
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Listing]]
     note: str = ""
+
+
+def files_key(paths: Iterable[Path], remedy: str) -> str:
+    """A cache key of files: another one when a path, size or modification time is another.
+
+    Args:
+        paths: The files, in order.
+        remedy: What to do about one that is missing.
+
+    Raises:
+        UserError: One is missing.
+    """
+    seen = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: {remedy}") from None
+        seen.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return hashlib.sha256(repr(seen).encode()).hexdigest()

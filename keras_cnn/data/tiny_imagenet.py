@@ -6,14 +6,13 @@ the validation images serve as test.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn.data.listing import Listing, Source
+from keras_cnn.data.listing import Listing, Source, files_key
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,14 +52,7 @@ def _list(folder: Path, class_ids: list[str], find_files: FindFiles) -> Listing:
     files = find_files(folder, class_ids)
     if not files:
         raise UserError(f"{folder} lacks images: {AGAIN}")
-    seen = []
-    for path, _ in files:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing: {AGAIN}") from None
-        seen.append((str(path), stat.st_size, stat.st_mtime_ns))
-    key = hashlib.sha256(repr(seen).encode()).hexdigest()
+    key = files_key((path for path, _ in files), AGAIN)
     return Listing(key, partial(_content, files), str(folder))
 
 

@@ -35,15 +35,6 @@ def train(
 ) -> Learned:
     """Trains copies and throws them away; the network is the same before and after.
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes), without dropout.
-        train: Images (n, h, w, 3) uint8 and labels (n,) that copies are trained and tested on.
-        test: The same, to evaluate the network on.
-        settings: How to train.
-        seed: Seeds the order of the images.
-        report: Called with one record an epoch: the train figures are means over the copies, the
-            test figures those of the untrained network, the same in every epoch.
-
     Returns:
         The history, the network, and how far its weights moved: 0.
 

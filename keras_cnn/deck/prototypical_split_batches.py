@@ -18,8 +18,8 @@ from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw
 from keras_cnn.deck.settings import PrototypicalSplitBatches
 from keras_cnn.methods.interface import Learned, Report, method
-from keras_cnn.methods.prototypical import distance_logits
 from keras_cnn.models import heads
+from keras_cnn.models.heads import distance_logits
 from keras_cnn.training import descent, evaluation, frozen
 from keras_cnn.training.feed import Feed
 from keras_cnn.training.history import History
@@ -38,14 +38,6 @@ def train(
     report: Report,
 ) -> Learned:
     """Trains an embedding on batches split at random.
-
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are embedded.
-        train: Images (n, h, w, 3) uint8 and labels (n,): the shots.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the new embedding's weights and the batches.
-        report: Called with one record an epoch; its figures are means over batches.
 
     Returns:
         The history, and a network whose head is made of the prototypes of all shots.

@@ -38,14 +38,6 @@ def train(
 ) -> Learned:
     """Trains an embedding on pairs with inverted targets.
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are embedded.
-        train: Images (n, h, w, 3) uint8 and labels (n,): the shots.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the new embedding's weights and the training pairs.
-        report: Called with one record an epoch; its accuracies are of pairs.
-
     Returns:
         The history; a network whose head is the class means of the shots; and the accuracy on
         test pairs.

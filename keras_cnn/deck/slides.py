@@ -60,7 +60,7 @@ class Defect(Group):
         slides: Those it bears on.
         text: What the deck did; text in backticks is code.
         deck: Its effect in the deck's own figures; may be empty.
-        measured: By recipe, the function of `effects.EFFECTS` that measures it.
+        measured: By recipe, the name in `report.sentences.SENTENCES` of what tells its effect.
     """
 
     number: int

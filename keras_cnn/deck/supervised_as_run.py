@@ -41,14 +41,6 @@ def train(
     - Reported figures are means over batches, in which the smaller last batch weighs as much as
       any other.
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes), dropout before its head.
-        train: Images (n, h, w, 3) uint8 and labels (n,) to train on.
-        test: The same, to evaluate on.
-        settings: How to train, and which of the defects.
-        seed: Seeds the order of the images.
-        report: Called with one record an epoch.
-
     Returns:
         The history, the network, and what feeding from files measures.
     """

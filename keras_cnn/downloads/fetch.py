@@ -1,7 +1,7 @@
-"""Brings data sets and weights onto this machine: the only code that uses the network.
+"""Downloads data sets and weights: the only code that uses the network.
 
-A download grows in `downloads/<file>.part` and goes on from there after a cut, a crash or Ctrl-C.
-Only what passed its check is put, by one rename, where the rest of the package looks for it.
+A download is written to `downloads/<file>.part` and resumes from there after a broken connection, a
+crash or Ctrl-C. Only what passed its check is put, by one rename, where the package looks for it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ import http.client
 import os
 import re
 import shutil
-import sys
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
+from keras_cnn import files, progress
 from keras_cnn.downloads import registry
 from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
@@ -32,7 +30,6 @@ TRIES = 5  # connections to one address before the next is tried
 PAUSE_SECONDS = 1.0  # before the second connection; then twice, three times, ... as long
 TIMEOUT_SECONDS = 30.0  # of silence
 CHUNK_BYTES = 1 << 18
-PLAIN_LINE_SECONDS = 5.0
 
 
 class _Unusable(Exception):
@@ -44,14 +41,13 @@ class _NoConnection(_Unusable):
 
 
 def fetch(name: str) -> list[Path]:
-    """Downloads what a name stands for, checks it and puts it in its place.
+    """Downloads what a name stands for, checks it, and unpacks it where it is an archive.
 
-    What is already there is left alone, and no request is made for it. A file downloaded by hand
-    is used when it lies in `home()/downloads` under its name.
+    Nothing is requested for what is already there. A file downloaded by hand to `home()/downloads`,
+    under its own name, is used in place of a download.
 
     Args:
-        name: `cinic10`, `cifar10`, `tiny_imagenet`, `convnext_tiny`, `resnet18`, or `deck`: all
-            that the deck's recipes need.
+        name: One of `registry.DOWNLOADS` or `registry.BUNDLES`.
 
     Returns:
         The folder of each data set and the file of each set of weights.
@@ -67,7 +63,8 @@ def _fetch_one(download: Download) -> Path:
     if download.is_here():  # asked before the lock, which a shared, read-only folder refuses
         return download.target
     try:
-        with _only_process(download):
+        lock = download.by_hand.with_name(f".{download.name}.lock")
+        with files.locked(lock, say=f"{download.title}: waiting for another fetch of it"):
             if not download.is_here():
                 _bring(download)
     except OSError as error:
@@ -77,22 +74,6 @@ def _fetch_one(download: Download) -> Path:
             "KERAS_CNN_HOME can name another folder"
         ) from None
     return download.target
-
-
-@contextmanager
-def _only_process(download: Download) -> Iterator[None]:
-    """Holds the download's lock, waiting for another process that fetches the same."""
-    download.by_hand.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(download.by_hand.with_name(f".{download.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{download.title}: waiting for another fetch of it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _bring(download: Download) -> None:
@@ -131,7 +112,7 @@ def _difference(path: Path, download: Download) -> str | None:
 
 
 def _download(download: Download) -> Path:
-    """Asks one address after the other until one has given the whole, right file.
+    """Tries one address after the other until the whole file is here and its hash is right.
 
     Returns:
         The `.part` file, checked.
@@ -170,12 +151,12 @@ def _explain(download: Download, failures: list[tuple[str, _Unusable]]) -> str:
 
 
 def _receive(address: str, part: Path, download: Download) -> None:
-    """Fills the `.part` file from one address, connecting again after a cut.
+    """Fills the `.part` file from one address, connecting again after a broken connection.
 
     Raises:
         _Unusable: The address does not give the file.
     """
-    with _progress(f"downloading {download.title}", download.size_bytes, _size(part)) as report:
+    with _bar("downloading", download, _size(part)) as report:
         for attempt in range(TRIES):
             time.sleep(PAUSE_SECONDS * attempt)
             try:
@@ -192,7 +173,7 @@ def _receive(address: str, part: Path, download: Download) -> None:
 
 
 def _receive_more(address: str, part: Path, size_bytes: int, report: Callable[[int], None]) -> None:
-    """Adds to the `.part` file what one connection brings, whole or cut."""
+    """Appends to the `.part` file what one connection gives before it ends or breaks."""
     with _connect(address, _size(part)) as response:
         start = _first_byte(response, _size(part), size_bytes)
         with part.open("ab" if start else "wb") as file:
@@ -238,9 +219,9 @@ def _first_byte(response: http.client.HTTPResponse, start: int, size_bytes: int)
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes in; a cut ends it like its end does, the size tells which it was."""
+    """The body, piece by piece; a broken connection looks like its end, and the size tells."""
     try:
-        # read1 gives what has come; read would lose a chunk begun before a cut.
+        # read1 returns what has arrived; read would lose a piece that a break cuts short.
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
     except (OSError, http.client.HTTPException):
@@ -255,23 +236,11 @@ def _size(path: Path) -> int:
 
 
 def _put_in_place(file: Path, download: Download) -> None:
-    download.target.parent.mkdir(parents=True, exist_ok=True)
     if download.kind == "archive":
         _unpack(file, download)
-    else:
-        _copy(file, download.target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with source.open("rb") as reader, partial.open("wb") as writer:
-            shutil.copyfileobj(reader, writer)
-            writer.flush()
-            os.fsync(writer.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+        return
+    with files.replacing(download.target, alone=True) as partial:
+        shutil.copyfile(file, partial)
 
 
 def _unpack(archive: Path, download: Download) -> None:
@@ -286,7 +255,7 @@ def _unpack(archive: Path, download: Download) -> None:
     try:
         with (
             archive.open("rb") as file,
-            _progress(f"unpacking {download.title}", download.size_bytes) as report,
+            _bar("unpacking", download) as report,
         ):
             if download.file_name.endswith(".zip"):
                 _unzip(file, partial, report)
@@ -327,47 +296,12 @@ def _watched(
 # --- progress ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def _progress(what: str, total_bytes: int, done_bytes: int = 0) -> Iterator[Callable[[int], None]]:
-    """Shows progress on stderr: a bar on a terminal, else a line every few seconds.
-
-    Yields:
-        A function to be called with the bytes done so far.
-    """
-    if not sys.stderr.isatty():
-        yield _plain_lines(what, total_bytes)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=total_bytes, completed=done_bytes)
-        yield lambda done: bars.update(task, completed=done)
+def _bar(
+    what: str, download: Download, done: int = 0
+) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar of bytes."""
+    return progress.bar(f"{what} {download.title}", download.size_bytes, done, _megabytes, True)
 
 
-def _plain_lines(what: str, total_bytes: int) -> Callable[[int], None]:
-    due = 0.0
-
-    def report(done_bytes: int) -> None:
-        nonlocal due
-        if time.monotonic() < due:
-            return
-        due = time.monotonic() + PLAIN_LINE_SECONDS
-        share = done_bytes / total_bytes
-        print(f"{what}: {share:.0%} of {total_bytes / 1e6:,.1f} MB", file=sys.stderr, flush=True)
-
-    return report
+def _megabytes(done: int, total: int) -> str:
+    return f"{done / total:.0%} of {total / 1e6:,.1f} MB"

@@ -19,6 +19,16 @@ from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
 if TYPE_CHECKING:
     import keras
 
+ARGUMENTS = """\
+Args:
+    network: Functional, raw images (n, h, w, 3), 0 to 255, to logits (n, classes), as
+        `models.classifier` makes it. What of it is trainable trains, in place.
+    train: A `data.Split`, or images uint8 (n, h, w, 3) and labels (n,) from 0 on, to learn from.
+    test: The same, to evaluate on.
+    seed: Seeds all that is drawn.
+    report: Called with each epoch's record, as `print`; None keeps quiet.
+    **settings: The keywords below."""
+
 Report = Callable[[dict[str, float]], None]  # is given an epoch's record
 Labelled = Split | tuple[np.ndarray, np.ndarray]
 
@@ -77,9 +87,10 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
     """Makes a method of a function: decorates it so that it can be called on arrays.
 
     The function takes `(network, train, test, settings, seed, report)` and gives a `Learned`. What
-    users call takes the fields of `settings` as keywords, checked, in place of the object:
+    users call takes the fields of `settings` as keywords, checked, in place of the object; `help`
+    of it tells them and the arguments that all methods have:
 
-        trained(network, train, test, *, seed=213, report=None, **fields of settings) -> Trained
+        train(network, train, test, *, seed=213, report=None, **fields of settings) -> Trained
 
     Args:
         settings: The class of its settings, whose fields are its keywords.
@@ -115,7 +126,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
 
         train.settings = settings
         train.__signature__ = _signature(settings, extra)
-        train.__doc__ = f"{inspect.getdoc(learn)}\n\n{_keywords(settings)}"
+        train.__doc__ = "\n\n".join([inspect.getdoc(learn) or "", ARGUMENTS, _keywords(settings)])
         return train
 
     return decorate

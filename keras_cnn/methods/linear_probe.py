@@ -31,14 +31,6 @@ def train(
         network = models.classifier("convnext_atto", class_count=10, weights="bundled")
         trained = methods.linear_probe.train(network, train, test)
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are classified.
-        train: Images (n, h, w, 3) uint8 and labels (n,) to fit to.
-        test: The same, to evaluate on.
-        settings: How to fit.
-        seed: Plays no part: nothing is drawn.
-        report: Called with the one record.
-
     Returns:
         A history of one record, and the network with the regression as its head.
     """

@@ -55,14 +55,6 @@ def train(
         network = models.classifier("fewshot_cnn", class_count=10)
         trained = methods.maml.train(network, train, test, way=5, inner_learning_rate=0.1)
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes), without dropout.
-        train: Images (n, h, w, 3) uint8 and labels (n,) to train on.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the tasks.
-        report: Called with one record an epoch.
-
     Returns:
         The history, the adapted network, the accuracy on the test tasks with its interval, and how
         far the weights moved (`weights_moved`, L2 norm, before the adaptation).

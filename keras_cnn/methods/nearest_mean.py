@@ -32,14 +32,6 @@ def train(
         network = models.classifier("convnext_atto", class_count=10, weights="bundled")
         trained = methods.nearest_mean.train(network, train, test)
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are classified.
-        train: Images (n, h, w, 3) uint8 and labels (n,) the means are of.
-        test: The same, to evaluate on.
-        settings: Which features.
-        seed: Plays no part: nothing is drawn.
-        report: Called with the one record.
-
     Returns:
         A history of one record, and the network with the means as its head: the softmax of its
         logits is that of minus the squared distances.

@@ -42,17 +42,10 @@ def train(
         network = models.classifier("convnext_atto", class_count=200, stochastic_depth=0.1)
         trained = methods.pretrain.train(network, train, test, epochs=56, checkpoint="state.h5")
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes).
-        train: Images (n, h, w, 3) uint8, of any size, to be cropped to the network's; labels (n,).
-        test: Images of the network's size to evaluate on after each epoch, with the moving average
-            of the weights; labels (n,).
-        settings: How to train.
-        seed: Seeds the order of the images and what becomes of them.
-        report: Called with one record an epoch, how many there will be (`epochs`) and of how many
-            `images`.
-        checkpoint: The file to go on from where it is there, and to keep the state in after each
-            epoch; None keeps none. Give it a new name for other settings.
+    Training images may be of any size: they are cropped to the network's. `checkpoint` is the file
+    to go on from where it is there, and to keep the state in after each epoch; give it a new name
+    for other settings. Records have two more keys, how many epochs there will be (`epochs`) and of
+    how many `images`.
 
     Returns:
         The history, and the network with the average of its weights.

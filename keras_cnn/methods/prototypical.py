@@ -9,6 +9,7 @@ embedding of the support images, of their class:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
@@ -16,9 +17,11 @@ from keras import ops
 
 from keras_cnn import torch_fast
 from keras_cnn.data import Split, sampling
+from keras_cnn.data.sampling import Draw
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Prototypical
 from keras_cnn.models import heads
+from keras_cnn.models.heads import distance_logits
 from keras_cnn.training import descent, evaluation, frozen
 from keras_cnn.training.feed import Feed
 from keras_cnn.training.history import History
@@ -38,44 +41,28 @@ def train(
 ) -> Learned:
     """Trains an embedding on episodes and classifies by the prototypes of all shots.
 
-    A record's train figures are means over the epoch's episodes; its test figures are those of all
-    test images, classified by the prototypes of all training images.
+    A record's train figures are means over the epoch's episodes, its test figures those of all test
+    images by the prototypes of all shots.
 
         network = models.classifier("convnext_atto", class_count=10, weights="bundled")
         trained = methods.prototypical.train(network, train, test, way=5, support_shots=5)
 
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are embedded.
-        train: Images (n, h, w, 3) uint8 and labels (n,): the shots.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the new embedding's weights and the episodes.
-        report: Called with one record an epoch.
-
     Returns:
         The history, a network whose head is the prototypes of all shots, and the mean accuracy on
-        test episodes with its 95 percent interval. Where a class has too few test images for such
-        episodes, these have fewer; where one has a single test image, there are none.
+        test episodes with its 95 percent interval. Test episodes are smaller where a class has
+        few test images; there are none where one has a single one.
 
     Raises:
         UserError: A class has too few images for the episodes.
     """
-
-    def episodes(split: Split, count: int, support: int, query: int, epoch: int) -> list:
-        rng = np.random.default_rng([seed, epoch, int(split is test)])
-        return sampling.draw_episodes(
-            split.labels, count, settings.way, support, query, rng, split.class_names
-        )
-
     class_count = network.output.shape[-1]
     way, shots = settings.way or class_count, (settings.support_shots, settings.query_shots)
+    # Drawn before training: that the images are too few shows at once.
     test_shots = evaluation.affordable(*shots, test.labels)
-    final = []  # drawn before training: that the images are too few shows at once
-    if test_shots:
-        final = episodes(test, settings.evaluation_episodes, *test_shots, epoch=0)
+    test_episodes = _draw(test, way, test_shots, settings.evaluation_episodes, [seed, 0, 1])
     embedder = heads.embedder(network, settings.embedding, settings.normalised, seed)
-    model, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
-    model = torch_fast.fast(model)
+    rest, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
+    model = torch_fast.fast(rest)
     embed = evaluation.evaluator(model)
 
     def prototypes() -> np.ndarray:
@@ -83,39 +70,35 @@ def train(
 
     def evaluate(epoch: int) -> dict[str, float]:
         means = ops.convert_to_tensor(prototypes())
-        loss, accuracy = evaluation.means_over_images(
-            lambda embeddings: distance_logits(embeddings, means, settings.distance),
-            embed(test_inputs.images),
-            test.labels,
-        )
+        logits = partial(distance_logits, prototypes=means, distance=settings.distance)
+        images = embed(test_inputs.images)
+        loss, accuracy = evaluation.means_over_images(logits, images, test.labels)
         return {"val_batch_loss": loss, "val_accuracy": accuracy}
 
-    def of_queries(figure: Callable, support_shots: int = settings.support_shots) -> Callable:
-        return lambda labels, embeddings: figure(
-            *queries(labels, embeddings, way, support_shots, settings.distance)
-        )
-
+    loss = of_queries(cross_entropy, way, shots[0], settings.distance)
+    accuracy = of_queries(hits, way, shots[0], settings.distance)
+    count = settings.episodes_an_epoch
     records = descent.fit(
         model,
-        Feed(
-            lambda epoch: episodes(train, settings.episodes_an_epoch, *shots, epoch),
-            train_inputs.images,
-        ),
+        Feed(lambda epoch: _draw(train, way, shots, count, [seed, epoch, 0]), train_inputs.images),
         settings,
-        loss=of_queries(cross_entropy),
-        metrics=[
-            BatchMean(of_queries(hits), "accuracy"),
-            BatchMean(of_queries(cross_entropy), "batch_loss"),
-        ],
+        loss=loss,
+        metrics=[BatchMean(accuracy, "accuracy"), BatchMean(loss, "batch_loss")],
         history=History(report, loss="batch_loss"),
         evaluate=evaluate,
     )
-    measures = {}
-    if final:
-        accuracy, embedded = of_queries(hits, test_shots[0]), embed(test_inputs.images)
-        measures = evaluation.episode_measures(evaluation.episode_means(accuracy, embedded, final))
     logits = heads.prototype_logits(embedder.output, prototypes(), settings.distance)
-    return Learned(records, keras.Model(embedder.input, logits, name=network.name), measures)
+    classifier = keras.Model(embedder.input, logits, name=network.name)
+    right = of_queries(hits, way, (test_shots or shots)[0], settings.distance)
+    accuracies = evaluation.episode_means(right, embed(test_inputs.images), test_episodes)
+    return Learned(records, classifier, evaluation.episode_measures(accuracies))
+
+
+def of_queries(figure: Callable, way: int, support_shots: int, distance: str) -> Callable:
+    """A figure of labels and logits as one of an episode's labels and embeddings."""
+    return lambda labels, embeddings: figure(
+        *queries(labels, embeddings, way, support_shots, distance)
+    )
 
 
 def queries(
@@ -140,22 +123,11 @@ def queries(
     return labels[support:], distance_logits(embeddings[support:], prototypes, distance)
 
 
-def distance_logits(embeddings: object, prototypes: object, distance: str) -> object:
-    """How near embeddings are to prototypes.
-
-    Args:
-        embeddings: (n, channels).
-        prototypes: (classes, channels).
-        distance: `squared_euclidean`, `euclidean` or `cosine`.
-
-    Returns:
-        (n, classes): minus the distance, or the cosine.
-    """
-    if distance == "cosine":
-        directions = ops.transpose(ops.normalize(prototypes, axis=-1))
-        return ops.matmul(ops.normalize(embeddings, axis=-1), directions)
-    differences = ops.expand_dims(embeddings, 1) - prototypes  # (n, classes, channels)
-    squared = ops.sum(ops.square(differences), axis=-1)
-    if distance == "squared_euclidean":
-        return -squared
-    return -ops.sqrt(ops.maximum(squared, 1e-12))  # the root has no gradient at 0
+def _draw(
+    split: Split, way: int, shots: tuple[int, int] | None, count: int, seed: list[int]
+) -> list[Draw]:
+    """Episodes with so many support and query images a class; none where there can be none."""
+    if shots is None:
+        return []
+    rng = np.random.default_rng(seed)
+    return sampling.draw_episodes(split.labels, count, way, *shots, rng, split.class_names)

@@ -132,7 +132,7 @@ class Method(Group):
     @classmethod
     def name(cls) -> str:
         """What recipes call the method."""
-        return cls.module.rpartition(".")[2]
+        return cls.module.rpartition(".")[2] or cls.__name__
 
     def code(self) -> Iterator[str]:
         """As `Images.code`."""

@@ -30,12 +30,7 @@ VERSION = 1  # raised when a change makes the same settings give another result
 
 @method(Siamese)
 def train(
-    network: keras.Model,
-    train: Split,
-    test: Split,
-    settings: Siamese,
-    seed: int,
-    report: Report,
+    network: keras.Model, train: Split, test: Split, settings: Siamese, seed: int, report: Report
 ) -> Learned:
     """Trains an embedding on pairs, and classifies by the nearest class mean.
 
@@ -46,14 +41,6 @@ def train(
 
         network = models.classifier("siamese_cnn", class_count=10)
         trained = methods.siamese.train(network, train, test, margin=1.0, learning_rate=1e-4)
-
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes); its features are embedded.
-        train: Images (n, h, w, 3) uint8 and labels (n,): the shots.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the new embedding's weights and the training pairs.
-        report: Called with one record an epoch.
 
     Returns:
         The history; a network whose head is the class means of the shots; and the accuracy on

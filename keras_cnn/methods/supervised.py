@@ -23,12 +23,7 @@ VERSION = 1  # raised when a change makes the same settings give another result
 
 @method(Supervised)
 def train(
-    network: keras.Model,
-    train: Split,
-    test: Split,
-    settings: Supervised,
-    seed: int,
-    report: Report,
+    network: keras.Model, train: Split, test: Split, settings: Supervised, seed: int, report: Report
 ) -> Learned:
     """Trains a classifier on labelled images and evaluates it after each epoch.
 
@@ -37,14 +32,6 @@ def train(
 
         network = models.classifier("baseline", class_count=10, dropout=0.5)
         trained = methods.supervised.train(network, train, test, epochs=3, batch_size=64)
-
-    Args:
-        network: Raw images (n, h, w, 3) to logits (n, classes).
-        train: Images (n, h, w, 3) uint8 and labels (n,) to train on.
-        test: The same, to evaluate on.
-        settings: How to train.
-        seed: Seeds the order of the images and their augmentation.
-        report: Called with one record an epoch.
 
     Returns:
         The history, the network, and what feeding from files measures.

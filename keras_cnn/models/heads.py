@@ -6,6 +6,8 @@ it; its features are what the head is given. So a network needs no layer of a sp
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -14,6 +16,7 @@ from keras_cnn.models import initializers
 from keras_cnn.models.initializers import torch_initializers
 from keras_cnn.models.seeds import layer_seed
 
+Tensor: TypeAlias = Any  # the backend's
 VERSION = 1  # raised when the same settings give a head that computes, or begins, otherwise
 LOGITS = "head_logits"
 
@@ -164,6 +167,27 @@ def class_means(embeddings: np.ndarray, labels: np.ndarray, class_count: int) ->
         (class_count, channels).
     """
     return np.stack([embeddings[labels == label].mean(axis=0) for label in range(class_count)])
+
+
+def distance_logits(embeddings: Tensor, prototypes: Tensor, distance: str) -> Tensor:
+    """How near embeddings are to prototypes.
+
+    Args:
+        embeddings: (n, channels).
+        prototypes: (classes, channels).
+        distance: `squared_euclidean`, `euclidean` or `cosine`.
+
+    Returns:
+        (n, classes): minus the distance, or the cosine.
+    """
+    if distance == "cosine":
+        directions = ops.transpose(ops.normalize(prototypes, axis=-1))
+        return ops.matmul(ops.normalize(embeddings, axis=-1), directions)
+    differences = ops.expand_dims(embeddings, 1) - prototypes  # (n, classes, channels)
+    squared = ops.sum(ops.square(differences), axis=-1)
+    if distance == "squared_euclidean":
+        return -squared
+    return -ops.sqrt(ops.maximum(squared, 1e-12))  # the root has no gradient at 0
 
 
 def prototype_logits(

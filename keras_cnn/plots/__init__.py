@@ -1,4 +1,4 @@
-"""Every kind of picture of finished runs, as matplotlib figures. Never imports keras.
+"""Every kind of plot of finished runs, as matplotlib figures. Never imports keras.
 
 Each kind of `schema.FIGURE_KINDS` is the function of that name. Variants stand side by side and
 share their axes, so that the eye compares; quantities stand below one another.
@@ -15,10 +15,10 @@ from keras_cnn.plots.bar_chart import bars
 from keras_cnn.plots.by_epoch import curves, lines, runs
 from keras_cnn.plots.confusions import confusion, confusion_matrix
 from keras_cnn.plots.intervals import interval
-from keras_cnn.plots.picture import Picture
+from keras_cnn.plots.plot import DPI, Plot
 
-KINDS: dict[str, Callable[[Picture], Figure]] = {
+KINDS: dict[str, Callable[[Plot], Figure]] = {
     kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
 }
 
-__all__ = ["KINDS", "Picture", "confusion", "confusion_matrix"]
+__all__ = ["DPI", "KINDS", "Plot", "confusion", "confusion_matrix"]

@@ -10,17 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.picture import (
-    COLOURS,
+from keras_cnn.plots.plot import (
     DECK_COLOUR,
-    MARKERS,
-    Picture,
+    Plot,
     as_text,
-    finals_of,
+    colour_and_marker,
+    final_values,
     keep_to_range,
     name_outer,
     new_panels,
-    setting_of,
+    setting_value,
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
@@ -28,24 +27,26 @@ from keras_cnn.results.store import Result
 
 # From this ratio of largest to smallest on, a linear axis hides the small ones.
 WIDE_RANGE = 30
+# Lines of a trend lie this share of the axis beside one another, so that error bars do not hide
+# one another.
+SIDESTEP = 0.01
 
 
-def scatter(picture: Picture) -> Figure:
+def scatter(plot: Plot) -> Figure:
     """A quantity against `across`, a point a row with its spread, a colour for each value of `by`.
 
     Where `across` spans a wide range, once more with logarithmic axes.
     """
-    across, setting = picture.figure.across, picture.figure.by
-    values = list(picture.by(picture.results, setting))
-    places = [_along(result, across) for result in picture.results]
+    across, setting = plot.spec.across, plot.spec.by
+    values = list(plot.groups(plot.results, setting))
+    places = [_along(result, across) for result in plot.results]
     scales = ["linear", "log"] if _spans_wide_range(places) else ["linear"]
-    figure, panels = new_panels(picture, len(picture.figure.shown) * len(scales))
-    shown = [(quantity, scale) for quantity in picture.figure.shown for scale in scales]
-    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
+    figure, panels = new_panels(plot, len(plot.spec.shown) * len(scales))
+    shown = [(quantity, scale) for quantity in plot.spec.shown for scale in scales]
+    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
         for panel, (quantity, _) in zip(column, shown, strict=True):
-            for value, group in picture.by(of_variant, setting).items():
-                style = values.index(value)
-                _points(panel, picture, group, quantity, COLOURS[style % 7], MARKERS[style % 7])
+            for value, group in plot.groups(variant_runs, setting).items():
+                _points(panel, plot, group, quantity, colour_and_marker(values.index(value)))
             panel.set_xlabel(MEASURES[across].heading if across in MEASURES else across)
             panel.set_ylabel(MEASURES[quantity].heading)
     for panel_row, (_, scale) in zip(panels, shown, strict=True):
@@ -59,27 +60,27 @@ def scatter(picture: Picture) -> Figure:
     return figure
 
 
-def trend(picture: Picture) -> Figure:
+def trend(plot: Plot) -> Figure:
     """Mean after the last epoch against `across`, a line for each value of `by`.
 
     Error bars are 95 percent confidence intervals of the means by Student's t, where there are
     repeats; they may reach out of the panel. Lines stand a little beside one another, so that
     their bars can be told apart. Numbers that span a wide range stand on a logarithmic axis.
     """
-    setting, across = picture.figure.by, picture.figure.across
-    values = list(picture.by(picture.results, setting))
+    setting, across = plot.spec.by, plot.spec.across
+    values = list(plot.groups(plot.results, setting))
     places = sorted(
         place
-        for place in {_along(result, across) for result in picture.results}
+        for place in {_along(result, across) for result in plot.results}
         if not np.isnan(place)
     )
-    figure, panels = new_panels(picture, len(picture.figure.shown), height=4.2, width=5.6)
-    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
-        for panel, quantity in zip(column, picture.figure.shown, strict=True):
-            for value, group in picture.by(of_variant, setting).items():
+    figure, panels = new_panels(plot, len(plot.spec.shown), height=4.2, width=5.6)
+    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
+        for panel, quantity in zip(column, plot.spec.shown, strict=True):
+            for value, group in plot.groups(variant_runs, setting).items():
                 finals = {
-                    _along(row[0], across): finals_of(row, quantity)
-                    for row in picture.by(group, "row").values()
+                    _along(row[0], across): final_values(row, quantity)
+                    for row in plot.groups(group, "row").values()
                 }
                 along = sorted(place for place in finals if place in places and len(finals[place]))
                 means = np.array([finals[place].mean() for place in along])
@@ -89,8 +90,7 @@ def trend(picture: Picture) -> Figure:
                     _beside(along, places, number - (len(values) - 1) / 2),
                     means,
                     reach,
-                    marker=MARKERS[number % 7],
-                    color=COLOURS[number % 7],
+                    **colour_and_marker(number),
                     label=as_text(value).replace("_", " "),
                     markersize=5,
                     linewidth=1.2,
@@ -101,8 +101,8 @@ def trend(picture: Picture) -> Figure:
                 panel.set_xscale("log")
             panel.set_xticks(places, [f"{place:g}" for place in places])
             panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        column[-1].set_xlabel(picture.label(across))
-    for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
+        column[-1].set_xlabel(plot.label(across))
+    for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
         keep_to_range(panel_row, quantity)
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False)
@@ -110,14 +110,14 @@ def trend(picture: Picture) -> Figure:
     return figure
 
 
-def heat_map(picture: Picture) -> Figure:
+def heat_map(plot: Plot) -> Figure:
     """Mean and standard deviation after the last epoch, `by` downwards, `across` to the right."""
-    rows = list(picture.by(picture.results, picture.figure.by))
-    columns = list(picture.by(picture.results, picture.figure.across))
+    rows = list(plot.groups(plot.results, plot.spec.by))
+    columns = list(plot.groups(plot.results, plot.spec.across))
     size = {"height": 1.1 + 0.55 * len(rows), "width": max(3.2, 0.6 + 0.78 * len(columns))}
-    figure, panels = new_panels(picture, len(picture.figure.shown), grid=False, **size)
-    for panel_row, quantity in zip(panels, picture.figure.shown, strict=True):
-        grids = [_cells(picture, of_variant, quantity) for of_variant in picture.variants.values()]
+    figure, panels = new_panels(plot, len(plot.spec.shown), grid=False, **size)
+    for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
+        grids = [_cells(plot, variant_runs, quantity) for variant_runs in plot.variants.values()]
         means = np.ma.masked_invalid([mean for mean, _ in grids])
         norm = matplotlib.colors.Normalize(means.min(), means.max())
         places = measures.decimals(quantity, means.compressed().tolist())
@@ -133,8 +133,8 @@ def heat_map(picture: Picture) -> Figure:
                     panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
             panel.set_xticks(range(len(columns)), [as_text(value) for value in columns])
             panel.set_yticks(range(len(rows)), [as_text(value) for value in rows])
-            panel.set_xlabel(picture.label(picture.figure.across))
-            panel.set_ylabel(picture.label(picture.figure.by))
+            panel.set_xlabel(plot.label(plot.spec.across))
+            panel.set_ylabel(plot.label(plot.spec.by))
             panel.label_outer()
         figure.colorbar(image, ax=list(panel_row), label=MEASURES[quantity].heading)
     return figure
@@ -142,26 +142,25 @@ def heat_map(picture: Picture) -> Figure:
 
 def _points(
     panel: Axes,
-    picture: Picture,
+    plot: Plot,
     group: Sequence[Result],
     quantity: str,
-    colour: str,
-    marker: str,
+    ink: dict[str, str],
 ) -> None:
     """A value's points with their spread, joined, and the deck's in grey where comparable."""
-    name = as_text(setting_of(group[0], picture.figure.by))
-    rows = [row for row in picture.by(group, "row").values() if len(finals_of(row, quantity))]
-    along = [_along(row[0], picture.figure.across) for row in rows]
-    finals = [finals_of(row, quantity) for row in rows]
-    means = [of_row.mean() for of_row in finals]
-    sds = [of_row.std(ddof=1) if len(of_row) > 1 else 0 for of_row in finals]
-    style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "capsize": 3}
-    panel.errorbar(along, means, sds, color=colour, label=name, **style)
-    decks = [picture.deck(row, quantity) for row in rows]
+    name = as_text(setting_value(group[0], plot.spec.by))
+    rows = [row for row in plot.groups(group, "row").values() if len(final_values(row, quantity))]
+    along = [_along(row[0], plot.spec.across) for row in rows]
+    finals = [final_values(row, quantity) for row in rows]
+    means = [values.mean() for values in finals]
+    sds = [values.std(ddof=1) if len(values) > 1 else 0 for values in finals]
+    style = {**ink, "markersize": 5, "linewidth": 0.8}
+    panel.errorbar(along, means, sds, label=name, capsize=3, **style)
+    decks = [plot.deck(row, quantity) for row in rows]
     if any(deck is not None for deck in decks):
         heights = [np.nan if deck is None else deck for deck in decks]
-        style = {"marker": marker, "markersize": 5, "linewidth": 0.8, "linestyle": ":"}
-        panel.plot(along, heights, color=DECK_COLOUR, label=f"{name}, deck", **style)
+        style |= {"color": DECK_COLOUR, "linestyle": ":"}
+        panel.plot(along, heights, label=f"{name}, deck", **style)
 
 
 def _number_axes(panel: Axes, scale: str) -> None:
@@ -184,16 +183,14 @@ def _reach(finals: np.ndarray) -> float:
     return measures.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
 
 
-def _cells(
-    picture: Picture, results: Sequence[Result], quantity: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _cells(plot: Plot, results: Sequence[Result], quantity: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (by, across); nan where there is none."""
-    rows = list(picture.by(picture.results, picture.figure.by))
-    columns = list(picture.by(picture.results, picture.figure.across))
+    rows = list(plot.groups(plot.results, plot.spec.by))
+    columns = list(plot.groups(plot.results, plot.spec.across))
     mean, sd = np.full((2, len(rows), len(columns)), np.nan)
-    for value, of_row in picture.by(results, picture.figure.by).items():
-        for other, group in picture.by(of_row, picture.figure.across).items():
-            finals = finals_of(group, quantity)
+    for value, of_value in plot.groups(results, plot.spec.by).items():
+        for other, group in plot.groups(of_value, plot.spec.across).items():
+            finals = final_values(group, quantity)
             at = rows.index(value), columns.index(other)
             mean[at] = finals.mean() if len(finals) else np.nan
             sd[at] = finals.std(ddof=1) if len(finals) > 1 else np.nan
@@ -203,13 +200,13 @@ def _cells(
 def _along(result: Result, across: str) -> float:
     """Where a result lies; nan where it has no number, as all images are none of shots."""
     measured = across in MEASURES
-    value = measures.final(result, across) if measured else setting_of(result, across)
+    value = measures.final(result, across) if measured else setting_value(result, across)
     return np.nan if value is None else value
 
 
 def _beside(along: Sequence[float], places: Sequence[float], steps: float) -> np.ndarray:
-    """The places of a line's points, moved by so many steps of a hundredth of the axis."""
-    numbers, share = np.asarray(along, float), steps / 100
+    """Where a line's points are drawn: moved along the axis by a number of steps."""
+    numbers, share = np.asarray(along, float), steps * SIDESTEP
     if _spans_wide_range(places):
         return numbers * (max(places) / min(places)) ** share
     return numbers + share * (max(places) - min(places)) if len(places) else numbers

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.picture import (
+from keras_cnn.plots.plot import (
     COLOURS,
     DECK_COLOUR,
-    Picture,
+    Plot,
     as_text,
-    finals_of,
+    final_values,
     is_number,
     name_outer,
     new_panels,
@@ -22,31 +22,31 @@ from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 
 
-def bars(picture: Picture) -> Figure:
+def bars(plot: Plot) -> Figure:
     """Mean after the last epoch by `by`, a standard deviation as an error bar, each run a dot.
 
     Numbers stand along the horizontal axis, names along the vertical one, where there is room.
     """
-    setting = picture.figure.by
-    values = list(picture.by(picture.results, setting))
+    setting = plot.spec.by
+    values = list(plot.groups(plot.results, setting))
     upright = all(is_number(value) for value in values)
     names = [as_text(value) for value in values]
     side = 3.2 if upright else 1.0 + 0.42 * len(values)
-    figure, panels = new_panels(picture, len(picture.figure.shown), height=side)
-    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
-        groups = picture.by(of_variant, setting)
-        for panel, quantity in zip(column, picture.figure.shown, strict=True):
-            decks = {v: picture.deck(group, quantity) for v, group in groups.items()}
+    figure, panels = new_panels(plot, len(plot.spec.shown), height=side)
+    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
+        groups = plot.groups(variant_runs, setting)
+        for panel, quantity in zip(column, plot.spec.shown, strict=True):
+            decks = {v: plot.deck(group, quantity) for v, group in groups.items()}
             has_deck = any(deck is not None for deck in decks.values())
             thickness = 0.4 if has_deck else 0.7
             shift = thickness / 2 if has_deck else 0
             for value, group in groups.items():
                 at = values.index(value) - shift
-                _bar(panel, at, finals_of(group, quantity), thickness, upright, quantity)
+                _bar(panel, at, final_values(group, quantity), thickness, upright, quantity)
                 if decks[value] is not None:
                     draw = panel.bar if upright else panel.barh
                     draw(at + 2 * shift, decks[value], thickness, color=DECK_COLOUR, label="deck")
-            _bar_axes(panel, picture.label(setting), names, MEASURES[quantity].heading, upright)
+            _bar_axes(panel, plot.label(setting), names, MEASURES[quantity].heading, upright)
             if has_deck:
                 panel.legend(*_once(panel), frameon=False, fontsize=8)
     for panel in panels.flat:  # once all are drawn: a limit set holds for those that share it

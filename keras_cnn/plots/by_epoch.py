@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.picture import (
+from keras_cnn.plots.plot import (
     COLOURS,
-    Picture,
+    Plot,
     as_text,
     is_number,
     keep_to_range,
@@ -24,40 +24,42 @@ from keras_cnn.results.store import Result
 
 SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
 DASHES = ("-", "--", ":", "-.")
+# How opaque a band is: fainter where those of many lines may lie over one another.
+BAND, BAND_OF_MANY = 0.25, 0.13
 
 
-def curves(picture: Picture) -> Figure:
+def curves(plot: Plot) -> Figure:
     """Train and test, epoch by epoch: mean line, one sample standard deviation as a band."""
-    return _by_family(picture, _mean_and_band)
+    return _by_family(plot, _mean_and_band)
 
 
-def runs(picture: Picture) -> Figure:
+def runs(plot: Plot) -> Figure:
     """Train and test, epoch by epoch: every run faint, the mean dashed."""
-    return _by_family(picture, _every_run)
+    return _by_family(plot, _every_run)
 
 
-def lines(picture: Picture) -> Figure:
+def lines(plot: Plot) -> Figure:
     """Mean by epoch, a line for each value of `by`; a panel a quantity.
 
     Above, the means alone, as slides show them; below, on the same axes, with bands of one sample
     standard deviation, where there are repeats.
     """
-    setting, quantities = picture.figure.by, picture.figure.shown
-    styles = line_styles(list(picture.by(picture.results, setting)))
-    has_bands = picture.figure.band and any(
+    setting, quantities = plot.spec.by, plot.spec.shown
+    styles = line_styles(list(plot.groups(plot.results, setting)))
+    has_bands = plot.spec.band and any(
         len(group) > 1
-        for of_variant in picture.variants.values()
-        for group in picture.by(of_variant, setting).values()
+        for variant_runs in plot.variants.values()
+        for group in plot.groups(variant_runs, setting).values()
     )
     shown = [(quantity, band) for band in (False, True)[: 1 + has_bands] for quantity in quantities]
-    figure, panels = new_panels(picture, len(shown))
+    figure, panels = new_panels(plot, len(shown))
     for banded, plain in zip(panels[len(quantities) :, 0], panels[:, 0], strict=False):
         banded.sharey(plain)
-    for column, of_variant in zip(panels.T, picture.variants.values(), strict=True):
-        groups = picture.by(of_variant, setting)
+    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
+        groups = plot.groups(variant_runs, setting)
         for panel, (quantity, band) in zip(column, shown, strict=True):
             for value, group in groups.items():
-                _line(panel, group, quantity, styles[value], band, 0.13)
+                _line(panel, group, quantity, styles[value], band, BAND_OF_MANY)
             spread = "mean ± standard deviation" if band else "mean"
             panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
         _epochs_below(column)
@@ -67,21 +69,19 @@ def lines(picture: Picture) -> Figure:
         matplotlib.lines.Line2D([], [], **style, label=as_text(value))
         for value, style in styles.items()
     ]
-    title = picture.label(setting)
+    title = plot.label(setting)
     figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False)
     name_outer(panels)
     return figure
 
 
-def _by_family(
-    picture: Picture, draw: Callable[[Axes, Sequence[Result], str, str], None]
-) -> Figure:
+def _by_family(plot: Plot, draw: Callable[[Axes, Sequence[Result], str, str], None]) -> Figure:
     """A panel each for accuracies and losses, train and test in their colours."""
     families: dict[str, list[str]] = {}
-    for quantity in picture.figure.shown:
+    for quantity in plot.spec.shown:
         families.setdefault(quantity.split("_", 1)[1], []).append(quantity)
-    figure, panels = new_panels(picture, len(families))
-    for column, group in zip(panels.T, picture.variants.values(), strict=True):
+    figure, panels = new_panels(plot, len(families))
+    for column, group in zip(panels.T, plot.variants.values(), strict=True):
         for panel, quantities in zip(column, families.values(), strict=True):
             for quantity in quantities:
                 draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
@@ -96,7 +96,7 @@ def _by_family(
 
 
 def _mean_and_band(panel: Axes, group: Sequence[Result], quantity: str, colour: str) -> None:
-    _line(panel, group, quantity, {"color": colour}, band=True, strength=0.25)
+    _line(panel, group, quantity, {"color": colour}, band=True, opacity=BAND)
 
 
 def _every_run(panel: Axes, group: Sequence[Result], quantity: str, colour: str) -> None:
@@ -114,7 +114,7 @@ def _line(
     quantity: str,
     style: dict[str, str],
     band: bool,
-    strength: float,
+    opacity: float,
 ) -> None:
     """Mean over repeats, and one sample standard deviation on each side of it."""
     epochs, values = _history(group, quantity)
@@ -125,7 +125,7 @@ def _line(
     if band and len(group) > 1:
         sd = values.std(axis=0, ddof=1).filled(np.nan)
         ends = mean - sd, mean + sd
-        panel.fill_between(epochs, *ends, color=style["color"], alpha=strength, linewidth=0)
+        panel.fill_between(epochs, *ends, color=style["color"], alpha=opacity, linewidth=0)
 
 
 def _history(group: Sequence[Result], quantity: str) -> tuple[list[float], np.ma.MaskedArray]:

@@ -14,7 +14,7 @@ def confusion(title: str, group: Sequence[Result]) -> Figure:
     """Confusion matrix summed over repeats: share of each true class, counts written in.
 
     Args:
-        title: The picture's title.
+        title: The plot's title.
         group: The repeats.
     """
     counts = np.sum([result.confusion for result in group], axis=0)
@@ -26,7 +26,7 @@ def confusion_matrix(title: str, counts: np.ndarray, class_names: Sequence[str])
     """One confusion matrix.
 
     Args:
-        title: The picture's title.
+        title: The plot's title.
         counts: (classes, classes) integers, true class by row.
         class_names: In the order of the labels.
     """

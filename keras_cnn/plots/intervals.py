@@ -8,22 +8,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.picture import COLOURS, Picture, finals_of, name_outer, new_panels
+from keras_cnn.plots.plot import COLOURS, Plot, final_values, name_outer, new_panels
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 
 
-def interval(picture: Picture) -> Figure:
+def interval(plot: Plot) -> Figure:
     """What n runs buy: the mean of the first n runs with its 95 percent confidence interval.
 
     Below it, how far the interval reaches on each side: of the first n runs, and as expected of
     any n runs with the spread of them all. Student's t; the runs are taken as independent.
     """
-    quantities = picture.figure.shown
-    figure, panels = new_panels(picture, 2 * len(quantities), height=2.8)
-    for column, group in zip(panels.T, picture.variants.values(), strict=True):
+    quantities = plot.spec.shown
+    figure, panels = new_panels(plot, 2 * len(quantities), height=2.8)
+    for column, group in zip(panels.T, plot.variants.values(), strict=True):
         for upper, lower, quantity in zip(column[::2], column[1::2], quantities, strict=True):
-            finals = finals_of(group, quantity)
+            finals = final_values(group, quantity)
             if not len(finals):
                 continue
             style = {"color": "#555555", "linestyle": "--", "linewidth": 1}

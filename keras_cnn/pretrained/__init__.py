@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_cnn.downloads import registry
+from keras_cnn.pretrained import named
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +20,7 @@ def load(model: keras.Model, weights: str) -> None:
     Raises:
         UserError: There are no such weights, or they do not fit.
     """
-    file = registry.weights_file(model.name, weights)
+    file = named.weights_file(model.name, weights)
     if file is not None:
         from keras_cnn.pretrained import weights as files  # keras from here on
 

@@ -1,8 +1,4 @@
-"""torch weights into our backbones: names and layouts.
-
-A file must hold each weight the backbone has, of the right shape, and nothing the backbone does
-not know but the classifier it was trained with.
-"""
+"""torch weights files for our backbones: names and layouts."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_cnn.errors import UserError
@@ -29,55 +24,41 @@ CONVNEXT_PARTS = {
     "norm": "norm",
     "mlp.fc1": "expand",
     "mlp.fc2": "project",
+    "scale": "scale",
 }
-BATCH_NORM = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
+CONVNEXT_FIXED = {"stem.0": "stem_conv", "stem.1": "stem_norm", "head.norm": "features_norm"}
+# In the order that Keras has a layer's weights in: kernel and bias, or gamma, beta and statistics.
+KINDS = ("weight", "bias", "running_mean", "running_var")
+UNUSED = re.compile(r"(fc|head\.fc|classifier)\.|.*num_batches_tracked$")
 
 
-def load_torch_weights(model: keras.Model, path: Path) -> None:
-    """Gives a backbone the weights of a torch file; a head keeps its own.
+def read(path: Path) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
+    """The weights in a torch file, but those of the classifier it was trained with.
 
     Args:
-        model: From `models.classifier` or `models.backbone`.
         path: torchvision's `.pth` (a state dict) or timm's `.safetensors`.
 
+    Returns:
+        For each weight the name of our layer and its place among the layer's weights (the name in
+        the file and -1 where we know none), then its name in the file and its values, in Keras's
+        layout.
+
     Raises:
-        UserError: The file cannot be read, lacks a weight, or holds one that fits nowhere.
+        UserError: The file cannot be read.
     """
     tensors = read_torch_file(path)
-    rename = _resnet_name if "layer1.0.conv1.weight" in tensors else _convnext_name
-    found: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
-    for key, tensor in tensors.items():
-        if re.match(r"(fc|head\.fc|classifier)\.|.*num_batches_tracked$", key):
+    our_layer = _resnet_layer if "layer1.0.conv1.weight" in tensors else _convnext_layer
+    arrays = {}
+    for name, tensor in tensors.items():
+        if UNUSED.match(name):
             continue
-        at = rename(key)
-        if at is None:
-            raise UserError(f"{path}: {key!r} is no weight of {model.name}")
-        found[at] = key, tensor
-    assignments = []
-    for layer in model.layers:
-        if layer.name.startswith("head_"):
-            continue
-        for variable in layer.weights:
-            at = layer.name, variable.name
-            if at not in found:
-                raise UserError(f"{path}: there is nothing for {model.name}'s {variable.path}")
-            key, tensor = found.pop(at)
-            converted = _keras_layout(tensor, layer)
-            if converted.shape != tuple(variable.shape):
-                raise UserError(
-                    f"{path}: {key!r} has shape {tensor.shape}, which does not fit {model.name}'s "
-                    f"{variable.path} {tuple(variable.shape)}"
-                )
-            assignments.append((variable, converted))
-    if found:
-        raise UserError(f"{path}: {next(iter(found.values()))[0]!r} is no weight of {model.name}")
-    for variable, converted in assignments:
-        variable.assign(converted)
+        at, _, kind = name.rpartition(".")
+        if re.fullmatch(r"stages\.\d\.blocks\.\d+", at) and kind == "gamma":  # the layer scale
+            at, kind = f"{at}.scale", "weight"
+        layer = our_layer(at) if kind in KINDS else None
+        where = (layer, KINDS.index(kind)) if layer else (name, -1)
+        arrays[where] = name, _keras_layout(tensor, where[0])
+    return arrays
 
 
 def read_torch_file(path: Path) -> Mapping[str, np.ndarray]:
@@ -102,54 +83,35 @@ def read_torch_file(path: Path) -> Mapping[str, np.ndarray]:
         raise UserError(f"{path}: not a torch weights file or .safetensors ({reason})") from None
 
 
-def _resnet_name(key: str) -> tuple[str, str] | None:
-    """Torchvision's `layer2.0.bn1.weight` is `("stage2_block1_norm1", "gamma")`."""
-    match = re.fullmatch(r"(?:layer(\d)\.(\d)\.)?(conv\d|bn\d|downsample\.\d)\.(\w+)", key)
+def _resnet_layer(at: str) -> str | None:
+    """Torchvision's `layer2.0.bn1` is our `stage2_block1_norm1`."""
+    match = re.fullmatch(r"layer(\d)\.(\d)\.(conv\d|bn\d|downsample\.\d)", at)
     if match is None:
-        return None
-    stage, block, part, kind = match.groups()
-    if stage is None:
-        part = {"conv1": "stem_conv", "bn1": "stem_norm"}.get(part)
+        return {"conv1": "stem_conv", "bn1": "stem_norm"}.get(at)
+    stage, block, part = match.groups()
+    return f"stage{stage}_block{int(block) + 1}_{RESNET_PARTS.get(part)}"
+
+
+def _convnext_layer(at: str) -> str | None:
+    """Timm's `stages.0.blocks.1.mlp.fc1` is our `stage1_block2_expand`."""
+    match = re.fullmatch(r"stages\.(\d)\.(blocks|downsample)\.(\d+)(?:\.(.+))?", at)
+    if match is None:
+        return CONVNEXT_FIXED.get(at)
+    stage, group, index, part = match.groups()
+    if group == "downsample":
+        name = f"downsample_{('norm', 'conv')[int(index)]}"
     else:
-        part = f"stage{stage}_block{int(block) + 1}_{RESNET_PARTS.get(part)}"
-    names = BATCH_NORM if "norm" in str(part) else {"weight": "kernel"}
-    return (part, names[kind]) if part and kind in names else None
+        name = f"block{int(index) + 1}_{CONVNEXT_PARTS.get(part)}"
+    return f"stage{int(stage) + 1}_{name}"
 
 
-def _convnext_name(key: str) -> tuple[str, str] | None:
-    """Timm's `stages.0.blocks.1.mlp.fc1.weight` is `("stage1_block2_expand", "kernel")`."""
-    fixed = {"stem.0": "stem_conv", "stem.1": "stem_norm", "head.norm": "features_norm"}
-    at, _, kind = key.rpartition(".")
-    if match := re.fullmatch(r"stages\.(\d)\.blocks\.(\d+)", at):
-        if kind != "gamma":
-            return None
-        return f"{_block(*match.groups())}_scale", "kernel"
-    if match := re.fullmatch(r"stages\.(\d)\.blocks\.(\d+)\.(.+)", at):
-        stage, block, part = match.groups()
-        name = f"{_block(stage, block)}_{CONVNEXT_PARTS.get(part)}"
-    elif match := re.fullmatch(r"stages\.(\d)\.downsample\.([01])", at):
-        stage, index = match.groups()
-        name = f"stage{int(stage) + 1}_downsample_{('norm', 'conv')[int(index)]}"
-    else:
-        name = fixed.get(at, "")
-    if kind not in ("weight", "bias") or not name:
-        return None
-    return name, {"weight": "gamma", "bias": "beta"}[kind] if name.endswith("norm") else (
-        "kernel" if kind == "weight" else "bias"
-    )
-
-
-def _block(stage: str, block: str) -> str:
-    return f"stage{int(stage) + 1}_block{int(block) + 1}"
-
-
-def _keras_layout(tensor: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
-    """Torch's axes in Keras's order."""
-    if tensor.ndim == 1:
+def _keras_layout(tensor: np.ndarray, layer: str) -> np.ndarray:
+    """Torch's axes in Keras's order, as the layer of this name has them."""
+    if layer.endswith(("_expand", "_project")):
+        # (out, in) -> (in, out); timm's smaller ConvNeXts have 1x1 convolutions: (out, in, 1, 1)
+        return tensor.reshape(tensor.shape[:2]).T
+    if tensor.ndim != 4:
         return tensor
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
+    if layer.endswith("_depthwise"):
         return tensor.transpose(2, 3, 0, 1)  # (c, 1, h, w) -> (h, w, c, 1)
-    if isinstance(layer, keras.layers.Dense):
-        # timm's smaller ConvNeXts write these as 1x1 convolutions: (out, in, 1, 1)
-        return tensor.reshape(tensor.shape[:2]).T  # (out, in) -> (in, out)
     return tensor.transpose(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)

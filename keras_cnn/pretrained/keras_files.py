@@ -1,7 +1,6 @@
 """Backbones in Keras's own files: read from a saved model or a weights file, written at half size.
 
-Both kinds hold the same tree of arrays, in which each layer's has its name. A file must hold each
-weight the backbone has, of the right shape, and no layer the backbone does not have but a head.
+Both kinds hold the same tree of arrays, in which each layer's has its name.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -19,44 +17,30 @@ import numpy as np
 from keras_cnn import files
 from keras_cnn.errors import UserError
 
-if TYPE_CHECKING:
-    import keras
-
 ENDINGS = (".keras", ".weights.h5")
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 HEAD = "head_"
 
 
-def load_keras_weights(model: keras.Model, path: Path) -> None:
-    """Gives a backbone the weights of a Keras file; a head keeps its own.
+def read(path: Path) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
+    """The weights in a Keras file, but those of a head.
 
     Args:
-        model: From `models.classifier`, `models.embedder` or `models.backbone`.
         path: A `.keras` model that this package saved, or the `.weights.h5` of a backbone.
 
+    Returns:
+        For each weight the name of its layer and its place among the layer's weights, then the
+        layer's name again, as what the file calls it, and its values.
+
     Raises:
-        UserError: The file cannot be read, lacks a weight, or holds one that fits nowhere.
+        UserError: The file cannot be read.
     """
     with _opened(path) as file:
-        found = {name: [array[()] for array in arrays] for name, arrays in _layers(file)}
-    assignments = []
-    for layer in model.layers:
-        if layer.name.startswith(HEAD) or not layer.weights:
-            continue
-        arrays = found.pop(layer.name, [])
-        if len(arrays) != len(layer.weights):
-            raise UserError(f"{path}: there is nothing for {model.name}'s {layer.name}")
-        for variable, array in zip(layer.weights, arrays, strict=True):
-            if array.shape != tuple(variable.shape):
-                raise UserError(
-                    f"{path}: {layer.name} has shape {array.shape}, which does not fit "
-                    f"{model.name}'s {variable.path} {tuple(variable.shape)}"
-                )
-            assignments.append((variable, array))
-    if found:
-        raise UserError(f"{path}: {next(iter(found))!r} is no layer of {model.name}")
-    for variable, array in assignments:
-        variable.assign(array.astype(np.float32))
+        return {
+            (layer, place): (layer, array[()])
+            for layer, arrays in _layers(file)
+            for place, array in enumerate(arrays)
+        }
 
 
 def write_backbone(source: Path, path: Path) -> None:

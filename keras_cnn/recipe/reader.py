@@ -15,6 +15,7 @@ from keras_cnn.recipe.schema import (
     FIGURE_KINDS,
     Deck,
     Figure,
+    FigureKind,
     Profile,
     Recipe,
     Row,
@@ -187,7 +188,7 @@ def _check_figure(
             raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
         if given is not None:
             choices = [*known, "row"]
-            choices += MEASURES if (figure.kind, key) == ("scatter", "across") else []
+            choices += MEASURES if kind.point_per_row and key == "across" else []
             _require_known(recipe, lines, (*at, key), "setting", given, choices)
     resolve.typed(
         {
@@ -200,7 +201,7 @@ def _check_figure(
     chosen = [[row for row in rows if matches(figure.where, row)] for rows in settings]
     if not any(chosen):
         raise UserError(f"{place}: figure {figure.name!r}: no row has the settings of 'where'")
-    if figure.kind in ("scatter", "trend") and figure.across not in MEASURES:
+    if kind.numeric_across and figure.across not in MEASURES:
         for value in (row.get(figure.across) for rows in chosen for row in rows):
             if not isinstance(value, (int, float, type(None))) or isinstance(value, bool):
                 place = strict_yaml.place(recipe.path, lines, (*at, "across"))
@@ -208,8 +209,14 @@ def _check_figure(
                     f"{place}: figure {figure.name!r}: kind {figure.kind} needs numbers along "
                     f"'across', {figure.across} is {value!r}"
                 )
-    if figure.kind == "scatter":
-        return  # a point for each row, whatever its settings
+    if not kind.point_per_row:
+        _check_averages(figure, kind, chosen, place)
+
+
+def _check_averages(
+    figure: Figure, kind: FigureKind, chosen: Sequence[Sequence[Settings]], place: str
+) -> None:
+    """Refuses a figure that would average over more than the repeats of one row."""
     for rows in chosen:
         seen: dict[tuple[object, ...], object] = {}
         for row in rows:

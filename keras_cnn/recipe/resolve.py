@@ -103,9 +103,8 @@ def runs(
     ]
     if not chosen:
         raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
-    overrides = overrides or {}
-    resolved = [_resolved(recipe, *one, profile, overrides, backend) for one in chosen]
-    _check_overrides(overrides, [spec for _, spec, _ in resolved])
+    resolved = [_resolved(recipe, *one, profile, overrides or {}, backend) for one in chosen]
+    _check_overrides(overrides or {}, [spec for _, spec, _ in resolved])
     count = repeats or recipe.profiles[profile].repeats or recipe.repeats
     return [
         Run(

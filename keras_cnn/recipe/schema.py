@@ -32,11 +32,18 @@ class FigureKind:
         settings: Which of `by` and `across` it needs.
         quantities: What it shows where the figure names none.
         by_epoch: It shows quantities epoch by epoch, not after the last one.
+        numeric_across: `across` must have numbers.
+        point_per_row: Each row is a point of its own, along a setting or a measure. Elsewhere rows
+            that agree in `settings` would be averaged, which is refused.
+        shows_deck: The deck's numbers are drawn beside ours.
     """
 
     settings: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ("test_accuracy",)
     by_epoch: bool = False
+    numeric_across: bool = False
+    point_per_row: bool = False
+    shows_deck: bool = False
 
 
 BOTH_SPLITS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
@@ -44,9 +51,11 @@ FIGURE_KINDS: dict[str, FigureKind] = {
     "curves": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
     "runs": FigureKind(quantities=BOTH_SPLITS, by_epoch=True),
     "lines": FigureKind(("by",), by_epoch=True),
-    "bars": FigureKind(("by",)),
-    "scatter": FigureKind(("by", "across")),
-    "trend": FigureKind(("by", "across")),
+    "bars": FigureKind(("by",), shows_deck=True),
+    "scatter": FigureKind(
+        ("by", "across"), numeric_across=True, point_per_row=True, shows_deck=True
+    ),
+    "trend": FigureKind(("by", "across"), numeric_across=True),
     "heat_map": FigureKind(("by", "across")),
     "interval": FigureKind(),
 }

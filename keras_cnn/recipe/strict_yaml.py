@@ -1,4 +1,4 @@
-"""YAML without surprises: `1e-4` is a number, `no` is a word, a key stands once, lines are kept."""
+"""YAML 1.2: `1e-4` is a number, `no` is text; duplicate keys are refused, line numbers kept."""
 
 from __future__ import annotations
 

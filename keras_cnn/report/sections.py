@@ -1,4 +1,4 @@
-"""The parts of the page: a slide, a recipe without one, a defect. Each gives blocks."""
+"""The parts of the page: a slide, a recipe without one, a defect. Each is a list of paragraphs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from pathlib import Path
 
 from keras_cnn.deck.slides import Defect, Network, Slide
 from keras_cnn.errors import UserError
-from keras_cnn.recipe import measures, resolve
-from keras_cnn.recipe.measures import MEASURES
-from keras_cnn.recipe.schema import Recipe, Row
-from keras_cnn.report.effects import AS_RUN, EFFECTS
-from keras_cnn.report.evidence import Evidence
-from keras_cnn.report.tree import (
-    Block,
-    Code,
-    Column,
-    Heading,
-    Link,
-    Paragraph,
-    Picture,
-    Span,
-    Table,
+from keras_cnn.recipe.schema import Recipe
+from keras_cnn.report.markdown import (
+    code,
+    escape,
+    heading,
+    link,
+    missing,
+    note,
+    picture,
+    problem,
     prose,
+    table,
 )
-from keras_cnn.results import table
-from keras_cnn.results.table import Figures, Line
+from keras_cnn.report.sentences import SENTENCES
+from keras_cnn.results.collect import Collected
+from keras_cnn.results.grid import Column
+from keras_cnn.results.table import deck_table, side_by_side, variant_text
 
-NO_FIGURES = Figures(None, None, None, None)
 BATCH = 64  # of the summary slides
 TOTALS = {
     "parameters": "parameters",
@@ -41,73 +38,85 @@ TOTALS = {
 
 
 def slide_section(
-    slide: Slide, found: Sequence[Evidence], anchors: Mapping[str, str]
-) -> list[Block]:
+    slide: Slide, recipes: Sequence[Collected], anchors: Mapping[str, str], folder: Path
+) -> list[str]:
     """What a slide shows: the deck's, as run, corrected.
 
     Args:
         slide: The slide.
-        found: What is at hand of the recipes that name it.
+        recipes: The results of the recipes that name it.
         anchors: By recipe, the heading its table stands under.
+        folder: The folder of the page.
     """
     words = numbers(slide.slides)
     short = words.removeprefix("slides ").removeprefix("slide ").replace(" and ", ", ")
-    heading = Heading(3, f"{words.capitalize()}: {slide.heading}", slide.anchor, short)
-    blocks: list[Block] = [heading, Paragraph(prose(slide.text))]
+    title = f"{words.capitalize()}: {slide.heading}"
+    parts = [heading(3, title, slide.anchor, short), prose(slide.text)]
     for network in slide.networks:
-        blocks += _network(network)
-    for evidence in found:
-        blocks += _recipe(evidence, slide.table, slide.pictures, anchors)
-    return blocks
+        parts += _network(network)
+    for collected in recipes:
+        if slide.table:
+            parts += _tables(collected)
+        elif collected.lines:
+            source = link(f"the table of {collected.recipe.name}", anchors[collected.recipe.name])
+            parts.append(note(f"From the runs of {source} ({escape(collected.source)})."))
+        else:
+            parts += [*map(problem, collected.problems), _not_measured(collected)]
+        pictures = _pictures(collected, slide.pictures, folder)
+        parts += pictures
+        if collected.lines and slide.pictures and not slide.table and not pictures:
+            parts.append(_not_measured(collected))
+    return parts
 
 
-def recipe_section(found: Evidence, anchors: Mapping[str, str]) -> list[Block]:
+def recipe_section(collected: Collected, folder: Path) -> list[str]:
     """A recipe that no slide shows."""
-    heading = Heading(3, found.plan.title, f"recipe-{found.plan.name}", found.plan.name)
-    return [heading, *_recipe(found, True, None, anchors)]
+    recipe = collected.recipe
+    title = heading(3, recipe.title, f"recipe-{recipe.name}", recipe.name)
+    return [title, *_tables(collected), *_pictures(collected, None, folder)]
 
 
 def defect_section(
-    defect: Defect, found: Mapping[str, Evidence], anchors: Mapping[str, str]
-) -> list[Block]:
+    defect: Defect, recipes: Mapping[str, Collected], anchors: Mapping[str, str]
+) -> list[str]:
     """What the deck did, where, and what it changes in the results at hand.
 
     Args:
         defect: The defect.
-        found: By recipe.
+        recipes: The results, by recipe.
         anchors: By recipe, the heading its table stands under.
     """
     title = f"{defect.number}. {defect.heading}"
-    blocks: list[Block] = [
-        Heading(3, title, f"defect-{defect.number}", f"defect {defect.number}"),
-        Paragraph([*prose(defect.text), f" Where: {numbers(defect.slides)}."]),
+    parts = [
+        heading(3, title, f"defect-{defect.number}", f"defect {defect.number}"),
+        f"{prose(defect.text)} Where: {numbers(defect.slides)}.",
     ]
     if defect.deck:
-        blocks.append(Paragraph(["In the deck's own figures: ", *prose(defect.deck)]))
-    missing: list[Span] = []
-    for name, effect in defect.measured.items():
-        if name not in found:
+        parts.append(f"In the deck's own figures: {prose(defect.deck)}")
+    commands = []
+    for name, sentence in defect.measured.items():
+        if name not in recipes:
             continue
-        text = EFFECTS[effect](found[name])
+        text = SENTENCES[sentence](recipes[name])
         if text is None:
-            missing += [", " if missing else "Not measured here yet: ", Code(found[name].command)]
+            commands.append(code(recipes[name].command))
         else:
-            link = Link(name, anchors[name])
-            blocks.append(Paragraph(["Measured, ", link, f" ({found[name].source}): {text}"]))
-    if missing:
-        blocks.append(Paragraph(missing, "missing"))
-    return blocks
+            source = escape(recipes[name].source)
+            parts.append(f"Measured, {link(name, anchors[name])} ({source}): {escape(text)}")
+    if commands:
+        parts.append(missing(f"Not measured here yet: {', '.join(commands)}"))
+    return parts
 
 
-def at_hand(found: Sequence[Evidence]) -> Table:
+def at_hand(recipes: Sequence[Collected]) -> str:
     """Which recipes have results, and of what."""
-    return Table(
+    return table(
         "Results at hand",
         [
-            Column("recipe", [evidence.plan.name for evidence in found]),
-            Column("slides", [", ".join(map(str, e.plan.slides)) or "-" for e in found]),
-            Column("runs", [str(len(evidence.results)) for evidence in found], is_number=True),
-            Column("made on", [e.source if e.results else "-" for e in found]),
+            Column("recipe", [one.recipe.name for one in recipes]),
+            Column("slides", [", ".join(map(str, one.recipe.slides)) or "-" for one in recipes]),
+            Column("runs", [str(len(one.results)) for one in recipes], is_number=True),
+            Column("made on", [one.source if one.results else "-" for one in recipes]),
         ],
     )
 
@@ -121,178 +130,69 @@ def numbers(slides: Sequence[int]) -> str:
     return f"slides {', '.join(map(str, slides[:-1]))} and {slides[-1]}"
 
 
-def _recipe(
-    found: Evidence,
-    has_table: bool,
-    patterns: Sequence[str] | None,
-    anchors: Mapping[str, str],
-) -> list[Block]:
-    """A recipe's table and pictures, or what makes them."""
-    plan, blocks = found.plan, []
-    comparable = all(line.comparable for line in found.lines)
-    if has_table and not (found.lines and comparable):
-        blocks += _deck_table(plan)
-    if not found.lines:
-        return [*blocks, *_problems(found), _missing(found)]
-    if has_table:
-        blocks += [_side_by_side(found, comparable), _source(found), *_problems(found)]
-        rows = [str(row.row) for row in plan.rows]
-        absent = [row for row in rows if all(line.row != row for line in found.lines)]
-        if absent:
-            blocks.append(_missing(found, f"Rows not measured here yet ({', '.join(absent)}): "))
-    else:
-        link = Link(f"the table of {plan.name}", anchors[plan.name])
-        blocks.append(Paragraph(["From the runs of ", link, f" ({found.source})."], "note"))
-    pictures = _pictures(found, patterns)
-    if patterns and not has_table and not any(isinstance(block, Picture) for block in pictures):
-        pictures.append(_missing(found))
-    return [*blocks, *pictures]
+def _tables(collected: Collected) -> list[str]:
+    """A recipe's table, and the deck's own where it is another measurement."""
+    recipe, made = collected.recipe, collected.table
+    problems = [problem(text) for text in collected.problems]
+    parts = []
+    if not (made and made.comparable) and (deck := deck_table(recipe)):
+        parts.append(table(f"The deck's figures ({recipe.deck_figures})", deck))
+    if not made:
+        return [*parts, *problems, _not_measured(collected)]
+    columns = side_by_side(made, recipe)
+    deck = ["the deck"] if any(column.heading == "deck" for column in columns) else []
+    run = [name for name in recipe.variants if any(name == line.variant for line in made.lines)]
+    beside = ", ".join([*deck, *map(variant_text, run)])
+    again = f" Made by {code(made.command)}." if made.command else ""
+    parts += [
+        table(f"{recipe.title}: {beside}", columns),
+        note(f"{escape(made.caption)}{again}"),
+        *problems,
+    ]
+    rows = dict.fromkeys(str(row.row) for row in recipe.rows)
+    absent = rows.keys() - {line.row for line in made.lines}
+    if absent:
+        names = ", ".join(row for row in rows if row in absent)
+        parts.append(_not_measured(collected, f"Rows not measured here yet ({names}): "))
+    return parts
 
 
-def _missing(found: Evidence, words: str = "Not measured here yet: ") -> Paragraph:
-    return Paragraph([words, Code(found.command)], "missing")
+def _not_measured(collected: Collected, words: str = "Not measured here yet: ") -> str:
+    return missing(f"{words}{code(collected.command)}")
 
 
-def _problems(found: Evidence) -> list[Block]:
-    return [Paragraph([f"Left out: {problem}."], "problem") for problem in found.problems]
-
-
-def _source(found: Evidence) -> Paragraph:
-    """Data, weights, backend, versions, and the command that was given."""
-    again = [" Made by ", Code(found.table.command), "."] if found.table.command else []
-    return Paragraph([found.table.caption, *again], "note")
-
-
-def _pictures(found: Evidence, patterns: Sequence[str] | None) -> list[Block]:
+def _pictures(collected: Collected, patterns: Sequence[str] | None, folder: Path) -> list[str]:
     """The recipe's pictures of the runs at hand, drawn anew where these have changed."""
+    recipe = collected.recipe
     if patterns is None:
-        patterns = ["*"] if found.plan.figures else []
-    if not patterns:
+        patterns = ["*"] if recipe.figures else []
+    if not patterns or not collected.results:
         return []
-    from keras_cnn.plots import wanted
+    from keras_cnn.plots import draw
 
     try:
-        paths = wanted.draw(found.plan, found.results, found.folder)
+        paths = draw.recipe_plots(recipe, collected.results, collected.folder)
     except (UserError, OSError) as error:
-        return [Paragraph([f"Pictures left out: {error}."], "problem")]
+        return [problem(str(error), "Pictures left out")]
     return [
-        Picture(path, _description(found.plan, path))
+        picture(path, _description(recipe, path), folder)
         for path in paths
         if any(fnmatch(path.name, pattern) for pattern in patterns)
     ]
 
 
-def _description(plan: Recipe, path: Path) -> str:
-    titles = {figure.name: figure.title or plan.title for figure in plan.figures}
+def _description(recipe: Recipe, path: Path) -> str:
+    titles = {figure.name: figure.title or recipe.title for figure in recipe.figures}
     if path.stem in titles:
-        return f"{titles[path.stem]} ({plan.name})"
+        return f"{titles[path.stem]} ({recipe.name})"
     row, _, kind = path.stem.removeprefix("row-").rpartition("-")
-    for variant in plan.variants:
-        row = row.replace(f"-{variant}", f", {_words(variant)}")
+    for variant in recipe.variants:
+        row = row.replace(f"-{variant}", f", {variant_text(variant)}")
     kinds = {"curves": "accuracy and loss by epoch", "confusion": "confusion matrix"}
-    return f"Row {row}: {kinds.get(kind, kind)} ({plan.name})"
+    return f"Row {row}: {kinds.get(kind, kind)} ({recipe.name})"
 
 
-def _deck_table(plan: Recipe) -> list[Block]:
-    """The deck's own figures; nothing where a recipe has none."""
-    rows = [row for row in plan.rows if row.deck.model_fields_set]
-    if not rows:
-        return []
-    shown = [name for name in plan.measures if any(_deck(row, name) is not None for row in rows)]
-    columns = [Column("row", [str(row.row) for row in rows]), *_settings(plan, rows, None)]
-    columns += [
-        Column(MEASURES[name].heading, _deck_cells(rows, name), is_number=True) for name in shown
-    ]
-    caption = f"The deck's figures ({plan.deck_figures})"
-    return [Table(caption, columns)]
-
-
-def _side_by_side(found: Evidence, comparable: bool) -> Table:
-    """Of each row and measure the deck's figure and, beside it, that of each variant.
-
-    The deck's figures stand here only where they are of the same measurement: then with all rows
-    of the recipe, run or not.
-    """
-    plan = found.plan
-    rows = [
-        row
-        for row in plan.rows
-        if comparable or any(line.row == str(row.row) for line in found.lines)
-    ]
-    names = [name for name in plan.variants if any(line.variant == name for line in found.lines)]
-    lines = {name: [found.line(str(row.row), name) for row in rows] for name in names}
-    counts = zip(*([line.n if line else 0 for line in of] for of in lines.values()), strict=True)
-    columns = [
-        Column("row", [str(row.row) for row in rows]),
-        *_settings(plan, rows, found),
-        Column("n", [" / ".join(dict.fromkeys(map(str, n))) for n in counts], is_number=True),
-    ]
-    for measure in plan.measures:
-        group = MEASURES[measure].heading
-        if comparable and any(_deck(row, measure) is not None for row in rows):
-            columns.append(Column("deck", _deck_cells(rows, measure), group, is_number=True))
-        columns += _measured(measure, lines, plan.deck_figures.startswith("best"))
-    has_deck = any(column.heading == "deck" for column in columns)
-    beside = [*(["the deck"] if has_deck else []), *map(_words, names)]
-    return Table(f"{plan.title}: {', '.join(beside)}", columns)
-
-
-def _measured(
-    measure: str, lines: Mapping[str, Sequence[Line | None]], prints_best: bool
-) -> list[Column]:
-    """A measure's columns, one a variant, and the best of n where the deck prints it; or none.
-
-    Args:
-        measure: Its name.
-        lines: By variant, a line for each row; None where it was not run.
-        prints_best: Whether the deck's figures are of its best run.
-    """
-    group = MEASURES[measure].heading
-    figures = {
-        name: [line.measures[measure] if line else NO_FIGURES for line in of]
-        for name, of in lines.items()
-    }
-    means = [one.mean for of in figures.values() for one in of if one.mean is not None]
-    if not means:
-        return []
-    places = measures.decimals(measure, means)
-    columns = []
-    for name, of in figures.items():
-        if measure in table.ACCURACIES and name == AS_RUN and prints_best:
-            best = [measures.written(one.best, None, places) for one in of]
-            columns.append(Column(f"{_words(name)}, best", best, group, is_number=True))
-        cells = [measures.written(one.mean, one.sd, places) for one in of]
-        columns.append(Column(_words(name), cells, group, is_number=True))
-    return columns
-
-
-def _settings(plan: Recipe, rows: Sequence[Row], found: Evidence | None) -> list[Column]:
-    """The recipe's own columns: of the runs at hand, else as the deck set them."""
-    deck = {}
-    for run in resolve.runs(plan, "deck", repeats=1):
-        deck.setdefault(run.place.row, run.spec.settings)
-    columns = []
-    for heading, name in plan.columns.items():
-        cells = []
-        for row in map(str, (row.row for row in rows)):
-            here = (
-                [line.settings[heading] for line in found.lines if line.row == row] if found else []
-            )
-            texts = map(table.setting_text, here or [deck[row].get(name, "-")])
-            cells.append(" / ".join(dict.fromkeys(texts)))  # variants may differ
-        columns.append(Column(heading, cells))
-    return columns
-
-
-def _deck(row: Row, measure: str) -> float | None:
-    return getattr(row.deck, measure, None)
-
-
-def _deck_cells(rows: Sequence[Row], measure: str) -> list[str]:
-    return table.deck_texts([Figures(None, None, None, _deck(row, measure)) for row in rows])
-
-
-def _network(network: Network) -> list[Block]:
+def _network(network: Network) -> list[str]:
     """A network's layers and totals, counted here, beside the totals the slide prints."""
     from keras_cnn import models  # keras from here on
     from keras_cnn.models import summary
@@ -308,7 +208,7 @@ def _network(network: Network) -> list[Block]:
     layers = list(_flat(counted.model))
     here = [_total(key, getattr(counted, key)) for key in TOTALS]
     return [
-        Table(
+        table(
             f"{name}: totals for a batch of {BATCH}",
             [
                 Column("", list(TOTALS.values())),
@@ -316,7 +216,7 @@ def _network(network: Network) -> list[Block]:
                 Column("here", here, "", True),
             ],
         ),
-        Table(
+        table(
             f"{name}: layers",
             [
                 Column("layer", [_indented(layer) for layer in layers]),
@@ -337,15 +237,11 @@ def _indented(layer: object) -> str:
     return "\N{NO-BREAK SPACE}" * 3 * (layer.depth - 1) + layer.name
 
 
-def _total(key: str, figure: float | None) -> str:
-    if figure is None:
+def _total(key: str, number: float | None) -> str:
+    if number is None:
         return "-"
     if key == "parameters":
-        return f"{figure:,}"
+        return f"{number:,}"
     if key == "mult_adds":
-        return f"{figure / 1e9:.2f} G" if figure >= 1e9 else f"{figure / 1e6:.2f} M"
-    return f"{figure:,.2f}"
-
-
-def _words(variant: str) -> str:
-    return variant.replace("_", " ")
+        return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
+    return f"{number:,.2f}"

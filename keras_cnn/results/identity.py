@@ -20,8 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from keras_cnn import data
-from keras_cnn.downloads import registry
 from keras_cnn.home import home
+from keras_cnn.pretrained import named
 from keras_cnn.recipe.spec import Run, Spec
 
 
@@ -76,8 +76,8 @@ def data_fingerprint(name: str, image_size: int) -> str:
 @lru_cache
 def weights_fingerprint(model: str, weights: str) -> str:
     """The fingerprint of the weights a run starts from; `random` has itself."""
-    path = registry.weights_file(model, weights)
-    return "random" if path is None else registry.fingerprint(path)
+    path = named.weights_file(model, weights)
+    return "random" if path is None else named.fingerprint(path)
 
 
 @lru_cache

@@ -13,6 +13,7 @@ A run's folder appears whole, by one rename, or not at all:
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -21,8 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
@@ -80,7 +79,7 @@ class Result:
 
     @property
     def model_file(self) -> Path:
-        """The saved model."""
+        """The saved model, which `keras.models.load_model` reads."""
         return self.folder / "model.keras"
 
 
@@ -95,17 +94,15 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         Busy: Another process holds it.
     """
-    locks = folder.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{folder.name}.lock", timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(folder.name) from None
-    try:
+    from filelock import Timeout  # here, as in `files.locked`
+
+    lock = folder.parent / ".locks" / f"{folder.name}.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(lock, wait=wait))
+        except Timeout:
+            raise Busy(folder.name) from None
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -194,12 +191,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
         writer.writerows(rows)
 
 
-def read(folder: Path) -> Result:
+def read(folder: str | Path) -> Result:
     """Reads a finished run.
+
+    Args:
+        folder: `OUT/<recipe>/<row>-<variant>-<repeat>-<identity>`.
 
     Raises:
         UserError: The folder is damaged.
     """
+    folder = Path(folder).expanduser()
     try:
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
             history = [

@@ -11,17 +11,20 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from keras_cnn.data import sources
-from keras_cnn.downloads import registry
-from keras_cnn.recipe import measures
+from keras_cnn.pretrained import named
+from keras_cnn.recipe import measures, resolve
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe, Row
+from keras_cnn.results import grid
+from keras_cnn.results.grid import Column
 from keras_cnn.results.store import Result
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
+AS_RUN = "as_run"
 
 
 @dataclass(frozen=True)
-class Figures:
+class Statistic:
     """One measure over the repeats of a row and variant, in the measure's unit.
 
     Attributes:
@@ -32,10 +35,10 @@ class Figures:
         deck: What the slide or its notebook gives.
     """
 
-    best: float | None
-    mean: float | None
-    sd: float | None
-    deck: float | None
+    best: float | None = None
+    mean: float | None = None
+    sd: float | None = None
+    deck: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Line:
         settings: What the table's columns show, by heading.
         variant: The variant's name.
         n: How many repeats.
-        comparable: Whether the deck's figures are of the same data, weights and settings.
+        comparable: Whether the deck's numbers are of the same data, weights and settings.
         measures: By name, every measure of `MEASURES`.
-        runs: The folders' names.
+        runs: The names of the runs' folders.
     """
 
     row: str
@@ -57,7 +60,7 @@ class Line:
     variant: str
     n: int
     comparable: bool
-    measures: dict[str, Figures]
+    measures: dict[str, Statistic]
     runs: list[str]
 
 
@@ -68,9 +71,9 @@ class Table:
     Attributes:
         title: One line.
         caption: What was measured on what.
-        command: What gives the table again.
+        command: The command line that prints the table again.
         data: The images' source, in short.
-        beside_deck: Whether the deck's figures are of interest: not for a user's own images.
+        beside_deck: Whether the deck's numbers are shown at all: not for a user's own images.
         shown: The measures a reader sees; CSV and JSON hold all.
         lines: Rows and variants in the recipe's order.
     """
@@ -83,6 +86,15 @@ class Table:
     shown: list[str]
     lines: list[Line]
 
+    @property
+    def comparable(self) -> bool:
+        """Whether the deck's numbers may stand beside ours in one table.
+
+        Only if every run has the deck's data, weights and settings. Otherwise theirs is another
+        measurement, and has a table of its own.
+        """
+        return all(line.comparable for line in self.lines)
+
 
 def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
     """Gathers the repeats of each row and variant.
@@ -90,7 +102,7 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
     Args:
         recipe: The recipe.
         results: Finished runs of it, at least one.
-        command: What gives the table again.
+        command: The command line that prints the table again.
     """
     lines = []
     for row in recipe.rows:
@@ -114,28 +126,53 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
     )
 
 
+def presented(recipe: Recipe) -> list[Line]:
+    """The deck's own table: a line for each row, with the settings of its first variant.
+
+    There are no runs of ours in it: `n` is 0.
+    """
+    first = {}
+    for run in resolve.runs(recipe, "deck", repeats=1):
+        first.setdefault(run.place.row, run)
+    return [
+        Line(
+            row=str(row.row),
+            settings=_settings(recipe, first[str(row.row)].spec.settings),
+            variant=first[str(row.row)].place.variant,
+            n=0,
+            comparable=True,
+            measures={name: Statistic(deck=getattr(row.deck, name, None)) for name in MEASURES},
+            runs=[],
+        )
+        for row in recipe.rows
+    ]
+
+
 def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
-    first = group[0]
+    place = group[0].place
     return Line(
-        row=first.place.row,
-        settings={
-            heading: first.settings.get(name, "-") for heading, name in recipe.columns.items()
-        },
-        variant=first.place.variant,
+        row=place.row,
+        settings=_settings(recipe, group[0].settings),
+        variant=place.variant,
         n=len(group),
-        comparable=first.place.comparable,
-        measures={name: _figures(name, row, group) for name in MEASURES},
+        comparable=place.comparable,
+        measures={name: _statistic(name, row, group) for name in MEASURES},
         runs=[result.folder.name for result in group],
     )
 
 
-def _figures(name: str, row: Row, group: Sequence[Result]) -> Figures:
+def _settings(recipe: Recipe, settings: Mapping[str, object]) -> dict[str, object]:
+    """What the recipe's columns show of a run's settings."""
+    return {heading: settings.get(name, "-") for heading, name in recipe.columns.items()}
+
+
+def _statistic(name: str, row: Row, group: Sequence[Result]) -> Statistic:
     values = [measures.final(result, name) for result in group]
     deck = getattr(row.deck, name, None)
     if None in values:
-        return Figures(None, None, None, deck)
+        return Statistic(deck=deck)
     best = max(range(len(group)), key=lambda index: group[index].metrics["test_accuracy"])
-    return Figures(
+    return Statistic(
         best=values[best] if name in ACCURACIES else None,
         mean=float(np.mean(values)),  # nan where a run diverged
         sd=float(np.std(values, ddof=1)) if len(values) > 1 and MEASURES[name].varies else None,
@@ -151,8 +188,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
             versions.setdefault(name, set()).add(version)
     machines = {f"{r.environment['device']} ({r.environment['processor']})" for r in results}
     models = {
-        f"{r.settings['model']} from {registry.weights_title(r.settings['weights'])}"
-        for r in results
+        f"{r.settings['model']} from {named.weights_title(r.settings['weights'])}" for r in results
     }
     backends = {r.environment["backend"] for r in results}
     plural = "s" if len(backends) > 1 else ""
@@ -188,44 +224,133 @@ def _range(counts: Iterable[int]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
+def layout(table: Table) -> list[Column]:
+    """The table with a line for each row and variant, and the deck's numbers on their right.
+
+    For each measure: the best of n, where it is an accuracy, the mean ± standard deviation, and
+    the deck's number, where the two are comparable.
+    """
+    lines = table.lines
+    columns = _row_columns(lines)
+    columns.append(Column("variant", [line.variant for line in lines]))
+    columns.append(Column("n", [str(line.n) for line in lines]))
+    for name in table.shown:
+        mean = "mean" if MEASURES[name].varies else ""
+        columns += _measured(name, {mean: lines}, _heading(name), {mean: "best of n"})
+        columns += _deck(name, lines, _heading(name)) if table.comparable else []
+    return columns
+
+
+def side_by_side(table: Table, recipe: Recipe) -> list[Column]:
+    """The table with a line for each row, and for each measure a column for each variant.
+
+    The deck's numbers come first, where they are comparable: then with all rows of the recipe, run
+    or not. Measures of which there is no number are left out.
+    """
+    run = {(line.row, line.variant): line for line in table.lines}
+    run_rows, run_variants = map(set, zip(*run, strict=True))
+    rows = [line for line in presented(recipe) if table.comparable or line.row in run_rows]
+    by_variant = {
+        variant_text(variant): [run.get((line.row, variant)) for line in rows]
+        for variant in recipe.variants
+        if variant in run_variants
+    }
+    beside = list(zip(*by_variant.values(), strict=True))  # for each row a line for each variant
+    columns = [Column("row", [line.row for line in rows])]
+    for heading in recipe.columns:
+        cells = [
+            _each(setting_text(one.settings[heading]) for one in [*filter(None, lines)] or [row])
+            for row, lines in zip(rows, beside, strict=True)
+        ]
+        columns.append(Column(heading, cells))
+    counts = [_each(str(line.n if line else 0) for line in lines) for lines in beside]
+    columns.append(Column("n", counts, is_number=True))
+    as_run = variant_text(AS_RUN)
+    best = {as_run: f"{as_run}, best"} if recipe.deck_figures.startswith("best") else {}
+    for name in table.shown:
+        group = MEASURES[name].heading
+        columns += _deck(name, rows, group) if table.comparable else []
+        if any(line.measures[name].mean is not None for line in table.lines):
+            columns += _measured(name, by_variant, group, best)
+    return columns
+
+
+def deck_table(recipe: Recipe) -> list[Column]:
+    """The deck's own table: the rows it has numbers of; no columns where it has none."""
+    lines = [
+        line
+        for line in presented(recipe)
+        if any(one.deck is not None for one in line.measures.values())
+    ]
+    if not lines:
+        return []
+    numbers = [
+        Column(column.group, column.cells, is_number=True)
+        for name in recipe.measures
+        for column in _deck(name, lines, MEASURES[name].heading)
+    ]
+    return [*_row_columns(lines), *numbers]
+
+
+def _row_columns(lines: Sequence[Line]) -> list[Column]:
+    """The lines' rows and settings."""
+    return [
+        Column("row", [line.row for line in lines]),
+        *(
+            Column(heading, [setting_text(line.settings[heading]) for line in lines])
+            for heading in lines[0].settings
+        ),
+    ]
+
+
+def _deck(name: str, lines: Sequence[Line], group: str) -> list[Column]:
+    """A column of the deck's numbers of a measure; none where it has none."""
+    texts = deck_texts([line.measures[name] for line in lines])
+    return [Column("deck", texts, group, is_number=True)] if {*texts} != {"-"} else []
+
+
+def _measured(
+    name: str,
+    lines: Mapping[str, Sequence[Line | None]],
+    group: str,
+    best: Mapping[str, str],
+) -> list[Column]:
+    """A measure's columns, all with the same number of decimals.
+
+    Args:
+        name: The measure.
+        lines: By the heading of the means, the lines they are of; None where there are no runs.
+        group: The heading above all columns.
+        best: By the heading of the means, that of the best of n beside them, if it is shown.
+    """
+    statistics = {
+        heading: [line.measures[name] if line else Statistic() for line in column]
+        for heading, column in lines.items()
+    }
+    means = [one.mean for column in statistics.values() for one in column if one.mean is not None]
+    places = measures.decimals(name, means)
+    columns = []
+    for heading, column in statistics.items():
+        if name in ACCURACIES and heading in best:
+            cells = [measures.written(one.best, None, places) for one in column]
+            columns.append(Column(best[heading], cells, group, is_number=True))
+        cells = [measures.written(one.mean, one.sd, places) for one in column]
+        columns.append(Column(heading, cells, group, is_number=True))
+    return columns
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown, readable as it stands."""
-    lines = table.lines
-    on_slide = [
-        name for name in table.shown if any(line.measures[name].deck is not None for line in lines)
-    ]
-    comparable = all(line.comparable for line in lines)
-    columns = {"row": [line.row for line in lines]}
-    for heading in lines[0].settings:
-        columns[heading] = [setting_text(line.settings[heading]) for line in lines]
-    columns["variant"] = [line.variant for line in lines]
-    columns["n"] = [str(line.n) for line in lines]
-    for name in table.shown:
-        of_lines = [line.measures[name] for line in lines]
-        means = [figures.mean for figures in of_lines if figures.mean is not None]
-        places = measures.decimals(name, means)
-        heading = _heading(name)
-        if name in ACCURACIES:
-            columns[f"{heading}, best of n"] = [
-                measures.written(figures.best, None, places) for figures in of_lines
+    parts = [f"# {table.title}", table.caption, _grid(layout(table))]
+    if table.beside_deck and not table.comparable:
+        lines = list({line.row: line for line in table.lines}.values())
+        numbers = [column for name in table.shown for column in _deck(name, lines, _heading(name))]
+        if numbers:
+            parts += [
+                "The deck's own figures, from CINIC-10 and the weights and settings of the deck: "
+                "another measurement, not comparable with the table above.",
+                _grid([Column("row", [line.row for line in lines]), *numbers]),
             ]
-        columns[f"{heading}, mean" if MEASURES[name].varies else heading] = [
-            measures.written(figures.mean, figures.sd, places) for figures in of_lines
-        ]
-        if comparable and name in on_slide:
-            columns[f"{heading}, deck"] = deck_texts(of_lines)
-    parts = [f"# {table.title}", table.caption, _grid(columns)]
-    if on_slide and table.beside_deck and not comparable:
-        by_row = {line.row: line.measures for line in lines}
-        slide = {"row": list(by_row)}
-        for name in on_slide:
-            of_rows = [of_row[name] for of_row in by_row.values()]
-            slide[f"{_heading(name)}, deck"] = deck_texts(of_rows)
-        parts += [
-            "The deck's own figures, from CINIC-10 and the weights and settings of the deck: "
-            "another measurement, not comparable with the table above.",
-            _grid(slide),
-        ]
     parts.append(f"Again with: `{table.command}`")
     return "\n\n".join(parts) + "\n"
 
@@ -234,13 +359,13 @@ def comma_separated(table: Table) -> str:
     """The table as CSV, one line a row and variant, every measure in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    kinds = list(Figures.__dataclass_fields__)
+    kinds = list(Statistic.__dataclass_fields__)
     headings = [f"{name}_{kind}" for name in MEASURES for kind in kinds]
     writer.writerow([*table.lines[0].settings, "row", "variant", "n", "comparable", *headings])
     for line in table.lines:
-        figures = [getattr(line.measures[name], kind) for name in MEASURES for kind in kinds]
+        values = [getattr(line.measures[name], kind) for name in MEASURES for kind in kinds]
         writer.writerow(
-            [*line.settings.values(), line.row, line.variant, line.n, line.comparable, *figures]
+            [*line.settings.values(), line.row, line.variant, line.n, line.comparable, *values]
         )
     return text.getvalue()
 
@@ -248,21 +373,14 @@ def comma_separated(table: Table) -> str:
 def as_json(table: Table) -> str:
     """The table as JSON, every measure in full, with the folders each line is made from.
 
-    A figure of a diverged run, which is no number, is null: JSON has no word for it.
+    The numbers of a run that diverged (NaN) are null, since JSON has no NaN.
     """
     content = json.loads(json.dumps(asdict(table)), parse_constant=lambda constant: None)
     return json.dumps(content, indent=2) + "\n"
 
 
-def _grid(columns: Mapping[str, Sequence[str]]) -> str:
-    widths = [max(map(len, [heading, *cells])) for heading, cells in columns.items()]
-
-    def line(cells: Iterable[str]) -> str:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
-
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([line(columns), rule, *map(line, zip(*columns.values(), strict=True))])
+def _grid(columns: Sequence[Column]) -> str:
+    return grid.markdown([Column(c.heading, c.cells, c.group) for c in columns], between=", ")
 
 
 def setting_text(value: object) -> str:
@@ -272,13 +390,23 @@ def setting_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def variant_text(variant: str) -> str:
+    """A variant's name in words: `as run`."""
+    return variant.replace("_", " ")
+
+
+def deck_texts(column: Sequence[Statistic]) -> list[str]:
+    """The deck's numbers under one another, with the decimals of the one that has most."""
+    texts = [f"{one.deck:g}" for one in column if one.deck is not None]
+    places = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [measures.written(one.deck, None, places) for one in column]
+
+
 def _heading(name: str) -> str:
-    """With the unit, but that of accuracies, which the caption gives."""
+    """With the unit, but for accuracies, whose unit is in the caption."""
     return MEASURES[name].label if name in ACCURACIES else MEASURES[name].heading
 
 
-def deck_texts(column: Sequence[Figures]) -> list[str]:
-    """The deck's figures under one another, with the decimals of the one that has most."""
-    texts = [f"{figures.deck:g}" for figures in column if figures.deck is not None]
-    places = max((len(text.partition(".")[2]) for text in texts), default=0)
-    return [measures.written(figures.deck, None, places) for figures in column]
+def _each(texts: Iterable[str]) -> str:
+    """`adam / sgd`: what the variants of a row differ in, each text once."""
+    return " / ".join(dict.fromkeys(texts))

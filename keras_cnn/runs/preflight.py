@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from keras_cnn import environment
-from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained.named import NAMED_WEIGHTS
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs import images
 
@@ -23,7 +23,7 @@ def check(runs: Sequence[Run]) -> None:
     given = {
         (*run.spec.network.model_dump().values(), run.spec.images.image_size): run.spec
         for run in runs
-        if run.spec.network.weights not in registry.NAMED_WEIGHTS  # whose files are known to fit
+        if run.spec.network.weights not in NAMED_WEIGHTS  # whose files are known to fit
     }
     if given:
         # In a process of its own: this one goes on without a framework.

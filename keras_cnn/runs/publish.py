@@ -28,13 +28,13 @@ def publish(study: Study) -> Path | None:
     Returns:
         Where the table of other runs is now that stood there; None where none did.
     """
-    from keras_cnn.plots import wanted  # matplotlib takes a second to import
+    from keras_cnn.plots import draw  # matplotlib takes a second to import
 
     made, folder = study.table, study.plan.folder
-    kept = _keep_former(made, folder, wanted.drawn(folder))
+    kept = _keep_former(made, folder, draw.drawn(folder))
     for ending, render in TABLE_FORMS.items():
         files.write_text(folder / f"table.{ending}", render(made))
-    wanted.draw(study.plan.recipe, study.results, folder)
+    draw.recipe_plots(study.plan.recipe, study.results, folder)
     return kept
 
 

@@ -21,6 +21,7 @@ from keras_cnn import environment, files, models, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.recipe.spec import Run
@@ -296,7 +297,7 @@ def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
 def _missing_downloads(recipe: Recipe, overrides: Mapping[str, object]) -> list[str]:
     """What the deck's profile needs and is neither here nor given."""
     given = {"archive": "data" in overrides}
-    given["weights"] = overrides.get("weights", "pretrained") not in registry.NAMED_WEIGHTS
+    given["weights"] = overrides.get("weights", "pretrained") not in named.NAMED_WEIGHTS
     return [
         download.name
         for name in recipe.needs

@@ -20,7 +20,8 @@ import numpy as np
 from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.spec import Run
+from keras_cnn.models import saved
+from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
 from keras_cnn.runs import images
 
@@ -62,29 +63,9 @@ def make(
         if fresh:
             checkpoint.unlink(missing_ok=True)
         train, test = images.sample(spec)
-        from keras_cnn import methods, models  # keras from here on
-        from keras_cnn.models import saved
-
-        environment.seed_everything(spec.seed)
+        environment.seed_everything(spec.seed)  # keras from here on
         began, busy = time.perf_counter(), _processor_seconds()
-        network = models.classifier(
-            spec.network.model,
-            len(test.class_names),
-            spec.images.image_size,
-            seed=spec.seed,
-            **spec.network.model_dump(exclude={"model"}),
-        )
-        method = methods.find(spec.method, type(spec.training))
-        takes_checkpoint = "checkpoint" in inspect.signature(method).parameters
-        trained = method(
-            network,
-            train,
-            test,
-            seed=spec.seed,
-            report=report,
-            **spec.training.model_dump(),
-            **({"checkpoint": checkpoint} if takes_checkpoint else {}),
-        )
+        trained = _trained(spec, train, test, report, checkpoint)
         spent = _processor_seconds() - busy + trained.measures.get("worker_seconds", 0.0)
         metrics = {
             **_metrics(trained, train, test),
@@ -101,6 +82,26 @@ def make(
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
+
+
+def _trained(
+    spec: Spec, train: Split, test: Split, report: Callable[[dict], None], checkpoint: Path
+) -> Trained:
+    """What the spec's method makes of its network."""
+    from keras_cnn import methods, models
+
+    network = models.classifier(
+        spec.network.model,
+        len(test.class_names),
+        spec.images.image_size,
+        seed=spec.seed,
+        **spec.network.model_dump(exclude={"model"}),
+    )
+    method = methods.find(spec.method, type(spec.training))
+    settings = spec.training.model_dump()
+    if "checkpoint" in inspect.signature(method).parameters:
+        settings["checkpoint"] = checkpoint
+    return method(network, train, test, seed=spec.seed, report=report, **settings)
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""What `fit` is given: models that train without waste, optimizers, feeds, callbacks, metrics."""
+"""What methods train with: feeds, optimizers, schedules, histories, evaluation, kept features."""

@@ -77,7 +77,9 @@ def episode_means(
 
 
 def episode_measures(accuracies: np.ndarray) -> dict[str, float]:
-    """The mean of episodes' accuracies (n,), and how far its 95 percent interval reaches."""
+    """The mean of episodes' accuracies (n,), its 95 percent interval's reach; none of none."""
+    if not len(accuracies):
+        return {}
     return {
         "episode_accuracy": float(accuracies.mean()),
         "episode_interval": half_width(accuracies.std(ddof=1), len(accuracies)),

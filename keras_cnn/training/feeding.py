@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -71,31 +71,30 @@ def batches(
             f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is "
             f"{batch_size}"
         )
-    from keras_cnn.training import loader  # imports torch, on every backend
-
     # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
     with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
-        sizes = {"train": batch_size, "test": test_batch_size}
-        loaders = {
-            name: loader.batches(
-                loader.ImageFiles(
-                    loader.write_png(split.images, Path(folder) / name),
-                    split.labels,
-                    split.images.shape[1],
-                ),
-                sizes[name],
-                seed=seed if name == "train" else None,
-                workers=feeding.workers,
-                pin_memory=feeding.pin_memory,
-                persistent_workers=feeding.persistent_workers,
-                prefetch_batches=feeding.prefetch_batches,
-                drop_last=feeding.drop_last and name == "train",
-            )
-            for name, split in (("train", train), ("test", test))
-        }
-        files = [batches.dataset for batches in loaders.values()]
+        trained = _loader(feeding, train, Path(folder) / "train", batch_size, seed)
+        tested = _loader(feeding, test, Path(folder) / "test", test_batch_size, None)
+        files = (trained.dataset, tested.dataset)
         yield Batches(
-            loaders["train"],
-            loaders["test"],
-            lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
+            trained, tested, lambda: {"worker_seconds": sum(each.worker_seconds for each in files)}
         )
+
+
+def _loader(
+    feeding: Feeding, split: Split, folder: Path, batch_size: int, seed: int | None
+) -> Iterable:
+    """A DataLoader of a split's images as files; shuffled, for training, where there is a seed."""
+    from keras_cnn.training import loader  # imports torch, on every backend
+
+    paths = loader.write_png(split.images, folder)
+    return loader.batches(
+        loader.ImageFiles(paths, split.labels, split.images.shape[1]),
+        batch_size,
+        seed=seed,
+        workers=feeding.workers,
+        pin_memory=feeding.pin_memory,
+        persistent_workers=feeding.persistent_workers,
+        prefetch_batches=feeding.prefetch_batches,
+        drop_last=feeding.drop_last and seed is not None,
+    )

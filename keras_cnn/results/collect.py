@@ -17,19 +17,19 @@ from keras_cnn.results.table import Line, Table
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a recipe's folder holds.
+class Collected:
+    """The results of one recipe.
 
     Attributes:
-        plan: The recipe.
-        folder: Where its results lie, or would.
-        results: The runs of the last command's table, which share data, weights and settings;
-            other runs in the folder may be of anything.
+        recipe: The recipe.
+        folder: Where its results are, or would be.
+        results: The runs in the last command's table, which share data, weights and settings.
+            Other runs in the folder may be of anything.
         table: Made from them; None where there are none.
         problems: What is wrong with the folder, one line each.
     """
 
-    plan: Recipe
+    recipe: Recipe
     folder: Path
     results: Sequence[Result]
     table: Table | None
@@ -37,19 +37,18 @@ class Evidence:
 
     @property
     def command(self) -> str:
-        """What makes the results."""
-        words = ["python", "-m", "keras_cnn", "recipe", self.plan.name]
+        """The command line that makes the results."""
+        words = ["python", "-m", "keras_cnn", "recipe", self.recipe.name]
         out = self.folder.parent
         return shlex.join(words if out == Path("artifacts") else [*words, f"--out={out}"])
 
     @property
     def source(self) -> str:
-        """On what the results were made, in a few words; of results that there are."""
+        """Profile and data of the results, of which there must be some, in a few words."""
         names = sorted({sources.title(result.settings["data"]) for result in self.results})
         profiles = sorted({result.place.profile for result in self.results})
         words = f"profile {', '.join(profiles)}, data {', '.join(names)}"
-        comparable = all(result.place.comparable for result in self.results)
-        return words if comparable else f"{words}; not the deck's measurement"
+        return words if self.table.comparable else f"{words}; not the deck's measurement"
 
     @property
     def lines(self) -> Sequence[Line]:
@@ -58,27 +57,29 @@ class Evidence:
 
     def line(self, row: str, variant: str) -> Line | None:
         """One row and variant; None where it has no runs."""
-        found = (line for line in self.lines if (line.row, line.variant) == (row, variant))
-        return next(found, None)
+        for line in self.lines:
+            if (line.row, line.variant) == (row, variant):
+                return line
+        return None
 
-    def of(self, line: Line) -> list[Result]:
-        """The runs a line is made from."""
+    def runs(self, line: Line) -> list[Result]:
+        """The runs of one line."""
         return [result for result in self.results if result.folder.name in line.runs]
 
 
-def gather(plan: Recipe, out: Path) -> Evidence:
-    """Reads the runs that the last `recipe` command made a table of.
+def collect(recipe: Recipe, out: Path) -> Collected:
+    """Reads the runs in the table of the last `recipe` command.
 
     What cannot be read is left out and named among the problems.
 
     Args:
-        plan: The recipe.
+        recipe: The recipe.
         out: The folder the command was given.
     """
-    folder = out / plan.name
+    folder = out / recipe.name
     problems: list[str] = []
     command, names = _last_table(folder, problems)
-    rows = {(str(row.row), name) for row in plan.rows for name in plan.variants_of(row)}
+    rows = {(str(row.row), name) for row in recipe.rows for name in recipe.variants_of(row)}
     results = []
     for name in names:
         try:
@@ -90,12 +91,12 @@ def gather(plan: Recipe, out: Path) -> Evidence:
             results.append(result)
         else:
             problems.append(f"{result.folder}: of a row or variant that the recipe has no longer")
-    made = table.build(plan, results, command) if results else None
-    return Evidence(plan, folder, results, made, problems)
+    made = table.build(recipe, results, command) if results else None
+    return Collected(recipe, folder, results, made, problems)
 
 
 def _last_table(folder: Path, problems: list[str]) -> tuple[str, list[str]]:
-    """The last command, and the folders' names of its table."""
+    """The last command, and the names of the run folders in its table."""
     path = folder / "table.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

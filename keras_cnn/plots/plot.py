@@ -1,4 +1,4 @@
-"""What all kinds of picture have in common: the runs shown, panels for variants, words and ink."""
+"""What all kinds of plot have in common: the runs shown, panels for variants, text, colours."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from keras_cnn.results.store import Result
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
+DPI = 120
+CHARACTERS_AN_INCH = 17  # of the small print, in 7 points, with room to spare for wide letters
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What one picture shows.
+class Plot:
+    """One plot: what to draw, and from which runs.
 
     Attributes:
-        plan: The recipe.
-        figure: What to draw.
+        recipe: The recipe.
+        spec: What to draw, as the recipe says it.
         results: The runs it is drawn from, at least one.
     """
 
-    plan: Recipe
-    figure: schema.Figure
+    recipe: Recipe
+    spec: schema.Figure
     results: Sequence[Result]
 
     @property
@@ -43,44 +45,44 @@ class Picture:
 
     @property
     def comparable(self) -> bool:
-        """Whether the deck's figures are of the same measurement."""
+        """Whether the deck's numbers are of the same measurement."""
         return all(result.place.comparable for result in self.results)
 
-    def by(self, results: Sequence[Result], setting: str) -> dict[object, list[Result]]:
-        """Runs by what they have of a setting, in the recipe's order."""
-        return _grouped(results, lambda result: setting_of(result, setting))
+    def groups(self, results: Sequence[Result], name: str) -> dict[object, list[Result]]:
+        """Runs by their value of a setting, in the recipe's order."""
+        return _grouped(results, lambda result: setting_value(result, name))
 
     def deck(self, group: Sequence[Result], quantity: str) -> float | None:
-        """The deck's figure of a group's row, where it may stand beside ours."""
-        row = next(row for row in self.plan.rows if str(row.row) == group[0].place.row)
+        """The deck's number for a group's row, where it is comparable."""
+        row = next(row for row in self.recipe.rows if str(row.row) == group[0].place.row)
         return getattr(row.deck, quantity, None) if self.comparable else None
 
-    def label(self, setting: str) -> str:
+    def label(self, name: str) -> str:
         """What the table calls a setting."""
-        headings = {name: heading for heading, name in self.plan.columns.items()}
-        return headings.get(setting, setting.replace("_", " "))
+        headings = {shown: heading for heading, shown in self.recipe.columns.items()}
+        return headings.get(name, name.replace("_", " "))
 
 
-def setting_of(result: Result, name: str) -> object:
-    """A run's setting by name, None where its method has no such one; `row` is its row's name."""
+def setting_value(result: Result, name: str) -> object:
+    """A run's setting by name, `row` being its row's name; None where its method has it not."""
     return (result.settings | {"row": result.place.row}).get(name)
 
 
-def finals_of(group: Sequence[Result], quantity: str) -> np.ndarray:
+def final_values(group: Sequence[Result], quantity: str) -> np.ndarray:
     """A quantity after the last epoch (repeats,), of the runs that have it."""
     values = [measures.final(result, quantity) for result in group]
     return np.array([value for value in values if value is not None])
 
 
 def new_panels(
-    picture: Picture, rows: int, height: float = 3.0, width: float = 4.4, grid: bool = True
+    plot: Plot, rows: int, height: float = 3.0, width: float = 4.4, grid: bool = True
 ) -> tuple[Figure, np.ndarray]:
     """A titled figure of `rows` x variants panels; axes are shared along a row."""
-    variants = picture.variants
+    variants = plot.variants
     size = (max(6.4, 1.6 + width * len(variants)), 0.9 + height * rows)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(picture.figure.title or picture.plan.title)
-    small_print = textwrap.fill(_small_print(picture), int(17 * size[0]))
+    figure.suptitle(plot.spec.title or plot.recipe.title)
+    small_print = textwrap.fill(_small_print(plot), int(CHARACTERS_AN_INCH * size[0]))
     figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left", parse_math=False)
     panels = figure.subplots(rows, len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
@@ -112,8 +114,13 @@ def keep_to_range(panel_row: Sequence[Axes], quantity: str) -> None:
         panel.set_ylim(max(low, -margin), min(high, highest + margin))
 
 
+def colour_and_marker(index: int) -> dict[str, str]:
+    """The colour and the marker of a line of points, by its number."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def as_text(value: object) -> str:
-    """A setting's value as a label: 0.001, not 0.0010000."""
+    """A setting's value as a label: `0.001`, not `0.0010000`."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -138,14 +145,14 @@ def _repeats(group: Sequence[Result]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _small_print(picture: Picture) -> str:
-    """The recipe, what was measured on if it is not what the deck did, whence the deck's bars."""
-    parts = [picture.plan.title] if picture.figure.title else []
-    if not picture.comparable:
-        first = picture.results[0]
-        data = sources.title(first.settings["data"])
-        parts.append(f"Not the deck's measurement: profile {first.place.profile}, data {data}")
-    shown = {picture.deck([r], name) for r in picture.results for name in picture.figure.shown}
-    if picture.figure.kind in ("bars", "scatter") and shown - {None}:
-        parts.append(f"Deck: {picture.plan.deck_figures}")
+def _small_print(plot: Plot) -> str:
+    """The recipe; profile and data if they are not the deck's; the source of the deck's numbers."""
+    parts = [plot.recipe.title] if plot.spec.title else []
+    if not plot.comparable:
+        run = plot.results[0]
+        data = sources.title(run.settings["data"])
+        parts.append(f"Not the deck's measurement: profile {run.place.profile}, data {data}")
+    shown = {plot.deck([r], name) for r in plot.results for name in plot.spec.shown}
+    if schema.FIGURE_KINDS[plot.spec.kind].shows_deck and shown - {None}:
+        parts.append(f"Deck: {plot.recipe.deck_figures}")
     return ". ".join(parts)

@@ -1,0 +1,94 @@
+"""The pieces of the page as Markdown; text is escaped, so that it is shown as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from keras_cnn.results import grid
+from keras_cnn.results.grid import Column
+
+# What Markdown would read as markup; an underscore inside a word and a lone ampersand are not.
+SPECIAL = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
+
+
+def escape(text: str) -> str:
+    """Text that reads back as it is, in a paragraph as in a table's cell."""
+    escaped = SPECIAL.sub(r"\\\g<0>", text.replace("\n", " "))
+    return escaped.replace("\N{NO-BREAK SPACE}", "&nbsp;")  # itself is cut off from a cell's ends
+
+
+def code(text: str) -> str:
+    """Words of a command line or a program."""
+    # A fence one longer than the longest run of backticks inside.
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def prose(text: str) -> str:
+    """Text of our own, whose pieces between backticks are code."""
+    pieces = text.split("`")
+    return "".join(code(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+
+
+def link(text: str, anchor: str) -> str:
+    """A link to a heading of the page."""
+    return f"[{escape(text)}](#{anchor})"
+
+
+def heading(level: int, text: str, anchor: str, short: str = "") -> str:
+    """A heading that links can name.
+
+    Args:
+        level: From 2 on; 1 is the page's title.
+        text: The heading.
+        anchor: Letters, digits and hyphens.
+        short: A word or two for a narrow table of contents; the heading where it is empty.
+    """
+    title = f' title="{short}"' if short else ""
+    return f'{"#" * level} <a id="{anchor}"{title}></a>{escape(text)}'
+
+
+def note(text: str) -> str:
+    """A paragraph in small print, of Markdown."""
+    return f"*{text}*"
+
+
+def missing(text: str) -> str:
+    """A paragraph, of Markdown, that says how to make results that are not there."""
+    return f"> {text}"
+
+
+def problem(text: str, what: str = "Left out") -> str:
+    """A paragraph, of text, that says what is left out because something is wrong with it."""
+    return f"> **{what}:** {escape(text)}."
+
+
+def table(caption: str, columns: Sequence[Column]) -> str:
+    """A table under its caption; the first column names the rows."""
+    escaped = [
+        replace(
+            column,
+            heading=escape(column.heading),
+            group=escape(column.group),
+            cells=[escape(cell) for cell in column.cells],
+        )
+        for column in columns
+    ]
+    return f"**{escape(caption)}**\n\n{grid.markdown(escaped)}"
+
+
+def picture(path: Path, text: str, folder: Path) -> str:
+    """A PNG file.
+
+    Args:
+        path: The file.
+        text: What it shows: its caption, and for those who cannot see it.
+        folder: The folder of the page.
+    """
+    return f"![{escape(text)}]({quote(Path(os.path.relpath(path, folder)).as_posix())})"
