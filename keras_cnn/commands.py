@@ -5,6 +5,7 @@ Every argument arrives as text; switches as "True" or "".
 
 from __future__ import annotations
 
+import json as json_text  # `json` is a flag's name
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -158,7 +159,12 @@ def predict(
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     os.environ["KERAS_BACKEND"] = _backend(backend)
     count = _whole_number("top", top)
-    prediction.predict(Path(model), [Path(image) for image in images], count, bool(json))
+    predictions = prediction.predict(model, images)
+    _print_predictions(predictions.paths, predictions.best(count), bool(json))
+    for path, reason in predictions.unreadable:
+        _say(f"keras_cnn: {path}: {reason}")
+    if predictions.unreadable:
+        raise SystemExit(2)
 
 
 def evaluate(
@@ -173,12 +179,22 @@ def evaluate(
         out: Where the picture goes; by default <model>-confusion.png beside the model.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
-    from keras_cnn import prediction
+    from keras_cnn import plots, prediction
+    from keras_cnn.data import sources
 
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    prediction.evaluate(Path(model), data, split, _picture("out", Path(out)) if out else None)
+    picture = _picture("out", Path(out)) if out else None
+    evaluation = prediction.evaluate(model, data, split)
+    images = len(evaluation.labels)
+    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
+    print(evaluation.report())
+    title = f"{Path(model).name} on {sources.title(data)}, {split}"
+    picture = picture or Path(model).with_name(f"{Path(model).stem}-confusion.png")
+    matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    matrix.savefig(picture, dpi=plots.DPI)
+    print(f"confusion matrix: {picture}")
 
 
 def summary(
@@ -215,7 +231,7 @@ def summary(
             model,
             _whole_number("classes", classes),
             _whole_number("image-size", image_size),
-            dropout=models.DROPOUT.get(model, 0.0),
+            dropout=models.network(model).dropout,
             hidden_units=_whole_number("hidden-units", hidden_units),
         )
     print(summaries.render(summaries.summarise(graph, size), format))
@@ -409,6 +425,23 @@ def _tell_failures(failed: Mapping[Path, Event], damaged: Sequence[UserError]) -
         _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
     for error in damaged:
         _say(f"keras_cnn: left out of the table: {error}")
+
+
+def _print_predictions(
+    paths: Sequence[Path], best: Sequence[list[tuple[str, float]]], as_json: bool
+) -> None:
+    if as_json:
+        content = [
+            {
+                "image": str(path),
+                "classes": [{"name": name, "probability": share} for name, share in classes],
+            }
+            for path, classes in zip(paths, best, strict=True)
+        ]
+        print(json_text.dumps(content, indent=2))
+        return
+    for path, classes in zip(paths, best, strict=True):
+        print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
 
 
 def _listed(names: Iterable[str]) -> str:

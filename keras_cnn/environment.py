@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import os
 import platform
@@ -105,21 +103,6 @@ def child_variables(backend: str, threads: int | None) -> dict[str, str]:
     if any(flags):
         variables["XLA_FLAGS"] = " ".join(filter(None, flags))
     return variables
-
-
-def keep_freed_memory() -> None:
-    """Has glibc keep what is freed, for the whole process; elsewhere it does nothing.
-
-    By default blocks as large as feature maps go back to the system with each step and come
-    again page by page: up to a sixth of a small network's time on torch.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, -1)
 
 
 def peak_memory_megabytes() -> float | None:

@@ -1,20 +1,18 @@
-"""Saved models at work: classify a user's images, evaluate on a data source."""
+"""Saved models at work: classify a user's images, evaluate on a data source. Prints nothing."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_cnn import data
-from keras_cnn.data import decode, folders, sources
+from keras_cnn.data import decode, folders
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
-from keras_cnn.runs import worker
 
 if TYPE_CHECKING:
     import keras
@@ -22,82 +20,125 @@ if TYPE_CHECKING:
 BATCH_SIZE = 256
 
 
-def predict(model_path: Path, images: Sequence[Path], top: int, as_json: bool) -> None:
-    """Prints the most probable classes of each image.
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """What a model makes of image files.
+
+    Attributes:
+        paths: The n images that could be read.
+        class_names: In the order of the columns.
+        probabilities: (n, classes) float32; rows sum to 1.
+        unreadable: The other files, each with the reason.
+    """
+
+    paths: list[Path]
+    class_names: list[str]
+    probabilities: np.ndarray
+    unreadable: list[tuple[Path, str]]
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self.paths)} images, {len(self.class_names)} classes)"
+
+    def best(self, count: int) -> list[list[tuple[str, float]]]:
+        """The most probable classes of each image, with their probabilities."""
+        return [
+            [(self.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:count]]
+            for row in self.probabilities
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """What a model makes of images whose classes are known.
+
+    Attributes:
+        class_names: The model's.
+        labels: The true classes (n,), counted as the model counts them.
+        probabilities: (n, classes).
+    """
+
+    class_names: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.accuracy:.1%} of {len(self.labels)} images)"
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images that are classified right."""
+        return float((self.predicted == self.labels).mean())
+
+    def report(self) -> str:
+        """Precision, recall and F1 of each class, as scikit-learn's text."""
+        from sklearn.metrics import classification_report
+
+        return classification_report(
+            self.labels,
+            self.predicted,
+            labels=range(len(self.class_names)),
+            target_names=self.class_names,
+            digits=3,
+            zero_division=0,
+        )
+
+    def confusion(self) -> np.ndarray:
+        """Counts int64 (classes, classes), true class by row, predicted class by column."""
+        return saved.confusion(self.labels, self.probabilities)
+
+
+def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
+    """Classifies image files.
+
+        predict("model.keras", ["photo.jpg", "photos"]).best(3)
 
     Args:
-        model_path: A `.keras` file.
+        model: A `.keras` file.
         images: Image files or folders, searched with their subfolders.
-        top: How many classes to name for each.
-        as_json: Print one JSON array instead of text.
 
     Raises:
         UserError: The model cannot be used, there is no image, or none can be read.
-        SystemExit: Code 2: some images could not be read; the others were classified.
     """
-    paths = _image_files(images)
+    model = Path(model).expanduser()
+    paths = _image_files([Path(image).expanduser() for image in images])
     _require_readable(paths)  # before the framework starts
-    model, card = saved.load(model_path)
-    size = _image_size(model, model_path)
-    names = _class_names(model, card)
-    rows, unreadable = [], []
+    network, card = saved.load(model)
+    size = _image_size(network, model)
+    names = _class_names(network, card)
+    read, unreadable, probabilities = [], [], []
     for batch in decode.batches([str(path) for path in paths], size):
-        unreadable += batch.unreadable
-        if not len(batch.kept):
-            continue
-        probabilities = model.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
-        for index, row in zip(batch.kept, np.asarray(probabilities), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            rows.append((paths[index], [(names[label], float(row[label])) for label in best]))
-    _print_predictions(rows, as_json)
-    for path, reason in unreadable:
-        print(f"keras_cnn: {path}: {reason}", file=sys.stderr)
-    if unreadable:
-        raise SystemExit(2)
+        unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
+        if len(batch.kept):
+            read += [paths[index] for index in batch.kept]
+            outputs = network.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
+            probabilities.append(np.asarray(outputs))
+    return Predictions(read, names, np.concatenate(probabilities), unreadable)
 
 
-def evaluate(model_path: Path, source: str, split: str, picture: Path | None = None) -> None:
-    """Prints accuracy and per-class figures on a data source, and draws the confusion matrix.
+def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
+    """Classifies the images of a data source.
 
     Args:
-        model_path: A `.keras` file.
+        model: A `.keras` file.
         source: A data source's name or a folder of images.
         split: Which of its splits.
-        picture: Where the confusion matrix goes; None puts it beside the model.
 
     Raises:
         UserError: The model or the data cannot be used, or their classes differ.
     """
-    from sklearn.metrics import classification_report
-
-    from keras_cnn import plots
-
-    model, card = saved.load(model_path)
-    dataset = data.load(source, _image_size(model, model_path), (split,))
-    names = _class_names(model, card)
-    images = dataset.splits[split].images
+    model = Path(model).expanduser()
+    network, card = saved.load(model)
+    dataset = data.load(source, _image_size(network, model), (split,))
+    names = _class_names(network, card)
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
-    probabilities = np.asarray(model.predict(images, batch_size=BATCH_SIZE, verbose=0))
-    predicted = probabilities.argmax(axis=1)
-    accuracy = float((predicted == labels).mean())
-    print(
-        f"{model_path} on the {split} split of {source}: {accuracy:.2%} of {len(labels)} images\n"
-    )
-    print(
-        classification_report(
-            labels,
-            predicted,
-            labels=range(len(names)),
-            target_names=names,
-            digits=3,
-            zero_division=0,
-        )
-    )
-    counts = worker.confusion(labels, probabilities)
-    title = f"{model_path.name} on {sources.title(source)}, {split}"
-    picture = picture or model_path.with_name(f"{model_path.stem}-confusion.png")
-    plots.confusion_matrix(title, counts, names).savefig(picture, dpi=plots.DPI)
-    print(f"confusion matrix: {picture}")
+    images = dataset.splits[split].images
+    probabilities = np.asarray(network.predict(images, batch_size=BATCH_SIZE, verbose=0))
+    return Evaluation(names, labels, probabilities)
 
 
 def _image_files(given: Sequence[Path]) -> list[Path]:
@@ -164,18 +205,3 @@ def _labels_of_model(
             f"(it knows {', '.join(model_names[:10])})"
         )
     return np.array([model_names.index(name) for name in class_names])[labels]
-
-
-def _print_predictions(rows: Sequence[tuple[Path, list[tuple[str, float]]]], as_json: bool) -> None:
-    if as_json:
-        content = [
-            {
-                "image": str(path),
-                "classes": [{"name": name, "probability": share} for name, share in best],
-            }
-            for path, best in rows
-        ]
-        print(json.dumps(content, indent=2))
-        return
-    for path, best in rows:
-        print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in best)}")

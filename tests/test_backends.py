@@ -1,4 +1,4 @@
-"""Runs the tests marked `every_backend` on TensorFlow and JAX too, each in its own process."""
+"""Runs the tests marked `every_backend` in other processes: on TensorFlow, JAX and plain torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,26 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_backend(backend):
+# On plain torch only the files that train small models through the doors of `torch_fast`: all
+# marked tests take 95 s of a core there.
+THROUGH_THE_DOORS = ("test_as_run.py", "test_optimizers.py", "test_supervised.py")
+
+
+@pytest.mark.parametrize(
+    ("backend", "variables", "files"),
+    [
+        ("tensorflow", {}, [""]),
+        ("jax", {}, [""]),
+        ("torch", {"KERAS_CNN_PLAIN": "1"}, THROUGH_THE_DOORS),
+    ],
+    ids=["tensorflow", "jax", "plain torch"],
+)
+def test_backend(backend, variables, files):
     pytest.importorskip(backend)
+    paths = [str(TESTS / file) for file in files]
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "every_backend", str(TESTS)],
-        env={**os.environ, "KERAS_BACKEND": backend},
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "every_backend", *paths],
+        env={**os.environ, "KERAS_BACKEND": backend, **variables},
         capture_output=True,
         text=True,
         cwd=TESTS.parent,

@@ -297,7 +297,7 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     command = [*SMALL, "--dry-run", "--repeats=3", "--rows=4,5", "--jobs=2"]
     assert main([one for one in command if one != "--rows=4"]) == 0
-    title, alike, as_run, corrected, *rows, last = capsys.readouterr().out.splitlines()
+    title, alike, as_run, corrected, *rows, guess, last = capsys.readouterr().out.splitlines()
     assert title == "fewshot_convnext: profile mini, 2 at a time"
     assert alike.split() == shlex.split(
         "all: data=synthetic:20 shots=2 test_shots=2 model=convnext_atto weights=bundled "
@@ -310,7 +310,8 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
     for line, (row, variant) in zip(
         rows, itertools.product((4, 5), ("as_run", "corrected")), strict=True
     ):
-        assert re.match(rf"row {row}  {variant} +3 runs  \d+ s each  {special[row - 4]}", line)
+        assert re.match(rf"row {row}  {variant} +3 runs  ~\d+ s each  {special[row - 4]}", line)
+    assert re.fullmatch(r"~: nothing like it has been run here; .*\d+ images .* a second.*", guess)
     assert re.fullmatch(r"12 runs, about \d+ s for all of them.", last)
     assert list(tmp_path.iterdir()) == []
 
@@ -330,20 +331,18 @@ def specs_of(name, profile, **overrides):
     return resolve.runs(recipe.read(name), profile, ["1"], "as_run", 1, overrides)
 
 
-def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tmp_path):
+def test_the_time_is_estimated_from_images_epochs_and_what_was_measured(tmp_path):
     def of_images(specs, measured=()):
         return estimate.seconds(specs[0], dict(measured)) - estimate.START_SECONDS
 
-    speed = estimate.IMAGES_PER_SECOND["baseline"]
+    speed = estimate.IMAGES_PER_SECOND
     deck = {"model": "baseline", "hidden_units": 32, "epochs": 3, "weights": "random"}
-    whole = specs_of("reliability", "deck", **deck)  # CINIC-10, which is not here: 9,000 a class
-    assert of_images(whole) == pytest.approx(90_000 * 3 / speed)
-    few = specs_of("reliability", "deck", **deck, shots=50)
-    assert of_images(few) == pytest.approx(500 * 3 / speed)
     here = specs_of("reliability", "mini", **deck, data="synthetic:70")
     assert of_images(here) == pytest.approx(70 * 3 / speed)
-    wide = specs_of("reliability", "mini", **deck | {"hidden_units": 64}, data="synthetic:70")
-    assert of_images(wide) == pytest.approx(2 * of_images(here))
+    few = specs_of("reliability", "mini", **deck, data="synthetic:70", shots=2)
+    assert of_images(few) == pytest.approx(2 * 10 * 3 / speed)
+    large = specs_of("reliability", "mini", **deck, data="synthetic:70", image_size=64)
+    assert of_images(large) == pytest.approx(4 * of_images(here)), "four times the pixels"
 
     folder = tmp_path / "reliability" / "a run"
     folder.mkdir(parents=True)
@@ -352,17 +351,33 @@ def test_the_time_is_estimated_from_images_epochs_width_and_what_was_measured(tm
     (folder / "metrics.json").write_text(json.dumps(metrics))
     measured = estimate.measured_speeds(tmp_path)
     assert of_images(here, measured) == pytest.approx(21)
-    assert of_images(wide, measured) == pytest.approx(42), "from another width, scaled"
+    assert of_images(few, measured) == pytest.approx(21 * 20 / 70)
+    assert of_images(large, measured) == pytest.approx(84), "from another size, scaled"
+    wide = specs_of("reliability", "mini", **deck | {"hidden_units": 64}, data="synthetic:70")
+    assert of_images(wide, measured) == of_images(wide), "of another width it tells nothing"
+
+    estimated = estimate.estimate([*here, *few, *wide], tmp_path, parallel=1)
+    assert estimated.guessed == [False, False, True]
+    text = estimate.listing("title", [here[0]], estimate.estimate(here, tmp_path, parallel=1))
+    assert "27 s each" in text and "~" not in text
+
+
+def test_the_time_of_what_is_not_here_is_not_known(tmp_path):
+    """No guess of a data set's size; what it takes is told when the images are there."""
+    specs = specs_of("reliability", "deck")
+    assert estimate.seconds(specs[0], {}) is None
+    estimated = estimate.estimate(specs, tmp_path, parallel=2)
+    *_, row, count, hindrance = estimate.listing("title", specs, estimated).splitlines()
+    assert "time not known" in row and count == "1 run, time of all of them not known."
+    assert "fetch cinic10" in hindrance
 
 
 def test_the_time_of_what_has_no_epochs_or_a_time_limit_is_estimated_too(tmp_path):
     tiny = resolve.runs(recipe.read("pretrain"), "deck", ["convnext_atto"], repeats=1)[0]
-    speed = estimate.IMAGES_PER_SECOND["convnext_atto"]
-    expected = 100_000 * tiny.training.epochs / speed
-    assert estimate.seconds(tiny, {}) == pytest.approx(expected + estimate.START_SECONDS)
     training = tiny.training.model_copy(update={"minutes": 3.0})
     limited = tiny.model_copy(update={"training": training})
     assert estimate.seconds(limited, {}) == pytest.approx(180 + estimate.START_SECONDS)
+    assert estimate.estimate([limited], tmp_path, parallel=1).guessed == [False]
 
     overrides = {"data": "synthetic:70", "shots": None}
     (probe,) = resolve.runs(

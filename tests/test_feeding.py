@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_cnn.data import Split
-from keras_cnn.recipe.settings import Feeding
+from keras_cnn.methods.settings import Feeding
 from keras_cnn.training import feed, feeding
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3)).astype("uint8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras_cnn.recipe.settings import METHODS
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -14,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from keras_cnn import data, recipe
 from keras_cnn.data import Split
 from keras_cnn.methods import linear_probe, nearest_mean, networks
+from keras_cnn.methods.settings import METHODS
 from keras_cnn.models import saved
 from keras_cnn.recipe import resolve
 

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import torch
-from keras_cnn.recipe.settings import Descent
 
-from keras_cnn.training import callbacks, optimizers
+from keras_cnn.methods.settings import Descent
+from keras_cnn.training import optimizers, schedule
 
 STEPS = 25
 
@@ -27,8 +27,8 @@ def ours(optimizer, start, rates):
     return keras.ops.convert_to_numpy(variable)
 
 
-def scheduled(schedule, learning_rate, epochs):
-    return Descent(learning_rate=learning_rate, schedule=schedule, schedule_epochs=epochs)
+def scheduled(kind, learning_rate, epochs):
+    return Descent(learning_rate=learning_rate, schedule=kind, schedule_epochs=epochs)
 
 
 def torchs(make, start, rates):
@@ -43,12 +43,12 @@ def torchs(make, start, rates):
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("l2", [0.0, 0.05])
-@pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_updates_equal_torchs(name, schedule, l2):
+def test_updates_equal_torchs(name, kind, l2):
     start = np.random.default_rng(0).normal(size=12).astype("float32")
-    settings = scheduled(schedule, 0.02, 10)
-    rates = [callbacks.learning_rate_at(step, settings) for step in range(STEPS)]
+    settings = scheduled(kind, 0.02, 10)
+    rates = [schedule.learning_rate_at(step, settings) for step in range(STEPS)]
     if name == "adam":
         reference = torchs(lambda p: torch.optim.Adam(p, 0.02, weight_decay=l2), start, rates)
         found = ours(optimizers.build("adam", 0.02, l2=l2), start, rates)
@@ -138,18 +138,18 @@ def test_l2_changes_the_result():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "make"),
+    ("kind", "make"),
     [
         ("step", lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.5)),
         ("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=5)),
     ],
 )
-def test_schedules_equal_torchs_past_their_period(schedule, make):
+def test_schedules_equal_torchs_past_their_period(kind, make):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = make(optimizer)
     for epoch in range(14):
         expected = optimizer.param_groups[0]["lr"]
-        found = callbacks.learning_rate_at(epoch, scheduled(schedule, 0.3, 5))
+        found = schedule.learning_rate_at(epoch, scheduled(kind, 0.3, 5))
         assert found == pytest.approx(expected, abs=1e-9)
         optimizer.step()
         scheduler.step()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_cnn import prediction
+from keras_cnn.__main__ import main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 
@@ -45,25 +46,33 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def predicted(capsys, model_path: Path, images: list[Path], top: int = 3) -> dict[str, dict]:
-    """JSON output by image, and the classes' probabilities."""
-    prediction.predict(model_path, images, top, as_json=True)
-    rows = json.loads(capsys.readouterr().out)
-    return {row["image"]: {c["name"]: c["probability"] for c in row["classes"]} for row in rows}
+def predicted(model_path: Path, images: list[Path], top: int = 3) -> dict[str, dict]:
+    """By image, the best classes' probabilities."""
+    found = prediction.predict(model_path, images)
+    return dict(zip(map(str, found.paths), map(dict, found.best(top)), strict=True))
 
 
 def test_probabilities_are_those_of_the_pixels(capsys, model_path, folder):
     path = folder / "a.png"
-    found = predicted(capsys, model_path, [path])[str(path)]
+    found = predicted(model_path, [path])[str(path)]
     logits = np.array([200, 50, 50]) / 25.5
     expected = np.exp(logits) / np.exp(logits).sum()
     assert [found[name] for name in NAMES] == pytest.approx(expected.tolist(), abs=1e-5)
-    assert list(predicted(capsys, model_path, [path], top=1)[str(path)]) == ["red"]
+    assert list(predicted(model_path, [path], top=1)[str(path)]) == ["red"]
+    assert (
+        repr(prediction.predict(str(model_path), [str(path)])) == "Predictions(1 images, 3 classes)"
+    )
+    assert capsys.readouterr() == ("", "")
+
+    assert main(["predict", str(model_path), str(path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["image"] == str(path)
+    assert {c["name"]: c["probability"] for c in row["classes"]} == pytest.approx(found)
 
 
 def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, folder):
     with pytest.raises(SystemExit) as ended:
-        prediction.predict(model_path, [folder], 1, as_json=False)
+        main(["predict", str(model_path), str(folder), "--top=1"])
     assert ended.value.code == 2
     said = capsys.readouterr()
     best = dict(line.split(": ") for line in said.out.splitlines())
@@ -78,11 +87,11 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
     ]
 
 
-def test_hidden_files_of_a_folder_are_passed_over(capsys, model_path, tmp_path):
+def test_hidden_files_of_a_folder_are_passed_over(model_path, tmp_path):
     for name in ("a.png", "._a.png", ".thumbnails/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (200, 50, 50)).save(tmp_path / name)
-    assert list(predicted(capsys, model_path, [tmp_path])) == [str(tmp_path / "a.png")]
+    assert list(predicted(model_path, [tmp_path])) == [str(tmp_path / "a.png")]
 
 
 def test_damaged_files_alone_are_one_line_before_the_framework_starts(
@@ -99,17 +108,17 @@ def test_damaged_files_alone_are_one_line_before_the_framework_starts(
         ([empty, notes], f"{empty}: empty file; none of the 2 files can be read"),
     ):
         with pytest.raises(UserError) as refused:
-            prediction.predict(model_path, images, 1, as_json=False)
+            prediction.predict(model_path, images)
         assert str(refused.value) == said
 
 
-def test_more_images_than_a_batch_keep_their_order(capsys, model_path, tmp_path):
+def test_more_images_than_a_batch_keep_their_order(model_path, tmp_path):
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 3, 150)
     paths = [tmp_path / f"{number}.bmp" for number in range(150)]
     for path, colour in zip(paths, colours, strict=True):
         Image.new("RGB", (32, 32), tuple(255 * (np.arange(3) == colour))).save(path)
-    found = predicted(capsys, model_path, paths, top=1)
+    found = predicted(model_path, paths, top=1)
     assert list(found) == [str(path) for path in paths]
     assert [next(iter(best)) for best in found.values()] == [NAMES[colour] for colour in colours]
 
@@ -122,4 +131,4 @@ def test_nothing_to_classify(model_path, tmp_path):
         ([tmp_path / "x.png"], "no such file"),
     ):
         with pytest.raises(UserError, match=said):
-            prediction.predict(model_path, images, 1, as_json=False)
+            prediction.predict(model_path, images)

@@ -11,9 +11,9 @@ from scipy import stats
 from keras_cnn.data.sampling import draw_episodes
 from keras_cnn.errors import UserError
 from keras_cnn.methods import networks, prototypical
+from keras_cnn.methods.settings import Prototypical
 from keras_cnn.models import heads, saved
 from keras_cnn.recipe import measures
-from keras_cnn.recipe.settings import Prototypical
 from keras_cnn.training import episodes
 
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")

@@ -16,7 +16,7 @@ from pytorch_metric_learning import distances, losses, reducers
 from sklearn.neighbors import NearestCentroid
 
 from keras_cnn.methods import maml, prototypical, siamese
-from keras_cnn.recipe.settings import Prototypical
+from keras_cnn.methods.settings import Prototypical
 from keras_cnn.training import gradients
 
 pytestmark = pytest.mark.skipif(

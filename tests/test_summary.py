@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_cnn import models
 from keras_cnn.errors import UserError
-from keras_cnn.models.summary import render, summarise
+from keras_cnn.models.summary import count_parameters, render, summarise
 
 
 def baseline(class_count, image_size, hidden_units, dropout=0.0, seed=0):
@@ -129,6 +129,15 @@ def test_sums_of_blocks_are_the_sums_of_their_layers():
                 parts = [getattr(child, field) for child in layer.layers]
                 assert getattr(layer, field) == sum(parts), (layer.name, field)
     assert summary.parameters == sum(layer.parameters for layer in leaves(summary))
+
+
+@pytest.mark.parametrize("name", ["enhanced", "convnext_atto"])
+def test_parameters_are_counted_by_themselves_too(name):
+    model = models.classifier(name, 10)
+    inputs = keras.Input((32, 32, 3))
+    twice = keras.Model(inputs, layers.Add()([model(inputs), model(inputs)]))
+    for each in (model, twice):
+        assert count_parameters(each) == summarise(each, 1).parameters > 10_000
 
 
 def test_one_layer_of_each_kind_by_hand():

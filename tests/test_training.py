@@ -1,4 +1,4 @@
-"""`TrainedModel` trains as `keras.Model` does: the same numbers, on torch by other means."""
+"""`fast` models train as `keras.Model` does: the same numbers, on torch by other means."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import pytest
 from keras import layers
 
 from keras_cnn import environment, models
-from keras_cnn.deck import batch_mean
-from keras_cnn.torch_fast import model as training_model
-from keras_cnn.torch_fast.model import TrainedModel
-from keras_cnn.training import callbacks, feed, optimizers
+from keras_cnn.data import Split
+from keras_cnn.deck.eval_mode import EvalModeSticks, StickyEvalMode
+from keras_cnn.torch_fast import fast
+from keras_cnn.training import feed, metrics, optimizers
 
 ON_TORCH = keras.backend.backend() == "torch"
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype("uint8")
 LABELS = np.random.default_rng(1).integers(0, 4, 40)
 
 
-class HeldStock(keras.Model):
-    """The same on Keras's own steps."""
+@pytest.fixture
+def switched_on(monkeypatch):
+    """For what is to be seen on the fast path alone."""
+    monkeypatch.delenv("KERAS_CNN_PLAIN", raising=False)
 
-    inference_mode = False
 
-    def call(self, inputs, training=None, mask=None):
-        return super().call(inputs, training=False if self.inference_mode else training, mask=mask)
+def plain(graph):
+    """The same graph on Keras's own steps."""
+    return keras.Model(graph.input, graph.output)
 
 
 def network(name):
@@ -70,23 +72,23 @@ def small_maps():
     return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
 
 
-def fitted(base, name, epochs=3, optimizer="sgd", metrics=("accuracy",), extra=(), l2=0.01):
+def fitted(make, name, epochs=3, optimizer="sgd", measured=("accuracy",), extra=(), l2=0.01):
     graph = network(name)
-    model = base(graph.inputs, graph.outputs)
+    model = make(graph)
     model.compile(
         optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, l2),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=list(metrics),
+        metrics=list(measured),
     )
     size = graph.inputs[0].shape[1]
     images = IMAGES.repeat(size // 16, 1).repeat(size // 16, 2)
-    batches = feed.Feed(images, LABELS, 16, seed=7)  # batches of 16, 16 and 8
+    batches = feed.shuffled(Split(images, LABELS), 16, seed=7)  # batches of 16, 16 and 8
     history = model.fit(
         batches,
         epochs=epochs,
         shuffle=False,
-        validation_data=feed.Feed(images, LABELS, 40),
-        callbacks=[feed.Reshuffle(batches), *extra],
+        validation_data=feed.in_order(Split(images, LABELS), 40),
+        callbacks=[feed.BeginEpoch(batches), *extra],
         verbose=0,
     )
     return model, history.history
@@ -96,11 +98,12 @@ def weights(model):
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps"])
 def test_trains_as_keras_does(name, optimizer):
-    stock, expected = fitted(keras.Model, name, optimizer=optimizer)
-    model, found = fitted(TrainedModel, name, optimizer=optimizer)
+    stock, expected = fitted(plain, name, optimizer=optimizer)
+    model, found = fitted(fast, name, optimizer=optimizer)
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
@@ -112,20 +115,21 @@ def test_trains_as_keras_does(name, optimizer):
 
 @pytest.mark.every_backend
 def test_fit_gives_the_same_history():
-    _, expected = fitted(keras.Model, "baseline", epochs=1)
-    _, found = fitted(TrainedModel, "baseline", epochs=1)
+    _, expected = fitted(plain, "baseline", epochs=1)
+    _, found = fitted(fast, "baseline", epochs=1)
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, err_msg=key)
 
 
 def test_twice_the_same_to_the_last_bit():
     environment.seed_everything(0)
-    (first, one), (second, two) = fitted(TrainedModel, "enhanced"), fitted(TrainedModel, "enhanced")
+    (first, one), (second, two) = fitted(fast, "enhanced"), fitted(fast, "enhanced")
     assert one == two
     for a, b in zip(weights(first), weights(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
 @pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
 @pytest.mark.parametrize("products_on", [("cpu",), ()])
@@ -133,13 +137,13 @@ def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, produc
     """Also as on a GPU, where small maps take torch's own convolution."""
     import torch
 
-    from keras_cnn.torch_fast import lower
+    from keras_cnn.torch_fast import layer_calls
 
-    monkeypatch.setattr(lower, "PRODUCTS_ON", products_on)
+    monkeypatch.setattr(layer_calls, "PRODUCTS_ON", products_on)
     found = []
-    for base in (keras.Model, TrainedModel):
+    for make in (plain, fast):
         graph = network(name)  # anew: a training pass moves statistics and draws dropout
-        model = base(graph.inputs, graph.outputs)
+        model = make(graph)
         times = graph.inputs[0].shape[1] // 16
         images = IMAGES[:8].repeat(times, 1).repeat(times, 2)
         given = keras.ops.convert_to_tensor(images.astype("float32"))
@@ -155,35 +159,36 @@ def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, produc
         torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=3e-5)
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="torch's mixed precision")
 def test_mixed_precision_trains_alike_on_float32_weights():
     found = {}
     for mixed_precision in (False, True):
         graph = network("small_maps")
-        model = TrainedModel(graph.inputs, graph.outputs)
-        model.mixed_precision = mixed_precision
+        model = fast(graph, mixed_precision)
         before = weights(model)
         model.compile(
             optimizer=optimizers.build("sgd", 0.01),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        model.fit(feed.Feed(IMAGES, LABELS, 40), epochs=1, verbose=0)  # one step
+        model.fit(feed.in_order(Split(IMAGES, LABELS), 40), epochs=1, verbose=0)  # one step
         assert {str(weight.dtype) for weight in weights(model)} == {"float32"}
         found[mixed_precision] = [b - a for a, b in zip(before, weights(model), strict=True)]
         np.testing.assert_array_equal(  # evaluation is in float32
             model.predict(IMAGES, verbose=0),
-            TrainedModel(graph.inputs, graph.outputs).predict(IMAGES, verbose=0),
+            fast(graph).predict(IMAGES, verbose=0),
         )
     size = max(np.abs(step).max() for step in found[False])
     errors = [np.abs(a - b).max() / size for a, b in zip(*found.values(), strict=True)]
     assert 0 < max(errors) < 0.03  # bfloat16 has eight bits
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's strides")
 def test_kernels_are_never_copied_and_stay_so():
     import torch
 
-    model, _ = fitted(TrainedModel, "enhanced", epochs=1)
+    model, _ = fitted(fast, "enhanced", epochs=1)
     model.set_weights(model.get_weights())
     kernels = [v for v in (*model.variables, *model.optimizer.variables) if len(v.shape) == 4]
     assert len(kernels) == 12  # six kernels and their momenta
@@ -193,8 +198,8 @@ def test_kernels_are_never_copied_and_stay_so():
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's sums")
-@pytest.mark.parametrize("of_this_batch", [True, False])
-def test_batch_normalisation_equals_double_precision(of_this_batch):
+@pytest.mark.parametrize("uses_batch_statistics", [True, False])
+def test_batch_normalisation_equals_double_precision(uses_batch_statistics):
     import torch
 
     from keras_cnn.torch_fast import batch_norm
@@ -204,21 +209,21 @@ def test_batch_normalisation_equals_double_precision(of_this_batch):
     x = torch.relu(torch.randn(64, 32, 32, 8) + 1).to(device).permute(0, 3, 1, 2)
     gamma, beta, mean = (torch.randn(8).to(device) for _ in range(3))
     gradient, variance = torch.randn(64, 32, 32, 8).to(device), torch.rand(8).to(device)
-    if of_this_batch:
+    if uses_batch_statistics:
         mean, variance = batch_norm.batch_statistics(x)
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
-    y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, of_this_batch)
+    y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-5, uses_batch_statistics)
     found = [y, *torch.autograd.grad(y, (x, gamma, beta), gradient.permute(0, 3, 1, 2))]
     wide = [tensor.detach().double().requires_grad_() for tensor in (x, gamma, beta)]
     expected = torch.nn.functional.batch_norm(
-        wide[0], mean.double(), variance.double(), wide[1], wide[2], of_this_batch
+        wide[0], mean.double(), variance.double(), wide[1], wide[2], uses_batch_statistics
     )
     double = gradient.permute(0, 3, 1, 2).double()
     expected = [expected, *torch.autograd.grad(expected, wide, double)]
     for ours, exact in zip(found, expected, strict=True):
         ours, exact = ours.detach(), exact.detach()
         assert float((ours - exact).abs().max() / exact.abs().max()) < 3e-6
-    if of_this_batch:
+    if uses_batch_statistics:
         exact = x.detach().double()
         torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=0)
         spread = exact.var((0, 2, 3), correction=0)
@@ -242,8 +247,8 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="torch's kernels")
-@pytest.mark.parametrize("of_this_batch", [True, False])
-def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
+@pytest.mark.parametrize("uses_batch_statistics", [True, False])
+def test_batch_normalisation_by_torchs_own_sums(monkeypatch, uses_batch_statistics):
     """As on a GPU; the processor stands in for one."""
     import torch
 
@@ -257,7 +262,7 @@ def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
     found = []
     for grouped_on in (("cpu",), ()):
         monkeypatch.setattr(batch_norm, "GROUPED_ON", grouped_on)
-        y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, of_this_batch)
+        y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, uses_batch_statistics)
         found.append([y.detach(), *torch.autograd.grad(y, (x, gamma, beta), gradient)])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -267,13 +272,13 @@ def test_batch_normalisation_by_torchs_own_sums(monkeypatch, of_this_batch):
 @pytest.mark.parametrize("noise_shape", [None, (None, 1)])
 def test_dropout_on_a_gpu_drops_what_the_layer_would(noise_shape):
     """The processor stands in for one."""
-    from keras_cnn.torch_fast import lower
+    from keras_cnn.torch_fast import layer_calls
 
     x = keras.ops.convert_to_tensor(np.ones((50, 30), "float32"))
     found = []
     for ours in (True, False):
         layer = layers.Dropout(0.4, noise_shape=noise_shape, seed=2**31 - 2)
-        call = lower._DropoutOnGpu(layer) if ours else layer
+        call = layer_calls._DropoutOnGpu(layer) if ours else layer
         drawn = [call(x) if ours else call(x, training=True) for _ in range(3)]
         layer.seed_generator.state.assign([7, 9])  # as a checkpoint does
         drawn += [call(x) if ours else call(x, training=True) for _ in range(2)]
@@ -284,6 +289,7 @@ def test_dropout_on_a_gpu_drops_what_the_layer_would(noise_shape):
     assert not np.array_equal(found[0][0], found[0][1])
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's lean step")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
@@ -309,12 +315,12 @@ def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
         return as_tensor(data, *more, **options)
 
     graph = mixed()
-    model = TrainedModel(graph.inputs, graph.outputs)
+    model = fast(graph)
     model.compile(
         optimizer=optimizers.build(optimizer, 1e-3, 0.9 if optimizer == "sgd" else 0.0, 0.01),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    batches = feed.Feed(IMAGES, LABELS, 40)
+    batches = feed.in_order(Split(IMAGES, LABELS), 40)
     model.fit(batches, epochs=1, verbose=0)
     batch = batches[0]
     model.train_function([batch])
@@ -324,12 +330,13 @@ def test_a_step_brings_no_number_to_the_device_or_back(monkeypatch, optimizer):
     assert not made and not read
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="Keras brings no batch to another device elsewhere")
 def test_batches_of_a_loader_are_brought_to_the_device(monkeypatch):
     """Where there is a GPU; a device without values stands in for one."""
     import torch
 
-    model, _ = fitted(TrainedModel, "baseline", epochs=1)
+    model, _ = fitted(fast, "baseline", epochs=1)
     moved = []
     bring = keras.ops.convert_to_tensor
     monkeypatch.setattr(
@@ -343,21 +350,28 @@ def test_batches_of_a_loader_are_brought_to_the_device(monkeypatch):
 
 
 def test_batch_means_and_the_eval_mode_that_sticks():
-    def run(base):
-        figures = [
-            batch_mean.BatchMean(batch_mean.accuracy, "accuracy"),
-            batch_mean.BatchMean(batch_mean.cross_entropy, "batch_loss"),
-        ]
-        sticks = [callbacks.EvalModeSticks()]
-        return fitted(base, "enhanced", metrics=figures, extra=sticks)
+    class Held(keras.Model):
+        inference_mode = False
 
-    _, expected = run(HeldStock)
-    _, found = run(TrainedModel)
+        def call(self, inputs, training=None, mask=None):
+            training = False if self.inference_mode else training
+            return super().call(inputs, training=training, mask=mask)
+
+    def run(make):
+        figures = [
+            metrics.BatchMean(metrics.hits, "accuracy"),
+            metrics.BatchMean(metrics.cross_entropy, "batch_loss"),
+        ]
+        return fitted(make, "enhanced", measured=figures, extra=[EvalModeSticks()])
+
+    _, expected = run(lambda graph: Held(graph.inputs, graph.outputs))
+    _, found = run(lambda graph: fast(graph, behaviour=StickyEvalMode))
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
     assert abs(expected["loss"][0] - expected["batch_loss"][0]) > 1e-4  # the last batch is smaller
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="other backends give logs with every batch")
 def test_metrics_can_be_read_in_mid_epoch():
     seen = []
@@ -366,18 +380,21 @@ def test_metrics_can_be_read_in_mid_epoch():
         def on_train_batch_end(self, batch, logs=None):
             seen.append(float(self.model.get_metrics_result()["loss"]))
 
-    _, history = fitted(TrainedModel, "baseline", epochs=2, extra=[Reader()])
+    _, history = fitted(fast, "baseline", epochs=2, extra=[Reader()])
     assert len(seen) == 6
     assert seen[2] == pytest.approx(history["loss"][0], rel=1e-6)
     assert seen[5] == pytest.approx(history["loss"][1], rel=1e-6)
     assert len(set(seen)) == 6
 
 
+@pytest.mark.skipif(not ON_TORCH, reason="other backends read the metrics in each step")
 def test_many_batches_are_read_in_parts(monkeypatch):
-    monkeypatch.setattr(training_model, "UNREAD_BATCHES", 2)
-    _, in_parts = fitted(TrainedModel, "baseline")
+    from keras_cnn.torch_fast import model
+
+    monkeypatch.setattr(model, "MOST_PENDING_BATCHES", 2)
+    _, in_parts = fitted(fast, "baseline")
     monkeypatch.undo()
-    _, at_once = fitted(TrainedModel, "baseline")
+    _, at_once = fitted(fast, "baseline")
     for key, values in at_once.items():
         np.testing.assert_allclose(in_parts[key], values, rtol=1e-6, err_msg=key)
 
@@ -385,7 +402,7 @@ def test_many_batches_are_read_in_parts(monkeypatch):
 @pytest.mark.every_backend
 def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
-    batches = feed.Feed(images, np.arange(10), 4, seed=1)
+    batches = feed.shuffled(Split(images, np.arange(10)), 4, seed=1)
 
     def order(epoch):
         batches.begin_epoch(epoch)
@@ -401,5 +418,5 @@ def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second != list(range(10)) != first
     assert order(0) == first
-    plain = feed.Feed(images, np.arange(10), 4)
+    plain = feed.in_order(Split(images, np.arange(10)), 4)
     assert keras.ops.convert_to_numpy(plain[0][1]).tolist() == [0, 1, 2, 3]

@@ -23,6 +23,7 @@ import numpy as np
 
 from keras_cnn import environment
 from keras_cnn.data import Split
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     import torch
@@ -330,7 +331,7 @@ def _as_it_is() -> None:
 def main(name: str, threads: int) -> None:
     """Prepares a contender, then does its turns until standard input ends."""
     reports = report_stream()
-    environment.keep_freed_memory()  # for all alike
+    memory.keep_freed_memory()  # for all alike
     prepare = CONTENDERS[name]
     turn = prepare()
     finish = _as_it_is

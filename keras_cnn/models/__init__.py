@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,42 +13,82 @@ from keras_cnn.errors import UserError, nearest
 if TYPE_CHECKING:
     import keras
 
-# Which file builds a network's features: `features(name, image_size, seed)`, and its `OPTIONS`.
+
+@dataclass(frozen=True)
+class Network:
+    """Where a network is built, and what it takes.
+
+    Attributes:
+        module: The module with the function that builds its features, which is called as the
+            network is: `resnet18(image_size, seed)`, and its options.
+        smallest_image: Height and width in pixels.
+        options: Keywords that the function takes beside.
+        dropout: The rate of the dropout before the dense layer that the network is defined with; a
+            summary shows it, runs set their own.
+    """
+
+    module: str
+    smallest_image: int = 1
+    options: tuple[str, ...] = ()
+    dropout: float = 0.0
+
+
+_CONVNEXT = Network("keras_cnn.models.convnext", 32, ("stochastic_depth",))
 NETWORKS = {
-    "baseline": "baseline",
-    "enhanced": "enhanced",
-    "fewshot_cnn": "fewshot_cnn",
-    "siamese_cnn": "siamese_cnn",
-    "resnet18": "resnet",
-    "convnext_atto": "convnext",
-    "convnext_femto": "convnext",
-    "convnext_pico": "convnext",
-    "convnext_nano": "convnext",
-    "convnext_tiny": "convnext",
+    "baseline": Network("keras_cnn.models.baseline", 4, ("hidden_units",), dropout=0.5),
+    "enhanced": Network("keras_cnn.models.enhanced", 8, ("hidden_units",), dropout=0.5),
+    "fewshot_cnn": Network("keras_cnn.models.fewshot_cnn", 8, dropout=0.5),
+    "siamese_cnn": Network("keras_cnn.models.siamese_cnn", 16),
+    "resnet18": Network("keras_cnn.models.resnet", 32),
+    "convnext_atto": _CONVNEXT,
+    "convnext_femto": _CONVNEXT,
+    "convnext_pico": _CONVNEXT,
+    "convnext_nano": _CONVNEXT,
+    "convnext_tiny": _CONVNEXT,
 }
-SMALLEST_IMAGE_SIZE = {
-    "baseline": 4,
-    "enhanced": 8,
-    "fewshot_cnn": 8,
-    "siamese_cnn": 16,
-    "resnet": 32,
-    "convnext": 32,
-}
-OPTIONS = {
-    "baseline": ("hidden_units",),
-    "enhanced": ("hidden_units",),
-    "convnext": ("stochastic_depth",),
-}
-# Networks that are defined with dropout before the dense layer, and the rate a summary shows; runs
-# set their own.
-DROPOUT = {"baseline": 0.5, "enhanced": 0.5, "fewshot_cnn": 0.5}
+
+
+def network(name: str) -> Network:
+    """What a name stands for.
+
+    Args:
+        name: One of `NETWORKS`, or the dotted name of a function of your own, as
+            `my_module.my_network`; its module is imported.
+
+    Raises:
+        UserError: There is no such network, module or function.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    module, _, function = name.rpartition(".")
+    if not module:
+        raise UserError(
+            f"no model {name!r}: {nearest(name, NETWORKS)}, or give a function of your own as "
+            "module.function"
+        )
+    try:
+        found = import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"model {name!r}: cannot import {module!r} ({error})") from None
+    if not callable(getattr(found, function, None)):
+        functions = [key for key, value in vars(found).items() if callable(value)]
+        raise UserError(
+            f"model {name!r}: {module} has no function {function!r}: {nearest(function, functions)}"
+        )
+    try:
+        signature = inspect.signature(getattr(found, function))
+        signature.bind("image_size", "seed")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name!r}: it is to take (image_size, seed): {error}") from None
+    return Network(module, options=tuple(signature.parameters)[2:])
 
 
 def module_of(name: str) -> str:
     """The module that builds a network, by dotted name; imports nothing."""
-    return f"{__name__}.{NETWORKS[name]}" if name in NETWORKS else name.rpartition(".")[0]
+    return NETWORKS[name].module if name in NETWORKS else name.rpartition(".")[0]
 
 
+@cache  # a recipe's runs are mostly of one network
 def check(
     name: str,
     image_size: int,
@@ -55,25 +97,20 @@ def check(
 ) -> None:
     """Refuses a name that is no network's, images too small for it, or an option it has not.
 
+    A network of your own is built to see what it gives, which imports keras; others are not.
+
     Args:
-        name: A network's name.
+        name: As for `backbone`.
         image_size: Height and width of its input, in pixels.
         hidden_units: As for `backbone`.
         stochastic_depth: As for `backbone`.
 
     Raises:
-        UserError: It is not one of `NETWORKS`, takes larger images only, or has no such option.
+        UserError: As `backbone` does.
     """
+    _checked(name, image_size, _given(hidden_units, stochastic_depth))
     if name not in NETWORKS:
-        raise UserError(f"no model {name!r}: {nearest(name, NETWORKS)}")
-    smallest = SMALLEST_IMAGE_SIZE[NETWORKS[name]]
-    if image_size < smallest:
-        raise UserError(
-            f"{name} needs images of at least {smallest} pixels, image_size is {image_size}"
-        )
-    for option in _given(hidden_units, stochastic_depth):
-        if option not in OPTIONS.get(NETWORKS[name], ()):
-            raise UserError(f"{name} has no {option}: leave it out")
+        backbone(name, image_size, 0, hidden_units, stochastic_depth)
 
 
 def backbone(
@@ -85,24 +122,43 @@ def backbone(
 ) -> keras.Model:
     """A network without its head, with new weights.
 
+    A network of your own is a function with its options, if any, as keywords with defaults:
+
+        def my_network(image_size: int, seed: int, hidden_units: int = 64) -> keras.Model:
+            images = keras.Input((image_size, image_size, 3))
+            x = keras.layers.Rescaling(1 / 255)(images)
+            x = keras.layers.Conv2D(hidden_units, 3, activation="relu")(x)
+            return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+
+    It describes the network only: `classifier` draws its weights anew from the initializers that
+    its layers name.
+
     Args:
-        name: One of `NETWORKS`.
+        name: One of `NETWORKS`, or the dotted name of a function, as `my_module.my_network`.
         image_size: Height and width of its input, in pixels.
         seed: Seeds the weights and what is dropped.
         hidden_units: Width of `baseline` and `enhanced`; None takes the deck's 32 and 64.
         stochastic_depth: Highest rate of dropped residual branches, of a ConvNeXt.
 
     Returns:
-        Raw images (n, h, w, 3), 0 to 255, to features (n, channels). Layers are named `stem_…`,
-        `stage1_…`, `stage2_…` and so on, `features_…`.
+        Raw images (n, h, w, 3), 0 to 255, to features (n, channels). Layers of the networks here
+        are named `stem_…`, `stage1_…`, `stage2_…` and so on, `features_…`.
 
     Raises:
-        UserError: There is no such network, it has no such option, or it cannot take images of
-            this size.
+        UserError: There is no such network, it has no such option, it cannot take images of this
+            size, or a function of your own gives something else.
     """
-    check(name, image_size, hidden_units, stochastic_depth)
-    build: Callable[..., keras.Model] = import_module(f"keras_cnn.models.{NETWORKS[name]}").features
-    return build(name, image_size, seed, **_given(hidden_units, stochastic_depth))
+    options = _given(hidden_units, stochastic_depth)
+    module = import_module(_checked(name, image_size, options).module)
+    model = getattr(module, name.rpartition(".")[2])(image_size, seed, **options)
+    import keras
+
+    if not isinstance(model, keras.Model) or not _maps_images_to_features(model, image_size):
+        raise UserError(
+            f"model {name!r} gives no functional keras.Model from images "
+            f"(n, {image_size}, {image_size}, 3) to features (n, channels)"
+        )
+    return keras.Model(model.inputs[0], model.outputs[0], name=name)
 
 
 def classifier(
@@ -123,7 +179,7 @@ def classifier(
         network = models.classifier("convnext_atto", class_count=10, weights="bundled")
 
     Args:
-        name: One of `NETWORKS`.
+        name: As for `backbone`.
         class_count: Outputs.
         image_size: Height and width of its input, in pixels.
         weights: What all but the head begins with: `random`, `bundled`, `pretrained` (as fetched),
@@ -133,8 +189,8 @@ def classifier(
         head: `dense` or `cosine`, see `heads.logits`.
         cosine_scale: What the cosines of a `cosine` head are multiplied by.
         dropout: Rate of the dropout before the head; 0 leaves it out.
-        seed: Of the weights, which are the same on every backend, of dropout and of stochastic
-            depth.
+        seed: Of the weights, which are the same on every backend (see `initializers.draw`), of
+            dropout and of stochastic depth.
         hidden_units: As for `backbone`.
         stochastic_depth: As for `backbone`.
 
@@ -163,3 +219,31 @@ def _given(hidden_units: int | None, stochastic_depth: float) -> dict[str, float
     """The options that are not left at what every network has."""
     options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
     return {option: value for option, value in options.items() if value is not None}
+
+
+def _checked(name: str, image_size: int, options: dict[str, float]) -> Network:
+    """The network of a name, which takes such images and options."""
+    found = network(name)
+    if image_size < found.smallest_image:
+        raise UserError(
+            f"{name} needs images of at least {found.smallest_image} pixels, image_size is "
+            f"{image_size}"
+        )
+    for option in options:
+        if option not in found.options:
+            raise UserError(f"{name} has no {option}: leave it out")
+    return found
+
+
+def _maps_images_to_features(model: keras.Model, image_size: int) -> bool:
+    """Whether a model has a graph, one input of images and one output of features."""
+    shapes = [
+        [tuple(tensor.shape) for tensor in getattr(model, ends, None) or ()]
+        for ends in ("inputs", "outputs")
+    ]
+    if [len(ends) for ends in shapes] != [1, 1]:
+        return False
+    (images,), (features,) = shapes
+    known = (image_size, None)
+    fits = len(images) == 4 and images[1] in known and images[2] in known and images[3] == 3
+    return fits and len(features) == 2 and features[1] is not None

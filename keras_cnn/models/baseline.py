@@ -7,12 +7,13 @@ from keras import layers
 
 from keras_cnn.models.initializers import torch_initializers
 
+VERSION = 1  # raised when the same settings give another network or other weights
 
-def features(name: str, image_size: int, seed: int, hidden_units: int = 32) -> keras.Model:
+
+def baseline(image_size: int, seed: int, hidden_units: int = 32) -> keras.Model:
     """Two stages of [conv 3x3, ReLU] x 2 and a max-pool, flattened.
 
     Args:
-        name: The model's name.
         image_size: Height and width of its input, at least 4 pixels.
         seed: Seeds the weights, which begin as torch's.
         hidden_units: Channels of every convolution.
@@ -30,4 +31,4 @@ def features(name: str, image_size: int, seed: int, hidden_units: int = 32) -> k
             x = layers.ReLU(name=f"stage{stage}_relu{number}")(x)
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
     x = layers.Flatten(name="features_flatten")(x)  # (n, h/4, w/4, c) -> (n, h/4 * w/4 * c)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 from keras import layers
 
 from keras_cnn.models.seeds import layer_seed
 
-# Blocks and channels of the four stages.
-LAYOUTS = {
-    "convnext_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
-    "convnext_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
-    "convnext_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
-    "convnext_nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
-    "convnext_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
-}
+VERSION = 1  # raised when the same settings give another network or other weights
+
 EPSILON = 1e-6
 LAYER_SCALE_START = 1e-6
 
 
-def features(name: str, image_size: int, seed: int, stochastic_depth: float = 0.0) -> keras.Model:
+def convnext(
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    image_size: int,
+    seed: int,
+    stochastic_depth: float = 0.0,
+) -> keras.Model:
     """A ConvNeXt without its classifier; pooled first, then normalised.
 
     Args:
-        name: One of `LAYOUTS`.
+        depths: Blocks of each stage.
+        widths: Channels of each stage.
         image_size: Height and width of its input, at least 32 pixels.
         seed: Seeds the weights and what is dropped.
         stochastic_depth: Rate of the last block's dropped branches; it grows linearly from 0 at
@@ -32,7 +35,6 @@ def features(name: str, image_size: int, seed: int, stochastic_depth: float = 0.
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, channels of the last stage).
     """
-    depths, widths = LAYOUTS[name]
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_rescaling")(inputs)
     x = _conv("stem_conv", widths[0], size=4, seed=seed)(x)
@@ -49,7 +51,14 @@ def features(name: str, image_size: int, seed: int, stochastic_depth: float = 0.
         blocks_before += depth
     x = layers.GlobalAveragePooling2D(name="features_pool")(x)  # (n, h, w, c) -> (n, c)
     x = layers.LayerNormalization(epsilon=EPSILON, name="features_norm")(x)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x)
+
+
+convnext_atto = partial(convnext, (2, 2, 6, 2), (40, 80, 160, 320))
+convnext_femto = partial(convnext, (2, 2, 6, 2), (48, 96, 192, 384))
+convnext_pico = partial(convnext, (2, 2, 6, 2), (64, 128, 256, 512))
+convnext_nano = partial(convnext, (2, 2, 8, 2), (80, 160, 320, 640))
+convnext_tiny = partial(convnext, (3, 3, 9, 3), (96, 192, 384, 768))
 
 
 def _block(x: keras.KerasTensor, at: str, drop_rate: float, seed: int) -> keras.KerasTensor:

@@ -7,14 +7,15 @@ from keras import layers
 
 from keras_cnn.models.initializers import torch_initializers
 
+VERSION = 1  # raised when the same settings give another network or other weights
 
-def features(name: str, image_size: int, seed: int, hidden_units: int = 64) -> keras.Model:
+
+def enhanced(image_size: int, seed: int, hidden_units: int = 64) -> keras.Model:
     """Three stages of [conv 3x3, ReLU, BatchNorm] x 2 and a max-pool, pooled.
 
     BatchNorm has torch's settings: epsilon 1e-5, momentum 0.1, which Keras counts as 0.9.
 
     Args:
-        name: The model's name.
         image_size: Height and width of its input, at least 8 pixels.
         seed: Seeds the weights, which begin as torch's.
         hidden_units: Channels of the first stage; the second has twice, the third four times it.
@@ -35,4 +36,4 @@ def features(name: str, image_size: int, seed: int, hidden_units: int = 64) -> k
             )(x)
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
     x = layers.GlobalAveragePooling2D(name="features_pool")(x)  # (n, h/8, w/8, c) -> (n, c)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x)

@@ -7,12 +7,13 @@ from keras import layers
 
 from keras_cnn.models.initializers import torch_initializers
 
+VERSION = 1  # raised when the same settings give another network or other weights
 
-def features(name: str, image_size: int, seed: int) -> keras.Model:
+
+def fewshot_cnn(image_size: int, seed: int) -> keras.Model:
     """Three stages of [conv 3x3, ReLU, max-pool], 32, 64 and 128 channels, then dense 256, ReLU.
 
     Args:
-        name: The model's name.
         image_size: Height and width of its input, at least 8 pixels.
         seed: Seeds the weights, which begin as torch's.
 
@@ -29,4 +30,4 @@ def features(name: str, image_size: int, seed: int) -> keras.Model:
     x = layers.Flatten(name="features_flatten")(x)  # (n, h/8, w/8, 128) -> (n, h/8 * w/8 * 128)
     start = torch_initializers(x.shape[-1], seed, "features_dense")
     x = layers.Dense(256, activation="relu", name="features_dense", **start)(x)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x)

@@ -1,18 +1,29 @@
-"""The initial weights of torch's Conv and Linear layers, by Keras's built-in initialisers.
+"""Initial weights: torch's defaults, and NumPy's numbers from whatever a layer's initializer names.
 
-Both draw weight and bias uniformly within 1/sqrt(fan_in): kaiming_uniform with a = sqrt(5), see
-`reset_parameters` in torch's `torch/nn/modules/conv.py` and `linear.py`.
+Torch's Conv and Linear layers draw weight and bias uniformly within 1/sqrt(fan_in): kaiming_uniform
+with a = sqrt(5), see `reset_parameters` in torch's `torch/nn/modules/conv.py` and `linear.py`.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
 import keras
 import numpy as np
+from keras import initializers
 
 from keras_cnn.models.seeds import layer_seed
 
+VERSION = 1  # raised when the same seed draws other weights
 
-def torch_uniform(fan_in: int, seed: int) -> keras.initializers.Initializer:
+# Standard deviation of a standard normal distribution that is cut off at -2 and 2.
+TRUNCATED_STD = 0.87962566103423978
+
+
+def torch_uniform(fan_in: int, seed: int) -> initializers.Initializer:
     """Torch's default for a weight or a bias: uniform within 1/sqrt(fan_in) of zero.
 
     Args:
@@ -21,13 +32,13 @@ def torch_uniform(fan_in: int, seed: int) -> keras.initializers.Initializer:
         seed: The same seed draws the same numbers on the same backend.
     """
     limit = fan_in**-0.5
-    return keras.initializers.RandomUniform(-limit, limit, seed=seed)
+    return initializers.RandomUniform(-limit, limit, seed=seed)
 
 
 def torch_initializers(
     fan_in: int, seed: int, layer_name: str
-) -> dict[str, keras.initializers.Initializer]:
-    """Kernel and bias initialisers, as keyword arguments of Conv2D and Dense.
+) -> dict[str, initializers.Initializer]:
+    """Kernel and bias initializers, as keyword arguments of Conv2D and Dense.
 
     Args:
         fan_in: As for `torch_uniform`.
@@ -43,41 +54,93 @@ def torch_initializers(
 def draw(model: keras.Model, seed: int) -> None:
     """Gives a new model initial weights that are the same on every backend.
 
-    Keras's initialisers draw from the backend's own generator: the same seed gives other weights
-    on each. Here NumPy draws from the same distributions, from a stream for each tensor.
+    Keras's initializers draw from the backend's own generator: the same seed gives other weights
+    on each. Here NumPy draws from the same distributions, from a stream for each variable: of a
+    layer's `kernel` by its `kernel_initializer`, and so on for each `<name>_initializer`. All
+    random initializers of `keras.initializers` are known. Constant ones, and variables without an
+    initializer of that name, stay as they are; so does what an initializer of another kind drew,
+    a function or a subclass with its own `__call__`: that is for its author to seed.
 
     Args:
-        model: Its layers keep the initialisers they name.
+        model: Its layers keep the initializers they name. Layers that Keras named (`conv2d_3`) are
+            counted anew, so that models built before make no difference.
         seed: The model's.
     """
-    for layer in model.layers:
-        for part in ("kernel", "bias"):
-            variable = getattr(layer, part, None)
-            initializer = getattr(layer, f"{part}_initializer", None)
-            if part == "kernel" and isinstance(layer, keras.layers.DepthwiseConv2D):
-                initializer = layer.depthwise_initializer
-            if variable is None or initializer is None:
+    for name, layer in _named(model):
+        for attribute, initializer in vars(layer).items():
+            part = attribute.removesuffix("_initializer")
+            variable = _variable(layer, part)
+            if part == attribute or variable is None:
                 continue
-            random = np.random.default_rng(layer_seed(seed, f"{layer.name}_{part}"))
+            random = np.random.default_rng(layer_seed(seed, f"{name}_{variable.name}"))
             values = _values(initializer, tuple(variable.shape), random)
             if values is not None:
                 variable.assign(values.astype(np.float32))
 
 
+def _named(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """All layers, those inside others too, under names that are the same in every process."""
+    used: Counter[str] = Counter()
+    for layer in model._flatten_layers(include_self=False):
+        name = re.sub(r"_\d+$", "", layer.name)
+        yield f"{name}_{used[name]}" if used[name] else name, layer
+        used[name] += 1
+
+
+def _variable(layer: keras.layers.Layer, part: str) -> keras.Variable | None:
+    """The variable that `<part>_initializer` is for; None where the layer has none."""
+    # DepthwiseConv2D's depthwise_initializer is for `kernel`, SeparableConv2D's is for
+    # `depthwise_kernel`; a recurrent cell's recurrent_initializer is for `recurrent_kernel`.
+    names = (part, f"{part}_kernel", *(("kernel",) if part == "depthwise" else ()))
+    found = (getattr(layer, name, None) for name in names)
+    return next((each for each in found if isinstance(each, keras.Variable)), None)
+
+
 def _values(
-    initializer: keras.initializers.Initializer, shape: tuple[int, ...], random: np.random.Generator
+    initializer: object, shape: tuple[int, ...], random: np.random.Generator
 ) -> np.ndarray | None:
-    """What the initialiser would draw; None where it draws nothing."""
-    if isinstance(initializer, keras.initializers.RandomUniform):
+    """What the initializer would draw; None where it draws nothing, or is not known."""
+    initializer = initializers.get(initializer)  # a layer of a user's own may hold its name
+    # By `__call__`: a subclass may draw in its own way, as GlorotUniform and its like do not.
+    call = type(initializer).__call__ if callable(initializer) else None
+    if call is initializers.RandomUniform.__call__:
         return random.uniform(initializer.minval, initializer.maxval, shape)
-    if isinstance(initializer, keras.initializers.TruncatedNormal):
+    if call is initializers.RandomNormal.__call__:
+        return random.normal(initializer.mean, initializer.stddev, shape)
+    if call is initializers.TruncatedNormal.__call__:
         return initializer.mean + initializer.stddev * _truncated_normal(shape, random)
-    if isinstance(initializer, keras.initializers.VarianceScaling):
-        if (initializer.mode, initializer.distribution) != ("fan_out", "untruncated_normal"):
-            raise NotImplementedError(f"{initializer.mode} {initializer.distribution}")
-        fan_out = np.prod(shape) / shape[-2]  # (h, w, in, out) -> h * w * out
-        return random.normal(0, (initializer.scale / fan_out) ** 0.5, shape)
+    if call is initializers.VarianceScaling.__call__:
+        return _scaled(initializer, shape, random)
+    if call is initializers.Orthogonal.__call__:
+        return initializer.gain * _orthogonal(shape, random)
     return None
+
+
+def _scaled(
+    initializer: initializers.VarianceScaling, shape: tuple[int, ...], random: np.random.Generator
+) -> np.ndarray:
+    """Of variance scale/fan: Glorot's, He's and LeCun's initializers."""
+    fan_in, fan_out = _fans(initializer, shape)
+    fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    std = (initializer.scale / max(1.0, fan[initializer.mode])) ** 0.5
+    if initializer.distribution == "uniform":
+        return random.uniform(-(3**0.5) * std, 3**0.5 * std, shape)
+    if initializer.distribution == "truncated_normal":
+        return std / TRUNCATED_STD * _truncated_normal(shape, random)
+    return random.normal(0, std, shape)
+
+
+def _fans(initializer: initializers.VarianceScaling, shape: tuple[int, ...]) -> tuple[float, float]:
+    """How many inputs an output sums over, and how many outputs an input goes to."""
+    if initializer.input_axes is not None and initializer.output_axes is not None:
+        return tuple(
+            math.prod(shape[axis] for axis in axes)
+            for axes in (initializer.input_axes, initializer.output_axes)
+        )
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
+    *window, inputs, outputs = shape  # a convolution's kernel is (h, w, in, out)
+    return math.prod(window) * inputs, math.prod(window) * outputs
 
 
 def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
@@ -86,3 +149,12 @@ def _truncated_normal(shape: tuple[int, ...], random: np.random.Generator) -> np
     while (beyond := np.abs(values) > 2).any():
         values[beyond] = random.standard_normal(int(beyond.sum()))
     return values
+
+
+def _orthogonal(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """A random orthogonal matrix (all axes but the last, last); of orthonormal rows or columns."""
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    normal = random.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(normal)
+    q *= np.sign(np.diag(r))  # otherwise not every orthogonal matrix is as likely
+    return (q if rows >= columns else q.T).reshape(shape)

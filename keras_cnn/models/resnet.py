@@ -1,110 +1,83 @@
-"""ResNet-18 (He et al. 2016, arXiv:1512.03385): keras-cv's graph with torchvision's arithmetic.
+"""ResNet-18 (He et al. 2016, arXiv:1512.03385), laid out as torchvision's, of built-in layers.
 
-keras-cv pads strided layers on one side, as TensorFlow does; torch pads both sides alike. On 32
-pixels the two networks' features differ by a third, so torch's weights need torch's padding.
+keras-cv's ResNet is the same graph, but pads strided layers on one side, as TensorFlow does; torch
+pads both sides alike. On 32 pixels the two networks' features differ by a third, so torch's weights
+need torch's padding.
 """
 
 from __future__ import annotations
-
-import re
 
 import keras
 from keras import layers
 
 from keras_cnn.models.seeds import layer_seed
 
-STEM_NAMES = {
-    "conv1_conv": "stem_conv",
-    "conv1_bn": "stem_norm",
-    "conv1_relu": "stem_relu",
-    "pool1_pool": "stem_pool",
-}
-BLOCK_NAMES = {
-    "0_conv": "shortcut_conv",
-    "0_bn": "shortcut_norm",
-    "1_conv": "conv1",
-    "1_bn": "norm1",
-    "1_relu": "relu1",
-    "2_conv": "conv2",
-    "2_bn": "norm2",
-    "add": "add",
-    "out": "relu2",
-}
+VERSION = 1  # raised when the same settings give another network or other weights
+
+WIDTHS = (64, 128, 256, 512)  # channels of the four stages
 
 
-def features(name: str, image_size: int, seed: int) -> keras.Model:
+def resnet18(image_size: int, seed: int) -> keras.Model:
     """ResNet-18 without its classifier.
 
-    Importing keras-cv imports TensorFlow, on every backend, and takes some seconds.
-
     Args:
-        name: `resnet18`.
         image_size: Height and width of its input, at least 32 pixels.
         seed: Seeds the weights.
 
     Returns:
         Raw images (n, h, w, 3), 0 to 255, to features (n, 512).
     """
-    import keras_cv
-
-    original = keras_cv.models.ResNetBackbone(
-        stackwise_filters=[64, 128, 256, 512],
-        stackwise_blocks=[2, 2, 2, 2],
-        stackwise_strides=[1, 2, 2, 2],
-        include_rescaling=True,
-        block_type="basic_block",
-        input_shape=(image_size, image_size, 3),
-    )
-    # A plain functional model: cloning a Backbone would look for its presets.
-    graph = keras.models.clone_model(
-        keras.Model(original.input, original.output),
-        input_tensors=keras.Input((image_size, image_size, 3), name="image"),
-        clone_function=lambda layer: _torch_like(layer, seed),
-        call_function=_padded,
-    )
-    pooled = layers.GlobalAveragePooling2D(name="features_pool")(graph.output)
-    return keras.Model(graph.input, pooled, name=name)
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_rescaling")(inputs)
+    x = _conv(x, "stem_conv", WIDTHS[0], size=7, stride=2, seed=seed)
+    x = _norm("stem_norm")(x)
+    x = layers.Activation("relu", name="stem_relu")(x)
+    # Zeros do for the max-pooling too: what it pools has been through a ReLU.
+    x = layers.ZeroPadding2D(1, name="stem_pool_padding")(x)
+    x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # (n, h/4, w/4, 64)
+    for stage, width in enumerate(WIDTHS, start=1):
+        for block in (1, 2):
+            stride = 2 if block == 1 and stage > 1 else 1
+            x = _block(x, f"stage{stage}_block{block}", width, stride, seed)
+    x = layers.GlobalAveragePooling2D(name="features_pool")(x)  # (n, h/32, w/32, 512) -> (n, 512)
+    return keras.Model(inputs, x)
 
 
-def _torch_like(layer: layers.Layer, seed: int) -> layers.Layer:
-    """A layer under our name, with torchvision's settings in place of keras-cv's."""
-    name = _our_name(layer.name)
-    if isinstance(layer, layers.Rescaling):
-        return layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_rescaling")
-    config = {**layer.get_config(), "name": name}
-    if isinstance(layer, layers.BatchNormalization):
-        config |= {"epsilon": 1e-5, "momentum": 0.9}
-    if isinstance(layer, layers.Conv2D):
-        kaiming_fan_out = keras.initializers.VarianceScaling(
-            2.0, "fan_out", "untruncated_normal", seed=layer_seed(seed, name)
-        )
-        config |= {"kernel_initializer": kaiming_fan_out}
-    if _padding(layer):
-        config |= {"padding": "valid"}
-    return type(layer).from_config(config)
+def _block(x: keras.KerasTensor, at: str, width: int, stride: int, seed: int) -> keras.KerasTensor:
+    """Conv 3x3, norm, ReLU, conv 3x3, norm; add the input, projected where it is strided; ReLU."""
+    shortcut = x
+    if stride > 1:
+        shortcut = _conv(x, f"{at}_shortcut_conv", width, size=1, stride=stride, seed=seed)
+        shortcut = _norm(f"{at}_shortcut_norm")(shortcut)
+    y = _conv(x, f"{at}_conv1", width, size=3, stride=stride, seed=seed)
+    y = layers.Activation("relu", name=f"{at}_relu1")(_norm(f"{at}_norm1")(y))
+    y = _conv(y, f"{at}_conv2", width, size=3, stride=1, seed=seed)
+    y = layers.Add(name=f"{at}_add")([shortcut, _norm(f"{at}_norm2")(y)])
+    return layers.Activation("relu", name=f"{at}_relu2")(y)
 
 
-def _padded(
-    layer: layers.Layer, x: keras.KerasTensor | list[keras.KerasTensor], mask: None = None
+def _conv(
+    x: keras.KerasTensor, name: str, width: int, size: int, stride: int, seed: int
 ) -> keras.KerasTensor:
-    """Calls a cloned layer, with torch's padding before it where it is strided."""
-    if padding := _padding(layer):
-        # Zeros do for the max-pooling too: what it pools has been through a ReLU.
-        x = layers.ZeroPadding2D(padding, name=f"{layer.name}_padding")(x)
-    return layer(x)
+    """A convolution without bias that pads as torch does: both sides alike, strided or not."""
+    padding = "same"  # which pads both sides alike where the stride is 1
+    if stride > 1:
+        padding = "valid"
+        if size > 1:
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)
+    kaiming_fan_out = keras.initializers.VarianceScaling(
+        2.0, "fan_out", "untruncated_normal", seed=layer_seed(seed, name)
+    )
+    return layers.Conv2D(
+        width,
+        size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=kaiming_fan_out,
+        name=name,
+    )(x)
 
 
-def _padding(layer: layers.Layer) -> int:
-    """How many pixels torchvision pads on each side of a strided layer's input."""
-    if not isinstance(layer, layers.Conv2D | layers.MaxPooling2D) or layer.strides == (1, 1):
-        return 0
-    return (layer.kernel_size if isinstance(layer, layers.Conv2D) else layer.pool_size)[0] // 2
-
-
-def _our_name(name: str) -> str:
-    """`v2_stack_1_block1_2_conv` becomes `stage2_block1_conv2`."""
-    match = re.fullmatch(r"v2_stack_(\d)_block(\d)_(\w+)", name)
-    if match is None:
-        return STEM_NAMES.get(name, name)
-    stage, block, part = match.groups()
-    return f"stage{int(stage) + 1}_block{block}_{BLOCK_NAMES[part]}"
+def _norm(name: str) -> layers.BatchNormalization:
+    return layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)

@@ -15,6 +15,7 @@ from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 CARD = "keras_cnn.json"
 
@@ -74,3 +75,16 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
     except Exception as error:  # Keras raises whatever the damaged part provokes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: Keras cannot load it ({reason})") from None
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Counts int64 (classes, classes), true class by row, predicted class by column.
+
+    Args:
+        labels: (n,) integers.
+        probabilities: (n, classes).
+    """
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(probabilities.shape[1])
+    return confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)

@@ -7,14 +7,15 @@ from keras import layers
 
 from keras_cnn.models.initializers import torch_initializers
 
+VERSION = 1  # raised when the same settings give another network or other weights
 
-def features(name: str, image_size: int, seed: int) -> keras.Model:
+
+def siamese_cnn(image_size: int, seed: int) -> keras.Model:
     """Two stages of [conv 5x5, ReLU, max-pool], 64 and 128 channels, flattened.
 
     Convolutions are padded: the deck does not say whether they were.
 
     Args:
-        name: The model's name.
         image_size: Height and width of its input; the deck scales images to 64 pixels.
         seed: Seeds the weights, which begin as torch's.
 
@@ -29,4 +30,4 @@ def features(name: str, image_size: int, seed: int) -> keras.Model:
         x = layers.ReLU(name=f"stage{stage}_relu")(x)
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
     x = layers.Flatten(name="features_flatten")(x)  # (n, h/4, w/4, 128) -> (n, h/4 * w/4 * 128)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x)

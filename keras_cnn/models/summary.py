@@ -43,6 +43,7 @@ CONVOLUTIONS = (
 )
 # Flat models tell their blocks by the layers' names: stage1_block2_conv1.
 BLOCK = re.compile(r"(stem|stage\d+|block\d+|downsample|features|head)_")
+STATISTICS = ("moving_mean", "moving_variance")  # BatchNorm's, by the names of the variables
 BYTES = 4  # of a float32
 TEXT_WIDTH = 100
 
@@ -130,6 +131,11 @@ def summarise(model: keras.Model, batch_size: int) -> Summary:
     )
 
 
+def count_parameters(model: keras.Model) -> int:
+    """The parameters of a summary alone: any Keras model's, BatchNorm's statistics left out."""
+    return _size(weight for weight in model.weights if weight.name not in STATISTICS)
+
+
 def render(summary: Summary, format: str = "text") -> str:
     """A summary to read or to store.
 
@@ -213,7 +219,7 @@ class _Reader:
         outputs: Sequence[tuple[Shape, ...]],
         calls: int,
     ) -> Layer:
-        statistics = {id(weight) for weight in _running_statistics(layer)}
+        statistics = {id(weight) for weight in layer.weights if weight.name in STATISTICS}
         weights = [weight for weight in layer.weights if id(weight) not in statistics]
         size = _size(weights)
         new = [weight for weight in layer.weights if id(weight) not in self.counted]
@@ -304,12 +310,6 @@ def _whole(
         held_values=_sum(child.held_values for child in children),
         layers=children,
     )
-
-
-def _running_statistics(layer: layers.Layer) -> list[keras.Variable]:
-    if isinstance(layer, layers.BatchNormalization):
-        return [layer.moving_mean, layer.moving_variance]
-    return []
 
 
 def _is_channel_scale(layer: layers.Layer) -> bool:

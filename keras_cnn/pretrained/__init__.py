@@ -14,7 +14,7 @@ def load(model: keras.Model, weights: str) -> None:
     """Gives a network of ours weights by name or from a file; a head keeps its own.
 
     Args:
-        model: From `models.classifier`, `models.embedder` or `models.backbone`.
+        model: From `models.classifier` or `models.backbone`.
         weights: `bundled`, `pretrained` (as fetched), `random` (those it has), or a file's path.
 
     Raises:

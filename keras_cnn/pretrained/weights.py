@@ -22,7 +22,7 @@ def load(model: keras.Model, path: Path) -> None:
     """Gives a backbone the weights of a file; a head keeps its own.
 
     Args:
-        model: From `models.classifier`, `models.embedder` or `models.backbone`.
+        model: From `models.classifier` or `models.backbone`.
         path: `.keras` or `.weights.h5`, `.safetensors`, or a torch file.
 
     Raises:

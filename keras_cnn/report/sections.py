@@ -200,7 +200,7 @@ def _network(network: Network) -> list[str]:
     graph = models.classifier(
         network.model,
         class_count=10,
-        dropout=models.DROPOUT[network.model],
+        dropout=models.network(network.model).dropout,
         hidden_units=network.hidden_units,
     )
     counted = summary.summarise(graph, BATCH)

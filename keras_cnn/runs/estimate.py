@@ -11,33 +11,16 @@ from pathlib import Path
 
 from keras_cnn import data, progress
 from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import Images
 from keras_cnn.recipe.resolve import Choice
 from keras_cnn.recipe.spec import Run, Spec, flat_settings
 from keras_cnn.results import identity
 from keras_cnn.runs.preflight import check_images
 
-# Training images a second on one core of a laptop-class processor at 32 pixels, evaluation between
-# epochs included: a first guess, until runs on this machine have been measured.
-IMAGES_PER_SECOND = {
-    "baseline": 700.0,
-    "enhanced": 100.0,
-    "fewshot_cnn": 700.0,
-    "siamese_cnn": 60.0,
-    "resnet18": 250.0,
-    "convnext_atto": 500.0,
-    "convnext_femto": 200.0,
-    "convnext_pico": 130.0,
-    "convnext_nano": 90.0,
-    "convnext_tiny": 40.0,
-}
-# The hidden units these are of, and how the time grows with more: linearly, quadratically.
-WIDTHS = {"baseline": (32, 1), "enhanced": (64, 2)}
+# Training images of 32 pixels a second on one core, evaluation between epochs included: a guess for
+# what has not been run on this machine. The networks here do about 40 to 700.
+IMAGES_PER_SECOND = 200.0
 START_SECONDS = 6.0  # of each run: process, framework, network, saving
-NOT_HERE = {  # classes, training images
-    "cinic10": (10, 90_000),
-    "cifar10": (10, 50_000),
-    "tiny_imagenet": (200, 100_000),
-}
 SHOWN_ALWAYS = ("data", "model", "weights")
 
 
@@ -46,13 +29,15 @@ class Estimate:
     """What of some runs is on disk, and what the others will take.
 
     Attributes:
-        seconds: Duration of each run, by itself.
+        seconds: Duration of each run, by itself; None where its images are not on this machine.
+        guessed: Whether each duration rests on `IMAGES_PER_SECOND`, not on a run like it.
         on_disk: Whether each run is there and stays.
-        seconds_left: Until all others are there.
+        seconds_left: Until all others are there whose duration is known.
         hindrance: Why they cannot run yet; empty where nothing is in the way.
     """
 
-    seconds: list[float]
+    seconds: list[float | None]
+    guessed: list[bool]
     on_disk: list[bool]
     seconds_left: float
     hindrance: str
@@ -83,32 +68,37 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
         hindrance = hindrance or str(error)
     free = [0.0] * parallel  # when each of the runs at a time is over
     for index in missing:
-        heapq.heapreplace(free, free[0] + expected[index])
-    return Estimate(expected, on_disk, max(free), hindrance)
+        heapq.heapreplace(free, free[0] + (expected[index] or 0.0))
+    guessed = [_minutes(run) is None and _kind(run.spec.settings) not in measured for run in runs]
+    return Estimate(expected, guessed, on_disk, max(free), hindrance)
 
 
-def seconds(run: Run, measured: Mapping[tuple, float]) -> float:
-    """A run's duration on one core.
+def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
+    """A run's duration on one core; None where its images are not on this machine.
 
     Args:
         run: The run.
         measured: What `measured_speeds` gives.
     """
-    spec = run.spec.settings
-    classes, images = _counts(run.spec.images.data, run.spec.images.image_size)
-    if run.spec.images.shots is not None:
-        images = run.spec.images.shots * classes
-    minutes = getattr(run.spec.training, "minutes", None)
-    if minutes is not None:
+    if (minutes := _minutes(run)) is not None:
         return START_SECONDS + 60 * minutes
-    speed = measured.get(_kind(spec), IMAGES_PER_SECOND.get(run.spec.network.model, 100.0))
-    return START_SECONDS + images * run.spec.training.epochs * _work(spec) / speed
+    images = _image_count(run.spec.images)
+    if images is None:
+        return None
+    settings = run.spec.settings
+    speed = measured.get(_kind(settings), IMAGES_PER_SECOND)
+    return START_SECONDS + images * run.spec.training.epochs * _work(settings) / speed
+
+
+def _minutes(run: Run) -> float | None:
+    """What a run is given to train in, where that is set."""
+    return getattr(run.spec.training, "minutes", None)
 
 
 def measured_speeds(out: Path) -> dict[tuple, float]:
     """By kind of run, training images a second in the finished runs under a folder.
 
-    They are counted as images of 32 pixels in a network of the default width.
+    They are counted as images of 32 pixels.
     """
     speeds: dict[tuple, float] = {}
     for path in out.glob("*/*/metrics.json"):
@@ -153,17 +143,17 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
         told_apart = [key for key in others[0] if all(key in other for other in others)]
         own = {
             key: value
-            for key, value in runs[members[0]].settings.items()
+            for key, value in _told(runs[members[0]]).items()
             if key not in of_variant[variant]
         }
         done = sum(estimated.on_disk[index] for index in members)
-        left = [estimated.seconds[index] for index in members if not estimated.on_disk[index]]
+        left = [index for index in members if not estimated.on_disk[index]]
         rows.append(
             (
                 f"row {row}",
                 variant,
                 _runs(len(members), done),
-                f"{progress.duration(max(left))} each" if left else "",
+                _each(estimated, left),
                 _written(_not_default(runs[members[0]], own, told_apart)),
             )
         )
@@ -171,10 +161,25 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[4]]).rstrip())
+    if any("~" in row[3] for row in rows):
+        lines.append(
+            f"~: nothing like it has been run here; a guess, {IMAGES_PER_SECOND:.0f} images of 32 "
+            "pixels a second on a core."
+        )
     lines.append(f"{summary(estimated)}.")
     if estimated.hindrance:
         lines.append(f"They cannot run yet: {estimated.hindrance}")
     return "\n".join(lines)
+
+
+def _each(estimated: Estimate, left: Sequence[int]) -> str:
+    """`"7 s each"`, or `"~7 s each"` where that is a guess: the longest of the runs to be made."""
+    if not left:
+        return ""
+    if any(estimated.seconds[index] is None for index in left):
+        return "time not known"
+    sign = "~" if any(estimated.guessed[index] for index in left) else ""
+    return f"{sign}{progress.duration(max(estimated.seconds[index] for index in left))} each"
 
 
 def summary(estimated: Estimate) -> str:
@@ -184,6 +189,8 @@ def summary(estimated: Estimate) -> str:
     if done == len(estimated.on_disk):
         return text
     others = "the others" if done else "all of them"
+    if None in estimated.seconds:
+        return f"{text}, time of {others} not known"
     return f"{text}, about {progress.duration(estimated.seconds_left)} for {others}"
 
 
@@ -191,27 +198,34 @@ def _runs(count: int, done: int) -> str:
     return f"{progress.runs(count)}, {done} on disk" if done else progress.runs(count)
 
 
+def _image_count(wanted: Images) -> int | None:
+    """Training images of a run; None where the data source is not on this machine."""
+    counts = _counts(wanted.data, wanted.image_size)
+    if counts is None:
+        return None
+    classes, images = counts
+    return images if wanted.shots is None else wanted.shots * classes
+
+
 @lru_cache
-def _counts(source: str, image_size: int) -> tuple[int, int]:
-    """Classes and training images of a data source, guessed where it is not on this machine."""
+def _counts(source: str, image_size: int) -> tuple[int, int] | None:
+    """Classes and training images of a data source; None where it is not on this machine."""
     try:
         dataset = data.load(source, image_size)
     except UserError:
-        return NOT_HERE.get(source, (10, 10_000))
+        return None
     return len(dataset.class_names), len(dataset.splits["train"].labels)
 
 
 def _kind(settings: dict) -> tuple:
-    """What decides the speed, size and width apart, which `_work` counts."""
-    names = ("model", "unfrozen_stages", "method", "feed", "backend")
+    """What decides the speed, the size of the images apart, which `_work` counts."""
+    names = ("model", "hidden_units", "unfrozen_stages", "method", "feed", "backend")
     return tuple(settings.get(name) for name in names)
 
 
 def _work(settings: dict) -> float:
-    """An image's share of time, that of 32 pixels in a network of the default width being 1."""
-    default, power = WIDTHS.get(settings["model"], (1, 0))
-    width = (settings["hidden_units"] or default) / default
-    return (settings["image_size"] / 32) ** 2 * width**power
+    """An image's share of time, that of 32 pixels being 1."""
+    return (settings["image_size"] / 32) ** 2
 
 
 def _not_default(

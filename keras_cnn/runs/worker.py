@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
@@ -24,6 +22,7 @@ from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
 from keras_cnn.runs import images
+from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Trained
@@ -78,7 +77,7 @@ def make(
             trained.history,
             metrics,
             test.class_names,
-            confusion(test.labels, trained.probabilities).tolist(),
+            saved.confusion(test.labels, trained.probabilities).tolist(),
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
@@ -104,22 +103,6 @@ def _trained(
     return method(network, train, test, seed=spec.seed, report=report, **settings)
 
 
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts, true class by row, predicted class by column.
-
-    Args:
-        labels: (n,) integers.
-        probabilities: (n, classes).
-
-    Returns:
-        (classes, classes) int64; sums to n.
-    """
-    classes = probabilities.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-    return counts
-
-
 def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | None]:
     """The final figures; seconds are of the epochs, without starting and loading."""
     from keras_cnn.models import summary
@@ -130,7 +113,7 @@ def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | N
         **{key: last[key] for key in store.HISTORY_COLUMNS if key.startswith(("train", "test"))},
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "parameters": summary.summarise(trained.model, batch_size=1).parameters,
+        "parameters": summary.count_parameters(trained.model),
         "seconds": sum(seconds),
         "seconds_an_epoch": statistics.median(seconds),
         "images_a_second": len(train.labels) / statistics.median(seconds),
@@ -180,7 +163,7 @@ def main() -> int:
         print(json.dumps(record), file=reports)
 
     job = json.loads(sys.stdin.buffer.readline())
-    environment.keep_freed_memory()
+    memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         run = Run.model_validate(job["run"])

@@ -27,6 +27,8 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     """
 
     class Fused(base):
+        # The version of the tensor that holds `iterations`, and the number it held then. Each
+        # change in place raises a tensor's version, so the number holds while the version does.
         _counted: tuple[int, int] | None = None
 
         def apply(
@@ -59,22 +61,22 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
             if self.amsgrad or weights[0].device.type not in FUSED_ON:
                 super()._parallel_update_step(grads, variables, learning_rate)
                 return
-            places = [self._get_variable_index(variable) for variable in variables]
+            indices = [self._get_variable_index(variable) for variable in variables]
             step = self._updates_done() + 1
             device = weights[0].device
             counter = torch.full((), float(step), device=device)  # it is only read
             rate = keras.ops.convert_to_tensor(learning_rate)
             torch._fused_adam_(
                 weights,
-                [_laid_out_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
-                _states_laid_out_as(weights, [self._momentums[place] for place in places]),
-                _states_laid_out_as(weights, [self._velocities[place] for place in places]),
-                [],
+                [_strided_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
+                _moments_strided_as(weights, [self._momentums[index] for index in indices]),
+                _moments_strided_as(weights, [self._velocities[index] for index in indices]),
+                [],  # the largest second moments: amsgrad's
                 [counter] * len(weights),
                 lr=float(rate) if device.type in READS_RATE_ON else rate,
                 beta1=self.beta_1,
                 beta2=self.beta_2,
-                weight_decay=0.0,
+                weight_decay=0.0,  # Keras has applied its own before
                 # Keras adds epsilon before the bias correction of the second moment, torch after.
                 eps=self.epsilon / (1 - self.beta_2**step) ** 0.5,
                 amsgrad=False,
@@ -99,7 +101,7 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     return Fused
 
 
-def _laid_out_as(weight: Tensor, tensor: Tensor) -> Tensor:
+def _strided_as(weight: Tensor, tensor: Tensor) -> Tensor:
     """A tensor in the memory order of a weight: the fused kernel runs along memory."""
     if tensor.stride() == weight.stride():
         return tensor
@@ -108,7 +110,10 @@ def _laid_out_as(weight: Tensor, tensor: Tensor) -> Tensor:
     ).copy_(tensor)
 
 
-def _states_laid_out_as(weights: Sequence[Tensor], states: Sequence[keras.Variable]) -> list:
-    for weight, state in zip(weights, states, strict=True):
-        state.value.data = _laid_out_as(weight, state.value.data)
-    return [state.value for state in states]
+def _moments_strided_as(
+    weights: Sequence[Tensor], moments: Sequence[keras.Variable]
+) -> list[Tensor]:
+    """The tensors of an optimizer's variables, which are laid out anew once, in place."""
+    for weight, moment in zip(weights, moments, strict=True):
+        moment.value.data = _strided_as(weight, moment.value.data)
+    return [moment.value for moment in moments]

@@ -1,32 +1,50 @@
 """A functional Keras model as plain torch calls on the same variables: no layout is copied.
 
-Keras on torch transposes every image batch to channels-first memory and back around each
-convolution and pooling layer, and transposes every kernel in each step. Here feature maps stay in
-channels-last memory, seen by torch through strides alone, and kernels are stored so that torch
-finds them channels-last too. The mathematics is that of the layers. Layers that are not known
-here are called as they are.
+Keras holds feature maps as (n, h, w, c) and torch's convolutions take (n, c, h, w), so Keras on
+torch transposes every image batch around each convolution and pooling layer, and every kernel in
+each step. Here
+
+- memory is always channels-last, as Keras has it. `permute` gives torch the other order of axes:
+  a *view*, which copies nothing, and which torch recognises as its channels-last format;
+- a tensor between two layers is held in whichever order of axes its layer gave, and turned (again
+  by a view) only where the next layer wants the other;
+- kernels stay (h, w, in, out) for Keras, but lie in memory so that torch's view of them is
+  channels-last too (`store_kernels_channels_last`).
+
+The mathematics is that of the layers. `layer_calls` has the torch call of each kind of layer;
+layers that it does not know are called as they are.
+
+In this module a tensor of the graph is named by the `id` of its Keras symbol, its *key*.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import torch
 from keras import layers
+from torch import Tensor
 
-from keras_cnn.torch_fast import lower
-from keras_cnn.torch_fast.lower import Lowered
+from keras_cnn.torch_fast.layer_calls import Node, TorchCall, torch_call
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Tensors = dict[int, Tensor]  # by key
 
 
 class _Step(NamedTuple):
-    run: Callable[[dict[int, Tensor], bool], Tensor]
+    """One node of the graph.
+
+    Attributes:
+        run: Takes the tensors there are and whether the model trains; gives the node's output.
+        output: Its key.
+        last_uses: Keys of the tensors that no later step needs.
+    """
+
+    run: Callable[[Tensors, bool], Tensor]
     output: int
     last_uses: tuple[int, ...]
 
@@ -39,69 +57,61 @@ class TorchGraph:
 
     Args:
         model: A functional model with one input and one output.
+
+    Raises:
+        ValueError: It has more of them.
     """
 
     def __init__(self, model: keras.Model) -> None:
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise ValueError("several inputs or outputs")
         (self._input,), (self._output,) = map(id, model.inputs), map(id, model.outputs)
         nodes = [
             node
-            for depth in sorted(model._nodes_by_depth, reverse=True)
+            for depth in sorted(model._nodes_by_depth, reverse=True)  # the output is at depth 0
             for node in model._nodes_by_depth[depth]
             if not node.is_input
         ]
         uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
         uses[self._output] += 1
-        postponed = _relus_before_pooling(nodes, uses)
-        overwritable: set[int] = set()
-        channels_first: set[int] = set()  # the tensors held as (n, c, h, w)
+        calls = _with_relus_after_pooling(nodes, [torch_call(node) for node in nodes], uses)
+        last_uses = _last_uses(nodes, self._output)
+        # What has become of the tensors made so far:
+        channels_first: set[int] = set()  # held as (n, c, h, w)
+        overwritable: set[int] = set()  # needed neither by another layer nor by the backward pass
         self._steps: list[_Step] = []
-        for node in nodes:
-            inputs = [id(tensor) for tensor in node.input_tensors]
-            lowered = lower.lowered(node)
-            if id(node.outputs[0]) in postponed:
-                lowered = Lowered(_same, channels_first=None)
-            elif postponed.intersection(inputs):
-                lowered = lowered._replace(call=functools.partial(_rectified, lowered.call))
-            if lowered is None:
-                run = functools.partial(_run_layer, node, channels_first.intersection(inputs))
-                first = False
-            else:
-                first = (
-                    any(name in channels_first for name in inputs)
-                    if lowered.channels_first is None
-                    else lowered.channels_first
-                )
-                views = tuple(_view(name in channels_first, first) for name in inputs)
-                overwrites = lowered.in_place and overwritable.issuperset(inputs)
-                call = lowered.in_place if overwrites else lowered.call
-                run = functools.partial(_run_lowered, call, tuple(inputs), views)
+        for node, call, forgotten in zip(nodes, calls, last_uses, strict=True):
             output = id(node.outputs[0])
-            if first and len(node.outputs[0].shape) == 4:
+            if call is None:
+                run, gives_channels_first = _layer_step(node, channels_first), False
+            else:
+                run, gives_channels_first = _call_step(node, call, channels_first, overwritable)
+                if call.overwritable and uses[output] == 1:
+                    overwritable.add(output)
+            if gives_channels_first and len(node.outputs[0].shape) == 4:
                 channels_first.add(output)
-            if lowered is not None and lowered.fresh and uses[output] == 1:
-                overwritable.add(output)
-            self._steps.append(_Step(run, output, ()))
+            self._steps.append(_Step(run, output, forgotten))
         self._output_view = _view(self._output in channels_first, False)
-        self._forget_after_last_use(nodes)
 
     def __call__(self, images: Tensor, training: bool) -> Tensor:
-        """The model's output for its input, as the model's own layers compute it."""
+        """The model's output for its input, as the model's own layers compute it.
+
+        Args:
+            images: (n, …), of any dtype.
+            training: Whether dropout drops and BatchNorm takes the batch's statistics.
+
+        Returns:
+            (n, …), in Keras's order of axes.
+        """
         tensors = {self._input: images.to(torch.float32)}
         for step in self._steps:
             tensors[step.output] = step.run(tensors, training)
-            for name in step.last_uses:
-                del tensors[name]
+            for key in step.last_uses:
+                del tensors[key]
         return self._output_view(tensors[self._output])
 
-    def _forget_after_last_use(self, nodes: list) -> None:
-        seen = {self._output}
-        for number in reversed(range(len(nodes))):
-            names = {id(tensor) for tensor in nodes[number].input_tensors} - seen
-            seen |= names
-            self._steps[number] = self._steps[number]._replace(last_uses=tuple(names))
 
-
-def store_kernels_channels_last(variables: list[keras.Variable]) -> None:
+def store_kernels_channels_last(variables: Sequence[keras.Variable]) -> None:
     """Lays convolution kernels out in memory as torch's channels-last convolution wants them.
 
     Only strides change: shape, values and identity of the variables stay, and so do the strides
@@ -117,53 +127,97 @@ def store_kernels_channels_last(variables: list[keras.Variable]) -> None:
             variable.value.data = stored.permute(2, 3, 1, 0)
 
 
-def _run_lowered(
-    call: Callable,
-    inputs: tuple[int, ...],
-    views: tuple,
-    tensors: dict[int, Tensor],
-    training: bool,
-) -> Tensor:
-    return call(
-        *(view(tensors[name]) for name, view in zip(inputs, views, strict=True)), training=training
+def _call_step(
+    node: Node, call: TorchCall, channels_first: set[int], overwritable: set[int]
+) -> tuple[Callable[[Tensors, bool], Tensor], bool]:
+    """A node's torch call between views, and whether its output is held as (n, c, h, w)."""
+    keys = tuple(id(tensor) for tensor in node.input_tensors)
+    # A call that takes either order gets channels-first as soon as one input is held so.
+    wants_channels_first = (
+        any(key in channels_first for key in keys)
+        if call.channels_first is None
+        else call.channels_first
     )
+    views = tuple(_view(key in channels_first, wants_channels_first) for key in keys)
+    overwrites = call.in_place is not None and overwritable.issuperset(keys)
+    function = call.in_place if overwrites else call.call
+
+    def run(tensors: Tensors, training: bool) -> Tensor:
+        inputs = (view(tensors[key]) for key, view in zip(keys, views, strict=True))
+        return function(*inputs, training=training)
+
+    return run, wants_channels_first
 
 
-def _run_layer(
-    node: object, channels_first: set[int], tensors: dict[int, Tensor], training: bool
-) -> Tensor:
-    if channels_first:
-        tensors = {
-            name: _channels_last(tensor) if name in channels_first else tensor
-            for name, tensor in tensors.items()
+def _layer_step(node: Node, channels_first: set[int]) -> Callable[[Tensors, bool], Tensor]:
+    """The layer itself, called with its own arguments on tensors in Keras's order of axes."""
+    keys = {id(tensor) for tensor in node.input_tensors}
+    turned = channels_first & keys
+
+    def run(tensors: Tensors, training: bool) -> Tensor:
+        inputs = {
+            key: _channels_last(tensors[key]) if key in turned else tensors[key] for key in keys
         }
-    args, kwargs = node.arguments.fill_in(tensors)
-    if getattr(node.operation, "_call_has_training_arg", False):
-        kwargs["training"] = training
-    return node.operation(*args, **kwargs)
+        args, kwargs = node.arguments.fill_in(inputs)
+        if getattr(node.operation, "_call_has_training_arg", False):
+            kwargs["training"] = training
+        return node.operation(*args, **kwargs)
+
+    return run
 
 
-def _relus_before_pooling(nodes: list, uses: Counter) -> set[int]:
-    """Outputs of the ReLUs that can wait until a max-pooling has left a quarter to rectify.
+def _with_relus_after_pooling(
+    nodes: Sequence[Node], calls: Sequence[TorchCall | None], uses: Counter
+) -> list[TorchCall | None]:
+    """The calls, where a ReLU waits until a max-pooling has left a quarter to rectify.
 
     The largest of rectified values is the rectified largest value, and the gradient goes the
-    same way.
+    same way. So `pool(relu(x))` becomes `relu(pool(x))`: the ReLU's node hands its input on, and
+    the pooling's rectifies what it has found.
+
+    Args:
+        nodes: The graph's.
+        calls: Of each node.
+        uses: By how many nodes each tensor is used: the ReLU's output must be the pooling's alone.
     """
-    relus = {
-        id(node.outputs[0])
-        for node in nodes
-        if type(node.operation) is layers.ReLU and lower.lowered(node) is not None
-    }
-    return {
+    known = [(node, call) for node, call in zip(nodes, calls, strict=True) if call is not None]
+    relus = {id(node.outputs[0]) for node, _ in known if type(node.operation) is layers.ReLU}
+    postponed = {
         id(node.input_tensors[0])
-        for node in nodes
-        if type(node.operation) is layers.MaxPooling2D and lower.lowered(node) is not None
+        for node, _ in known
+        if type(node.operation) is layers.MaxPooling2D
         if id(node.input_tensors[0]) in relus and uses[id(node.input_tensors[0])] == 1
     }
+    rewritten = []
+    for node, call in zip(nodes, calls, strict=True):
+        if id(node.outputs[0]) in postponed:
+            call = TorchCall(_same, channels_first=None)
+        elif postponed.intersection(id(tensor) for tensor in node.input_tensors):
+            call = dataclasses.replace(call, call=functools.partial(_rectified, call.call))
+        rewritten.append(call)
+    return rewritten
 
 
-def _rectified(call: Callable, x: Tensor, training: bool) -> Tensor:
+def _rectified(call: Callable[..., Tensor], x: Tensor, training: bool) -> Tensor:
     return torch.relu_(call(x, training=training))
+
+
+def _last_uses(nodes: Sequence[Node], output: int) -> list[tuple[int, ...]]:
+    """For each node the keys of the inputs that no later node takes, and `output` is not."""
+    used_later = {output}
+    last_uses = []
+    for node in reversed(nodes):
+        keys = {id(tensor) for tensor in node.input_tensors} - used_later
+        used_later |= keys
+        last_uses.append(tuple(keys))
+    return last_uses[::-1]
+
+
+def _view(is_channels_first: bool, wants_channels_first: bool) -> Callable[[Tensor], Tensor]:
+    """What turns a tensor from the order of axes it is held in to the one that is wanted."""
+    if is_channels_first == wants_channels_first:
+        return _same
+    return _channels_first if wants_channels_first else _channels_last
 
 
 def _same(tensor: Tensor, training: bool | None = None) -> Tensor:
@@ -176,9 +230,3 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 def _channels_first(tensor: Tensor) -> Tensor:
     return tensor.permute(0, 3, 1, 2)  # (n, h, w, c) -> (n, c, h, w)
-
-
-def _view(held_first: bool, wanted_first: bool) -> Callable[[Tensor], Tensor]:
-    if held_first == wanted_first:
-        return _same
-    return _channels_first if wanted_first else _channels_last

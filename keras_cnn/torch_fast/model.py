@@ -1,4 +1,4 @@
-"""Keras `fit` without its waste on torch: plain torch calls, metrics read once an epoch."""
+"""Keras's `fit` and `evaluate` on torch with lean steps: metrics are read once an epoch."""
 
 from __future__ import annotations
 
@@ -7,65 +7,57 @@ import functools
 from collections.abc import Callable, Iterator
 
 import keras
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-UNREAD_BATCHES = 64  # bounds the logits kept: 64 batches of 64 x 1,000 are 16 MB
+from keras_cnn.torch_fast import graph
+from keras_cnn.torch_fast.graph import TorchGraph
+
+MOST_PENDING_BATCHES = 64  # bounds the logits kept: 64 batches of 64 x 1,000 are 16 MB
 
 
-class TrainedModel(keras.Model):
-    """A functional model that `fit` trains on torch as fast as a loop in plain torch would.
+class FastSteps:
+    """Stands before Keras's functional model among a class's bases, and makes its steps fast.
 
-    On torch its graph runs as `graph.TorchGraph`, and metrics are computed from many
-    batches at a time, so the logs of a batch are empty: a callback that wants them in mid-epoch
-    asks `get_metrics_result`. Everything else (variables, callbacks, history, evaluation,
-    mathematics) is that of `keras.Model`; on other backends all of it is.
-
-    It has one input and one output. Sample weights take the way of `keras.Model`.
+    The graph runs as a `TorchGraph`, and metrics are computed from many batches at a time, so the
+    logs of a batch are empty. Everything else (variables, callbacks, history, evaluation,
+    mathematics) is Keras's. Batches with sample weights take Keras's own step.
 
     Attributes:
-        inference_mode: Whether dropout stays off and BatchNorm stays on its statistics also in
-            training steps. A traced training step must be made anew after it changes.
-        mixed_precision: Whether training steps on torch multiply in bfloat16; weights, sums, norms
-            and all of evaluation stay float32.
+        torch_graph: The model's graph.
+        mixed_precision: Whether training steps multiply in bfloat16.
     """
 
-    inference_mode = False
+    torch_graph: TorchGraph
     mixed_precision = False
-    _graph = None
-    _unread = None
+    _pending: _PendingBatches | None = None
 
-    def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
-        """Runs the graph; `training` reaches it only while the model is not held."""
-        training = False if self.inference_mode else training
-        if not _is_real_torch(inputs):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: object = None) -> Tensor:
+        """Runs the graph, (n, …) to (n, …)."""
+        # Keras also calls a model to learn its shapes, on symbols or on tensors without values.
+        if not isinstance(inputs, Tensor) or inputs.is_meta:
             return super().call(inputs, training=training, mask=mask)
-        if self._graph is None:
-            from keras_cnn.torch_fast import graph
-
-            self._graph = graph.TorchGraph(self)
-        return self._graph(inputs, bool(training))
+        return self.torch_graph(inputs, bool(training))
 
     def make_train_function(self, force: bool = False) -> None:
-        """Makes the training step; on torch the lean one."""
+        """Makes the training step."""
         if self.train_function is not None and not force:
             return
         super().make_train_function(force)
-        if not _on_torch() or self.jit_compile:
+        if self.jit_compile:
             return
-        import torch
-
-        from keras_cnn.torch_fast import graph
-
-        self._unread = _Unread()
+        self._pending = _PendingBatches()
         weights = self.trainable_weights
         graph.store_kernels_channels_last(self.variables)
         graph.store_kernels_channels_last(self.optimizer.variables)
-        whole_step = self.train_function
+        keras_step = self.train_function
         loss_of = self._plain_cross_entropy() or functools.partial(self.compute_loss, training=True)
 
         def step(data: list) -> dict:
             batch = data[0]
             if len(batch) != 2 or not weights:
-                return whole_step(data)
+                return keras_step(data)
             images, labels = map(keras.ops.convert_to_tensor, batch)  # a loader's are on the CPU
             # Not by `__call__`, whose checks and conversions take longer than some layers.
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed_precision):
@@ -77,95 +69,72 @@ class TrainedModel(keras.Model):
             )
             with torch.no_grad(), _counted_in_place(self.optimizer):
                 self.optimizer.apply(gradients, weights)
-            self._note(labels, logits.detach(), loss.detach())
+            self._add_pending(labels, logits.detach(), loss.detach())
             return {}
 
         self.train_function = step
 
     def make_test_function(self, force: bool = False) -> None:
-        """Makes the evaluation step; on torch the lean one."""
+        """Makes the evaluation step."""
         if self.test_function is not None and not force:
             return
         super().make_test_function(force)
-        if not _on_torch() or self.jit_compile:
+        if self.jit_compile:
             return
-        import torch
-
-        self._unread = self._unread or _Unread()
-        whole_step = self.test_function
+        self._pending = self._pending or _PendingBatches()
+        keras_step = self.test_function
 
         def step(data: list) -> dict:
             batch = data[0]
             if len(batch) != 2:
-                return whole_step(data)
+                return keras_step(data)
             images, labels = map(keras.ops.convert_to_tensor, batch)
             with torch.inference_mode():
                 logits = self.call(images, training=False)
                 loss = self.compute_loss(images, labels, logits, training=False)
-            self._note(labels, logits, loss)
+            self._add_pending(labels, logits, loss)
             return {}
 
         self.test_function = step
 
-    def _plain_cross_entropy(self) -> Callable | None:
-        """The compiled loss as one torch call, where it is a usual one."""
-        loss = self.loss
-        if type(loss) is keras.losses.SparseCategoricalCrossentropy:
-            usual = loss.ignore_class is None
-        elif type(loss) is keras.losses.CategoricalCrossentropy:
-            usual = loss.label_smoothing == 0
-        else:
-            return None
-        if not usual or not loss.from_logits or loss.reduction != "sum_over_batch_size":
-            return None
-        if self.losses:  # penalties
-            return None
-        from torch.nn import functional
-
-        return lambda images, labels, logits: functional.cross_entropy(logits, labels)
-
     def reset_metrics(self) -> None:
         """Forgets all batches."""
-        if self._unread is not None:
-            self._unread = _Unread()
+        if self._pending is not None:
+            self._pending = _PendingBatches()
         super().reset_metrics()
 
     def get_metrics_result(self) -> dict:
         """The metrics over all batches since they were reset."""
-        self._read()
+        self._update_metrics()
         return super().get_metrics_result()
 
     def _get_metrics_result_or_logs(self, logs: dict) -> dict:
         # `fit` and `evaluate` ask here for an epoch's logs; a lean step has given none.
         return super()._get_metrics_result_or_logs(logs) if logs else self.get_metrics_result()
 
-    def _note(self, labels: object, logits: object, loss: object) -> None:
-        unread = self._unread
-        unread.labels.append(labels)
-        unread.logits.append(logits)
-        unread.losses.append(loss)
-        if len(unread.losses) == UNREAD_BATCHES:
-            self._read()
+    def _add_pending(self, labels: Tensor, logits: Tensor, loss: Tensor) -> None:
+        pending = self._pending
+        pending.labels.append(labels)
+        pending.logits.append(logits)
+        pending.losses.append(loss)
+        if len(pending.losses) == MOST_PENDING_BATCHES:
+            self._update_metrics()
 
-    def _read(self) -> None:
-        """Brings the metrics up to date."""
-        unread = self._unread
-        if unread is None or not unread.losses:
+    def _update_metrics(self) -> None:
+        """Computes the metrics from the pending batches, and forgets these."""
+        pending = self._pending
+        if pending is None or not pending.losses:
             return
-        import torch
-
-        self._unread = _Unread()
+        self._pending = _PendingBatches()
         with torch.no_grad():
-            losses = torch.stack(unread.losses)
-            sizes = [len(labels) for labels in unread.labels]
+            losses = torch.stack(pending.losses)
+            sizes = [len(labels) for labels in pending.labels]
             self._loss_tracker.update_state(losses, sample_weight=losses.new_tensor(sizes))
+            batches = zip(pending.labels, pending.logits, strict=True)
             if self._metrics_are_means_over_images():
                 # A mean over images is the same however they are cut into batches.
-                unread.labels, unread.logits = (
-                    [torch.cat(unread.labels)],
-                    [torch.cat(unread.logits)],
-                )
-            for labels, logits in zip(unread.labels, unread.logits, strict=True):
+                batches = [(torch.cat(pending.labels), torch.cat(pending.logits))]
+            for labels, logits in batches:
                 self.compute_metrics(None, labels, logits)
 
     def _metrics_are_means_over_images(self) -> bool:
@@ -176,14 +145,29 @@ class TrainedModel(keras.Model):
             for metric in getattr(group, "metrics", [group])  # those given to `compile`
         )
 
+    def _plain_cross_entropy(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """The compiled loss as one torch call on images, labels and logits, if it is that plain."""
+        loss = self.loss
+        if type(loss) is keras.losses.SparseCategoricalCrossentropy:
+            plain = loss.ignore_class is None
+        elif type(loss) is keras.losses.CategoricalCrossentropy:
+            plain = loss.label_smoothing == 0
+        else:
+            return None
+        if not plain or not loss.from_logits or loss.reduction != "sum_over_batch_size":
+            return None
+        if self.losses:  # penalties
+            return None
+        return lambda images, labels, logits: functional.cross_entropy(logits, labels)
 
-class _Unread:
-    """Batches that the metrics have yet to be computed from."""
+
+class _PendingBatches:
+    """Batches that the metrics have yet to be computed from: tensors, in the order of steps."""
 
     def __init__(self) -> None:
-        self.labels: list = []
-        self.logits: list = []
-        self.losses: list = []
+        self.labels: list[Tensor] = []  # (batch,) or (batch, classes)
+        self.logits: list[Tensor] = []  # (batch, classes)
+        self.losses: list[Tensor] = []  # ()
 
 
 @contextlib.contextmanager
@@ -198,16 +182,3 @@ def _counted_in_place(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
         yield
     finally:
         del counter.assign_add
-
-
-def _on_torch() -> bool:
-    return keras.backend.backend() == "torch"
-
-
-def _is_real_torch(inputs: object) -> bool:
-    """Whether inputs are a torch tensor with values, and not one that stands for a shape."""
-    if not _on_torch():
-        return False
-    import torch
-
-    return isinstance(inputs, torch.Tensor) and not inputs.is_meta

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_cnn import torch_fast
+
 VERSION = 1  # raised when an optimizer of the same settings updates weights otherwise
 
 
@@ -29,7 +31,7 @@ def build(
     """
     if name == "sgd":
         return _coupled_l2(SGD, l2)(learning_rate=learning_rate, momentum=momentum)
-    adam = _fastest(keras.optimizers.Adam)
+    adam = torch_fast.fused(keras.optimizers.Adam)
     return _coupled_l2(adam, l2)(learning_rate=learning_rate, epsilon=1e-8)
 
 
@@ -45,7 +47,7 @@ def averaged_adamw(
         weight_decay: Decoupled; a step takes `learning_rate * weight_decay` of each weight.
         average_decay: Share of the average that a step keeps.
     """
-    return _fastest(keras.optimizers.AdamW)(
+    return torch_fast.fused(keras.optimizers.AdamW)(
         learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average_decay
     )
 
@@ -78,14 +80,6 @@ class SGD(keras.optimizers.Optimizer):
         # As a tensor: beside a variable Keras makes one of the number, and a GPU waits for it.
         self.assign(buffer, self.momentum * keras.ops.convert_to_tensor(buffer) + gradient)
         self.assign_sub(variable, learning_rate * buffer)
-
-
-def _fastest(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
-    if keras.backend.backend() != "torch":
-        return kind
-    from keras_cnn.torch_fast import adam
-
-    return adam.fused(type(kind()))  # on torch Keras hands out a subclass
 
 
 def _coupled_l2(base: type[keras.optimizers.Optimizer], l2: float) -> type:

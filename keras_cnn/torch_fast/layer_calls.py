@@ -1,60 +1,70 @@
-"""Keras layers as torch calls on the layers' own variables, for `torch_graph`."""
+"""Keras layers as torch calls on the layers' own variables, for `graph`.
+
+One function a kind of layer, listed in `_TORCH_CALLS`. Each takes a layer and the shape (n, …) of
+its first input in Keras's order of axes, and gives a `TorchCall`, or None where the layer's options
+ask for something that the torch call does not do; the layer is then called as it is. The variables
+are read when the call is made (`layer.kernel.value`), so that what has been assigned holds.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import torch
 from keras import layers
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from torch import Tensor
 from torch.nn import functional
 
 from keras_cnn.torch_fast import batch_norm, small_maps
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Node = Any  # one call of a layer in a functional model's graph: a class that Keras does not export
+Shape = tuple[int | None, ...]
 
 LINEAR = (None, keras.activations.linear)
 PRODUCTS_ON = ("cpu",)  # convolutions of small maps
 
 
-class Lowered(NamedTuple):
+@dataclass(frozen=True)
+class TorchCall:
     """A layer as a torch call.
 
     Attributes:
-        call: Takes the input tensors and whether the step trains.
+        call: Takes the input tensors and, by name, whether the step is `training`.
         channels_first: Whether feature maps go in and come out as (n, c, h, w); memory stays
             channels-last. None takes and gives either.
-        fresh: Whether the backward pass has no use for what comes out, so that the next layer may
-            overwrite it.
+        overwritable: Whether the backward pass has no use for what comes out, so that the next
+            layer may overwrite it.
         in_place: The same, overwriting its input; None where there is no such call.
     """
 
     call: Callable[..., Tensor]
     channels_first: bool | None
-    fresh: bool = False
+    overwritable: bool = False
     in_place: Callable[..., Tensor] | None = None
 
 
-def lowered(node: object) -> Lowered | None:
+def torch_call(node: Node) -> TorchCall | None:
     """A graph node's layer as a torch call, or None where it has to be called itself."""
     layer = node.operation
-    lower = _LOWER.get(type(layer))
-    plain = (
-        lower is not None
-        and layer.activity_regularizer is None
-        and layer.compute_dtype == layer.variable_dtype == "float32"
-        and len(node.outputs) == 1
-        and getattr(layer, "data_format", "channels_last") == "channels_last"
-        and not getattr(layer, "lora_enabled", False)
-    )
-    return lower(layer, node.input_tensors[0].shape) if plain else None
+    of_kind = _TORCH_CALLS.get(type(layer))  # not of a subclass, which may compute anything
+    if (
+        of_kind is None
+        or layer.activity_regularizer is not None
+        or {layer.compute_dtype, layer.variable_dtype} != {"float32"}
+        or len(node.outputs) != 1
+        or getattr(layer, "data_format", "channels_last") != "channels_last"
+        or getattr(layer, "lora_enabled", False)
+    ):
+        return None
+    return of_kind(layer, node.input_tensors[0].shape)
 
 
-def _conv2d(layer: layers.Conv2D, shape: tuple) -> Lowered | None:
+def _conv2d(layer: layers.Conv2D, shape: Shape) -> TorchCall | None:
     padding = _padding(layer, shape)
     if padding is None or layer.activation not in LINEAR:
         return None
@@ -72,10 +82,10 @@ def _conv2d(layer: layers.Conv2D, shape: tuple) -> Lowered | None:
 
     if layer.groups == 1 and _keeps_small_maps(layer, shape, small_maps.MOST_PIXELS):
         return _small_maps(layer, small_maps.full(*shape[1:3], layer.kernel_size), call)
-    return Lowered(call, channels_first=True, fresh=True)
+    return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: tuple) -> Lowered | None:
+def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: Shape) -> TorchCall | None:
     padding = _padding(layer, shape)
     if padding is None or layer.activation not in LINEAR:
         return None
@@ -97,11 +107,11 @@ def _depthwise_conv2d(layer: layers.DepthwiseConv2D, shape: tuple) -> Lowered | 
     most = small_maps.MOST_PIXELS_DEPTHWISE
     if multiplier == 1 and _keeps_small_maps(layer, shape, most):
         return _small_maps(layer, small_maps.depthwise(*shape[1:3], layer.kernel_size), call)
-    return Lowered(call, channels_first=True, fresh=True)
+    return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _keeps_small_maps(layer: layers.Layer, shape: tuple, most_pixels: int) -> bool:
-    """Whether a convolution gives maps of the same few pixels."""
+def _keeps_small_maps(layer: layers.Layer, shape: Shape, most_pixels: int) -> bool:
+    """Whether a convolution gives maps of the same few pixels: a case for `small_maps`."""
     return (
         layer.padding == "same"
         and None not in shape[1:3]
@@ -111,51 +121,60 @@ def _keeps_small_maps(layer: layers.Layer, shape: tuple, most_pixels: int) -> bo
     )
 
 
-def _small_maps(layer: layers.Layer, convolution: Callable, plain: Callable) -> Lowered:
+def _small_maps(
+    layer: layers.Layer,
+    convolution: small_maps.Convolution,
+    torchs_own: Callable[[Tensor, bool], Tensor],
+) -> TorchCall:
     """By products where they are faster: not on a GPU, where they took up to five times as long."""
 
     def call(x: Tensor, training: bool) -> Tensor:
         if x.device.type not in PRODUCTS_ON:
             # (n, h, w, c) -> (n, c, h, w) and back
-            return plain(x.permute(0, 3, 1, 2), training).permute(0, 2, 3, 1)
+            return torchs_own(x.permute(0, 3, 1, 2), training).permute(0, 2, 3, 1)
         y = convolution(x, layer.kernel.value)
         return y + layer.bias.value if layer.use_bias else y
 
-    return Lowered(call, channels_first=False, fresh=True)
+    return TorchCall(call, channels_first=False, overwritable=True)
 
 
-def _padding(layer: layers.Layer, shape: tuple) -> tuple[int, int] | None:
-    """What torch pads on both sides of each axis; None where Keras pads unevenly."""
+def _padding(layer: layers.Layer, shape: Shape) -> tuple[int, int] | None:
+    """What torch pads on both sides of each axis; None where Keras pads unevenly.
+
+    Padding `same` gives ceil(size / stride) pixels. What is missing for the last of them is padded,
+    by Keras half before and half after, and an odd pixel after; torch knows no odd ones.
+    """
     if layer.padding == "valid":
         return (0, 0)
     padding = []
     for size, kernel, stride, dilation in zip(
         shape[1:3], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
     ):
-        reach = (kernel - 1) * dilation + 1
+        extent = (kernel - 1) * dilation + 1  # pixels from a kernel's first tap to its last
         if stride == 1:
-            total = reach - 1
+            total = extent - 1
         elif size is None:
             return None
         else:
-            total = max(0, (-(-size // stride) - 1) * stride + reach - size)
+            last = (math.ceil(size / stride) - 1) * stride  # where the kernel begins last
+            total = max(0, last + extent - size)
         if total % 2:
             return None
         padding.append(total // 2)
     return tuple(padding)
 
 
-def _max_pooling2d(layer: layers.MaxPooling2D, shape: tuple) -> Lowered | None:
+def _max_pooling2d(layer: layers.MaxPooling2D, shape: Shape) -> TorchCall | None:
     if layer.padding != "valid":
         return None
 
     def call(x: Tensor, training: bool) -> Tensor:
         return functional.max_pool2d(x, layer.pool_size, layer.strides)
 
-    return Lowered(call, channels_first=True, fresh=True)
+    return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _relu(layer: layers.ReLU, shape: tuple) -> Lowered | None:
+def _relu(layer: layers.ReLU, shape: Shape) -> TorchCall | None:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
         return None
 
@@ -165,20 +184,20 @@ def _relu(layer: layers.ReLU, shape: tuple) -> Lowered | None:
     def in_place(x: Tensor, training: bool) -> Tensor:
         return torch.relu_(x)
 
-    return Lowered(call, channels_first=None, in_place=in_place)
+    return TorchCall(call, channels_first=None, in_place=in_place)
 
 
-def _add(layer: layers.Add, shape: tuple) -> Lowered | None:
+def _add(layer: layers.Add, shape: Shape) -> TorchCall | None:
     def call(*terms: Tensor, training: bool) -> Tensor:
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total
 
-    return Lowered(call, channels_first=None, fresh=True)
+    return TorchCall(call, channels_first=None, overwritable=True)
 
 
-def _batch_normalization(layer: layers.BatchNormalization, shape: tuple) -> Lowered | None:
+def _batch_normalization(layer: layers.BatchNormalization, shape: Shape) -> TorchCall | None:
     if layer.axis not in (-1, 3) or len(shape) != 4 or layer.renorm or layer.synchronized:
         return None
     if not (layer.scale and layer.center):
@@ -186,22 +205,23 @@ def _batch_normalization(layer: layers.BatchNormalization, shape: tuple) -> Lowe
 
     def call(x: Tensor, training: bool) -> Tensor:
         x = x.float()  # under mixed precision a convolution gives bfloat16
-        mean, variance = layer.moving_mean.value, layer.moving_variance.value
-        of_this_batch = training and layer.trainable
-        if of_this_batch:
-            moving_mean, moving_variance = mean, variance
-            mean, variance = batch_norm.batch_statistics(x)
-            with torch.no_grad():
-                kept, new = layer.momentum, 1 - layer.momentum
-                layer.moving_mean.assign(moving_mean * kept + mean * new)
-                layer.moving_variance.assign(moving_variance * kept + variance * new)
+        moving_mean, moving_variance = layer.moving_mean.value, layer.moving_variance.value
         gamma, beta = layer.gamma.value, layer.beta.value
-        return batch_norm.normalise(x, gamma, beta, mean, variance, layer.epsilon, of_this_batch)
+        if not (training and layer.trainable):  # in Keras a frozen layer runs on its statistics
+            return batch_norm.normalise(
+                x, gamma, beta, moving_mean, moving_variance, layer.epsilon, False
+            )
+        mean, variance = batch_norm.batch_statistics(x)
+        with torch.no_grad():
+            old, new = layer.momentum, 1 - layer.momentum
+            layer.moving_mean.assign(moving_mean * old + mean * new)
+            layer.moving_variance.assign(moving_variance * old + variance * new)
+        return batch_norm.normalise(x, gamma, beta, mean, variance, layer.epsilon, True)
 
-    return Lowered(call, channels_first=True, fresh=True)
+    return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _rescaling(layer: layers.Rescaling, shape: tuple) -> Lowered | None:
+def _rescaling(layer: layers.Rescaling, shape: Shape) -> TorchCall | None:
     if not all(isinstance(number, int | float) for number in (layer.scale, layer.offset)):
         return None
 
@@ -209,41 +229,41 @@ def _rescaling(layer: layers.Rescaling, shape: tuple) -> Lowered | None:
         scaled = x * layer.scale
         return scaled.add_(layer.offset) if layer.offset else scaled
 
-    return Lowered(call, channels_first=None)
+    return TorchCall(call, channels_first=None)
 
 
-def _flatten(layer: layers.Flatten, shape: tuple) -> Lowered:
+def _flatten(layer: layers.Flatten, shape: Shape) -> TorchCall:
     def call(x: Tensor, training: bool) -> Tensor:
         return x.flatten(1)  # (n, h, w, c) -> (n, h * w * c)
 
-    return Lowered(call, channels_first=False)
+    return TorchCall(call, channels_first=False)
 
 
-def _global_average_pooling2d(layer: layers.GlobalAveragePooling2D, shape: tuple) -> Lowered:
+def _global_average_pooling2d(layer: layers.GlobalAveragePooling2D, shape: Shape) -> TorchCall:
     def call(x: Tensor, training: bool) -> Tensor:
         return x.mean((1, 2), keepdim=layer.keepdims)  # (n, h, w, c) -> (n, c)
 
-    return Lowered(call, channels_first=False, fresh=True)
+    return TorchCall(call, channels_first=False, overwritable=True)
 
 
-def _activation(layer: layers.Activation, shape: tuple) -> Lowered:
+def _activation(layer: layers.Activation, shape: Shape) -> TorchCall:
     def call(x: Tensor, training: bool) -> Tensor:
         return layer.activation(x)
 
-    return Lowered(call, channels_first=False)
+    return TorchCall(call, channels_first=False)
 
 
-def _einsum_dense(layer: layers.EinsumDense, shape: tuple) -> Lowered | None:
+def _einsum_dense(layer: layers.EinsumDense, shape: Shape) -> TorchCall | None:
     if layer.equation != "nhwc,c->nhwc" or layer.bias is not None or layer.activation not in LINEAR:
-        return None  # one factor a channel is known alone
+        return None  # one factor a channel, as in ConvNeXt, is all that is known
 
     def call(x: Tensor, training: bool) -> Tensor:
         return x * layer.kernel.value
 
-    return Lowered(call, channels_first=False, fresh=True)
+    return TorchCall(call, channels_first=False, overwritable=True)
 
 
-def _layer_normalization(layer: layers.LayerNormalization, shape: tuple) -> Lowered | None:
+def _layer_normalization(layer: layers.LayerNormalization, shape: Shape) -> TorchCall | None:
     if layer.rms_scaling or list(layer.axis) not in ([-1], [len(shape) - 1]):
         return None
 
@@ -252,64 +272,68 @@ def _layer_normalization(layer: layers.LayerNormalization, shape: tuple) -> Lowe
         beta = layer.beta.value if layer.center else None
         return functional.layer_norm(x, shape[-1:], gamma, beta, layer.epsilon)
 
-    return Lowered(call, channels_first=False, fresh=True)
+    return TorchCall(call, channels_first=False, overwritable=True)
 
 
-def _zero_padding2d(layer: layers.ZeroPadding2D, shape: tuple) -> Lowered:
+def _zero_padding2d(layer: layers.ZeroPadding2D, shape: Shape) -> TorchCall:
     (top, bottom), (left, right) = layer.padding
 
     def call(x: Tensor, training: bool) -> Tensor:
         return functional.pad(x, (left, right, top, bottom))
 
-    return Lowered(call, channels_first=True, fresh=True)
+    return TorchCall(call, channels_first=True, overwritable=True)
 
 
-def _dropout(layer: layers.Dropout, shape: tuple) -> Lowered | None:
-    drawn = _DropoutOnGpu(layer)
+def _dropout(layer: layers.Dropout, shape: Shape) -> TorchCall:
+    on_gpu = _DropoutOnGpu(layer)
 
     def call(x: Tensor, training: bool) -> Tensor:
         if not training or not layer.rate:
             return x
-        return drawn(x) if x.device.type == "cuda" else layer(x, training=True)
+        return on_gpu(x) if x.device.type == "cuda" else layer(x, training=True)
 
-    return Lowered(call, channels_first=False)
+    return TorchCall(call, channels_first=False)
 
 
 class _DropoutOnGpu:
     """What a dropout layer draws, to the last bit, without waiting for the GPU in each step.
 
-    The layer's seed lies on the GPU, and Keras reads it there to seed what draws. Here it is read
-    where something else has changed it since.
+    The layer's seed lies on the GPU, and Keras reads it there to seed what draws. Here the seed is
+    counted on, and read only where something else has changed it since.
+
+    Args:
+        layer: Its rate, its noise shape and its seed generator are used.
     """
 
     def __init__(self, layer: layers.Dropout) -> None:
         self._layer = layer
-        self._known: tuple[int, int] | None = None  # the version of the seed's tensor, the seed
-        self._next: Tensor | None = None
+        self._counted: tuple[int, int] | None = None  # version of the seed's tensor, the seed then
+        self._increment: Tensor | None = None  # of the seed generator's state by each drawing
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Drops some of x, (n, …), and scales up what stays."""
         seeds = getattr(self._layer, "seed_generator", None)
         if seeds is None or seeds._initial_seed is None or in_stateless_scope():
             return self._layer(x, training=True)
         state = seeds.state.value
-        version, seed = self._known or (None, 0)
+        version, seed = self._counted or (None, 0)
         if version != state._version:
             seed = sum(state.tolist())
-        if self._next is None or self._next.device != state.device:
-            self._next = torch.tensor([0, 1], dtype=state.dtype, device=state.device)
+        if self._increment is None or self._increment.device != state.device:
+            self._increment = torch.tensor([0, 1], dtype=state.dtype, device=state.device)
         with torch.no_grad():
-            state.add_(self._next)
-        self._known = (state._version, seed + 1)
+            state.add_(self._increment)
+        self._counted = (state._version, seed + 1)
         generator = torch.Generator(x.device).manual_seed(seed & 0xFFFFFFFF)
         shape = self._layer.noise_shape or (None,) * x.ndim
         shape = [size or own for size, own in zip(shape, x.shape, strict=True)]
-        kept = 1.0 - self._layer.rate
-        mask = torch.bernoulli(torch.full(shape, kept, device=x.device), generator=generator)
+        share = 1.0 - self._layer.rate  # of what stays
+        mask = torch.bernoulli(torch.full(shape, share, device=x.device), generator=generator)
         x = x.float()  # under mixed precision it may be bfloat16
-        return torch.where(mask.bool(), x / kept, torch.zeros_like(x))
+        return torch.where(mask.bool(), x / share, torch.zeros_like(x))
 
 
-def _dense(layer: layers.Dense, shape: tuple) -> Lowered | None:
+def _dense(layer: layers.Dense, shape: Shape) -> TorchCall | None:
     if layer.activation not in LINEAR:
         return None
 
@@ -317,10 +341,10 @@ def _dense(layer: layers.Dense, shape: tuple) -> Lowered | None:
         bias = layer.bias.value if layer.use_bias else None
         return functional.linear(x, layer.kernel.value.t(), bias)  # (in, out) -> (out, in)
 
-    return Lowered(call, channels_first=False, fresh=True)
+    return TorchCall(call, channels_first=False, overwritable=True)
 
 
-_LOWER: dict[type, Callable[..., Lowered | None]] = {
+_TORCH_CALLS: dict[type, Callable[..., TorchCall | None]] = {
     layers.Activation: _activation,
     layers.Add: _add,
     layers.BatchNormalization: _batch_normalization,
