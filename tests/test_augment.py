@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import data, environment, recipe
+from keras_cnn import data, environment, methods, recipe, torch_fast
 from keras_cnn.__main__ import main
 from keras_cnn.data import Split, augment
+from keras_cnn.deck import supervised_as_run
 from keras_cnn.errors import UserError
-from keras_cnn.methods import supervised
 from keras_cnn.methods.settings import Feeding, Supervised
 from keras_cnn.models import heads
 from keras_cnn.recipe import resolve
-from keras_cnn.torch_fast import fast
-from keras_cnn.training import feed, feeding
+from keras_cnn.training import feed, feeding, frozen
 
 COUNT, CLASSES = 60, 7
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 12, 16, 3)).astype("uint8")
@@ -302,7 +301,7 @@ def test_a_feed_gives_what_is_drawn_for_its_epoch():
         images, shares = augment.augmented(IMAGES, LABELS, CLASSES, "cutmix", 0.5, (1, epoch))
         return Split(images, shares)
 
-    batches = feed.Feed(IMAGES, LABELS, 16, seed=5, redraw=redraw)
+    batches = feed.redrawn(redraw, batch_size=16, seed=5)
     for epoch in (0, 1, 1):
         batches.begin_epoch(epoch)
         expected = augment.augmented(IMAGES, LABELS, CLASSES, "cutmix", 0.5, (1, epoch))
@@ -315,47 +314,43 @@ def test_a_feed_gives_what_is_drawn_for_its_epoch():
     assert drawn == [0, 1]  # `fit` begins the first epoch that has been drawn already
 
 
-class Tiny:
-    """Every model name stands for one convolution under a head, its stages named as others'."""
-
-    def __call__(self, name, class_count, image_size, head, dropout, dropout_position, seed, **_):
-        inputs = keras.Input((image_size, image_size, 3))
-        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-        x = keras.layers.Conv2D(4, 8, 8, name="stage1_conv")(x)
-        x = keras.layers.Conv2D(4, 1, name="stage2_conv")(x)
-        x = keras.layers.GlobalAveragePooling2D(name="features_pool")(x)
-        return keras.Model(
-            inputs, heads.logits(x, class_count, head, dropout, dropout_position, seed), name=name
-        )
+def tiny():
+    """One convolution that is frozen, one that trains, under a head; stages named as others'."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = keras.layers.Conv2D(4, 8, 8, name="stage1_conv", trainable=False)(x)
+    x = keras.layers.Conv2D(4, 1, name="stage2_conv")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="features_pool")(x)
+    return keras.Model(inputs, heads.logits(x, 10, "dense", 0.0, 3))
 
 
-def trained(monkeypatch, shots=3, **overrides):
-    """What `train` gives, and the images and labels of each epoch that it was fed."""
-    monkeypatch.setattr(supervised.networks.models, "classifier", Tiny())
-    plan = recipe.read("fewshot_augmentation")
-    variant = "as_run" if overrides.pop("as_run", False) else "corrected"
-    settings = {
-        "data": "synthetic:30",
-        "epochs": 3,
-        "weights": "random",
-        "learning_rate": 1e-9,
-        **overrides,
-    }
-    run = resolve.runs(plan, "mini", ["6"], variant, 1, settings, keras.backend.backend())[0]
-    dataset = data.load(run.data.data)
-    train = Split(np.array(dataset.splits["train"].images), dataset.splits["train"].labels)
+def trained(monkeypatch, method, **settings):
+    """What a method gives, the images given, and the images and labels it was fed each epoch."""
     epochs = []
 
-    class Noted(feed.Feed):
-        def begin_epoch(self, epoch):
-            super().begin_epoch(epoch)
-            if self._seed is not None and epoch == len(epochs):
-                epochs.append([keras.ops.convert_to_numpy(a) for a in (self._images, self._labels)])
+    def noting(make):
+        def made(*arguments):
+            batches = make(*arguments)
+            begin = batches.begin_epoch
 
-    monkeypatch.setattr(feeding, "Feed", Noted)
-    environment.seed_everything(run.training_seed)
-    outcome = supervised.train(run, train, dataset.splits["test"], list("0123456789"), [].append)
-    return outcome, train, epochs
+            def begin_epoch(epoch):
+                begin(epoch)
+                cut, labels = (np.concatenate(part) for part in zip(*batches._batches, strict=True))
+                images = keras.ops.convert_to_numpy(batches._images)
+                epochs.append((images, labels[np.argsort(cut)]))
+
+            batches.begin_epoch = begin_epoch
+            return batches
+
+        return made
+
+    for name in ("shuffled", "redrawn"):
+        monkeypatch.setattr(feed, name, noting(getattr(feed, name)))
+    splits = data.load("synthetic:30").splits
+    train = Split(np.array(splits["train"].images), splits["train"].labels)
+    environment.seed_everything(0)
+    made = method(tiny(), train, splits["test"], learning_rate=1e-9, **settings)
+    return made, train, epochs
 
 
 def losses(probabilities, shares):
@@ -366,15 +361,12 @@ def losses(probabilities, shares):
 @pytest.mark.every_backend
 @pytest.mark.parametrize(("kind", "over_batches"), [("cutmix", False), ("mixup", True)])
 def test_training_on_mixed_labels_is_numpys(kind, over_batches, monkeypatch):
-    outcome, train, epochs = trained(
-        monkeypatch,
-        augment=kind,
-        augment_share=0.5,
-        unfrozen_stages=1,
-        batch_size=20 if over_batches else 15,
-        epochs=2,
-        average_over="batches" if over_batches else "images",
-    )
+    method = methods.supervised.train
+    settings = {"augment": kind, "augment_share": 0.5, "batch_size": 15, "epochs": 2}
+    if over_batches:  # means over batches of 20 and 10 images
+        method = supervised_as_run.train
+        settings |= {"batch_size": 20, "eval_mode_sticks": False}
+    outcome, train, epochs = trained(monkeypatch, method, **settings)
     assert len(epochs) == 2
     for epoch, (record, (images, shares)) in enumerate(zip(outcome.history, epochs, strict=True)):
         expected = augment.augmented(train.images, train.labels, 10, kind, 0.5, (213, epoch))
@@ -397,29 +389,25 @@ def test_training_on_mixed_labels_is_numpys(kind, over_batches, monkeypatch):
 
 
 def test_as_run_draws_once_and_keeps_the_first_label(monkeypatch):
-    from keras_cnn.methods import networks
-
     kept = []
-    monkeypatch.setattr(
-        networks, "without_constant_part", whole_and_noted(kept, networks.without_constant_part)
-    )
-    _, train, epochs = trained(monkeypatch, as_run=True, augment="cutmix", unfrozen_stages=1)
+    skip = frozen.skip_constant_part
+
+    def noted(network, train, test):
+        kept.append(train.images)
+        return skip(network, train, test)
+
+    monkeypatch.setattr(frozen, "skip_constant_part", noted)
+    as_run = {"frozen_statistics_move": True, "dropout_on_logits": True, "augment_once": True}
+    settings = {"augment": "cutmix", "augment_share": 1.0, "epochs": 3}
+    _, train, epochs = trained(monkeypatch, supervised_as_run.train, **settings, **as_run)
     (images,) = kept
     expected, _ = augment.augmented(train.images, train.labels, 10, "cutmix", 1.0, (213, 0))
     np.testing.assert_array_equal(images, expected)
     assert (images != train.images).any((1, 2, 3)).sum() > 25
-    assert epochs[0][0].shape[-1] == 4  # kept features
+    assert len(epochs) == 3 and epochs[0][0].shape[-1] == 4  # kept features
     for features, labels in epochs:
         np.testing.assert_array_equal(features, epochs[0][0])
         np.testing.assert_array_equal(labels, train.labels)
-
-
-def whole_and_noted(kept, function):
-    def noted(graph, run, train, test, behaviour):
-        kept.append(train.images)
-        return function(graph, run, train, test, behaviour)
-
-    return noted
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="a matter of the lean step")
@@ -427,7 +415,7 @@ def test_the_lean_step_takes_shares_as_keras_does():
     import torch
 
     inputs = keras.Input((3,))
-    model = fast(keras.Model(inputs, keras.layers.Dense(4)(inputs)))
+    model = torch_fast.fast(keras.Model(inputs, keras.layers.Dense(4)(inputs)))
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
     logits = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)), dtype=torch.float32)
     shares = torch.tensor(np.random.default_rng(1).dirichlet(np.ones(4), 5), dtype=torch.float32)

@@ -196,13 +196,14 @@ def test_results_are_equal_but_for_their_seconds(change, equal, tmp_path, monkey
     digests = []
     for name, held in (("one", values), ("other", values | change)):
         result = store.Result(
-            tmp_path,
-            {},
-            {},
-            [{"train_loss": held["loss"], "seconds": held["seconds"]}],
-            {},
-            ["a"],
-            [[held["count"]]],
+            folder=tmp_path,
+            place=None,
+            spec={},
+            environment={},
+            history=[{"train_loss": held["loss"], "seconds": held["seconds"]}],
+            metrics={},
+            class_names=["a"],
+            confusion=[[held["count"]]],
         )
         monkeypatch.setattr(store, "read", lambda folder, result=result: result)
         os.mkdir(tmp_path / name)

@@ -14,7 +14,7 @@ from keras_cnn.data import augment, crops
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import named, weights
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store
+from keras_cnn.results import identity
 
 PACKAGE = named.BUNDLED_FOLDER
 ROOT = PACKAGE.parents[1]
@@ -79,9 +79,10 @@ def test_a_result_is_of_its_weights():
         resolve.runs(plan, "mini", ["1"], repeats=1, overrides={"weights": name})[0]
         for name in ("bundled", "random")
     )
-    assert resolve.runs(plan, "mini", ["1"], repeats=1)[0].model.weights == "bundled"
-    assert store.identity(bundled) != store.identity(random)
-    assert store.weights_fingerprint("convnext_atto", "bundled") == named.BUNDLED["convnext_atto"]
+    assert resolve.runs(plan, "mini", ["1"], repeats=1)[0].spec.network.weights == "bundled"
+    assert identity.identity(bundled.spec) != identity.identity(random.spec)
+    found = identity.fingerprints(bundled.spec)["weights"]
+    assert found == named.BUNDLED["convnext_atto"]
 
 
 def views_of_photographs():

@@ -24,7 +24,7 @@ FAKE = """
 import json, os, pathlib, signal, sys, time
 job = json.loads(sys.stdin.readline())
 folder = pathlib.Path(job["folder"])
-name = job["run"]["row"].split("-")[0]
+name = job["run"]["place"]["row"].split("-")[0]
 note = folder.parent / f"{folder.name}.{time.time_ns()}"
 note.write_text(f"{os.getpid()} {time.monotonic()}")
 def epoch(number):
@@ -62,8 +62,17 @@ def fake(tmp_path, monkeypatch):
 
 
 def a_job(folder, row):
-    spec = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
-    return engine.Job(spec.model_copy(update={"row": row}), folder / row)
+    run = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+    return engine.Job(run.model_copy(update={"place": named(run.place, row)}), folder / row)
+
+
+def named(place, row):
+    return place.model_copy(update={"row": row})
+
+
+def on_jax(job):
+    spec = job.run.spec.model_copy(update={"backend": "jax"})
+    return dataclasses.replace(job, run=job.run.model_copy(update={"spec": spec}))
 
 
 def executed(folder, rows, parallel=2, notify=None):
@@ -86,7 +95,7 @@ def spans(folder):
 
 
 def kinds(events, row):
-    return [event.kind for event in events if event.job.run.row == row]
+    return [event.kind for event in events if event.job.run.place.row == row]
 
 
 def is_alive(pid):
@@ -119,7 +128,7 @@ def test_so_many_run_at_a_time_and_no_more(fake, tmp_path, parallel):
 
 def test_failure_death_and_exit_are_told_apart_and_leave_the_others(fake, tmp_path):
     events, failed = executed(tmp_path, ["fail", "killed", "exit", "ok-1", "ok-2"])
-    errors = {event.job.run.row: event for event in failed}
+    errors = {event.job.run.place.row: event for event in failed}
     assert set(errors) == {"fail", "killed", "exit"}
     assert errors["fail"].error == "it cannot be done"
     assert "at length" in errors["fail"].log
@@ -133,7 +142,7 @@ def test_a_job_that_another_process_holds_goes_to_the_end_of_the_line(fake, tmp_
     events, failed = executed(tmp_path, ["busy", "ok-1"], parallel=1)
     assert not failed
     assert kinds(events, "busy") == ["started", "busy", "started", "epoch", "done"]
-    order = [(event.job.run.row, event.kind) for event in events]
+    order = [(event.job.run.place.row, event.kind) for event in events]
     assert order.index(("ok-1", "done")) < order.index(("busy", "done")), "others go before"
 
 
@@ -171,19 +180,19 @@ def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_
 REAL = """
 import os, pathlib, sys, time
 from keras_cnn.runs import worker
-def work(spec, folder, report, fresh, wait):
+def work(run, folder, report, fresh, wait):
     (folder.parent / "pid").write_text(str(os.getpid()))
     print("a greeting from Python", flush=True)
     os.write(1, b"a greeting from C\\n")
     report({"epoch": 1})
-    if spec.row == "sleep":
+    if run.place.row == "sleep":
         time.sleep(60)
-    if spec.row == "interrupted":
+    if run.place.row == "interrupted":
         os.kill(os.getpid(), 2)
         time.sleep(0.1)
-    if spec.row == "fail":
+    if run.place.row == "fail":
         raise RuntimeError("first line\\nsecond line")
-worker.run_one = work
+worker.make = work
 os._exit(worker.main())
 """
 
@@ -200,9 +209,7 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
 def test_the_real_process_says_which_backend_is_not_installed(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    job = a_job(tmp_path, "4")
-    job = dataclasses.replace(job, run=job.run.model_copy(update={"backend": "jax"}))
-    (failed,) = engine.execute([job], 1, 1, lambda event: None)
+    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 1, lambda event: None)
     assert failed.error == "backend jax is not installed: pip install jax"
 
 
@@ -239,11 +246,14 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     parent = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from keras_cnn import engine, recipe, resolve
+        from keras_cnn import recipe
+        from keras_cnn.recipe import resolve
+        from keras_cnn.runs import engine
         engine.CHILD = (sys.executable, "-c", {REAL!r})
-        spec = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
-        spec = spec.model_copy(update={{"row": "sleep"}})
-        engine.execute([engine.Job(spec, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
+        run = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+        place = run.place.model_copy(update={{"row": "sleep"}})
+        run = run.model_copy(update={{"place": place}})
+        engine.execute([engine.Job(run, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
     """)
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)
     try:
@@ -262,9 +272,8 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
         "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
     )
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
-    job = a_job(tmp_path, "4")
-    job = engine.Job(job.run.model_copy(update={"backend": "jax"}), job.folder)
-    assert engine.execute([job], 1, 3, lambda event: None)[0].error == "jax 3"
+    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 3, lambda event: None)
+    assert failed.error == "jax 3"
 
 
 def test_confusion_counts_true_by_row():

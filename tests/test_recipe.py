@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 
@@ -8,7 +7,9 @@ import pytest
 
 from keras_cnn import recipe
 from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import DEFAULT_SEED
 from keras_cnn.recipe import resolve, schema, strict_yaml
+from keras_cnn.recipe.spec import Run
 
 RECIPE = """\
 title: A recipe
@@ -17,7 +18,7 @@ settings:
   model: resnet18
   learning_rate: 1e-4
 variants:
-  as_run: {eval_mode_sticks: true}
+  as_run: {methods: {supervised: {method: supervised_as_run, eval_mode_sticks: true}}}
   corrected: {}
 profiles:
   deck: {}
@@ -27,6 +28,7 @@ rows:
     deck: {train_accuracy: 90, test_accuracy: 40}
   - row: 2
     settings: {learning_rate: 0.5, epochs: 7}
+    profiles: {mini: {epochs: 4}}
 """
 
 
@@ -47,43 +49,61 @@ def complaint(function, *arguments, **settings):
     return str(raised.value)
 
 
-def test_a_row_wins_over_the_recipe_the_profile_over_the_row_the_command_line_over_all(written):
+def settings_of(plan, profile, row, **options):
+    """All settings of a row's first run."""
+    return resolve.runs(plan, profile, rows=[row], **options)[0].spec.settings
+
+
+def test_the_last_word_is_the_rows_then_the_profiles_then_the_command_lines(written):
     plan = recipe.read(written())
-    first, _, second, *_ = resolve.runs(plan, "deck")
-    assert (first.training.learning_rate, second.training.learning_rate) == (0.0001, 0.5)
-    assert second.training.epochs == 7
-    assert resolve.runs(plan, "mini", rows=["2"])[0].training.epochs == 3
-    overridden = resolve.runs(plan, "mini", rows=["2"], overrides={"epochs": 5})
-    assert overridden[0].training.epochs == 5
+    assert settings_of(plan, "deck", "1")["learning_rate"] == 0.0001
+    assert settings_of(plan, "deck", "2")["learning_rate"] == 0.5
+    assert settings_of(plan, "deck", "1")["epochs"] == 20  # the method's default
+    assert settings_of(plan, "deck", "2")["epochs"] == 7
+    assert settings_of(plan, "mini", "1")["epochs"] == 3
+    assert settings_of(plan, "mini", "2")["epochs"] == 4
+    assert settings_of(plan, "mini", "2", overrides={"epochs": 5})["epochs"] == 5
 
 
 def test_runs_come_repeat_by_repeat_and_count_rows_variants_repeats(written):
     plan = recipe.read(written())
     runs = resolve.runs(plan, "mini")
-    assert [(run.repeat, run.row, run.variant) for run in runs] == [
+    assert [(run.place.repeat, run.place.row, run.place.variant) for run in runs] == [
         (repeat, row, variant)
         for repeat in (0, 1)
         for row in ("1", "2")
         for variant in ("as_run", "corrected")
     ]
     assert len(resolve.runs(plan, "deck")) == 5 * 2 * 2
-    assert [run.training.eval_mode_sticks for run in runs[:2]] == [True, False]
+    assert [run.spec.method for run in runs[:2]] == ["supervised_as_run", "supervised"]
+    assert runs[0].spec.training.eval_mode_sticks
 
 
-def test_shots_are_shared_over_repeats_only_when_not_redrawn(written):
+@pytest.mark.parametrize("drawn", ["shots", "test_shots"])
+def test_shots_are_shared_over_repeats_only_when_not_redrawn(written, drawn):
     plan = recipe.read(written())
-    shared = resolve.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": False})
-    redrawn = resolve.runs(plan, "deck", rows=["1"], overrides={"redraw_shots": True})
-    assert {run.shots_seed for run in shared} == {213}
-    assert sorted({run.shots_seed for run in redrawn}) == [213, 214, 215, 216, 217]
-    assert sorted({run.training_seed for run in shared}) == [213, 214, 215, 216, 217]
+
+    def seeds(**overrides):
+        runs = resolve.runs(plan, "deck", ["1"], "corrected", overrides=overrides)
+        return [(run.spec.seed, run.spec.shots_seed) for run in runs]
+
+    repeats = [5, 6, 7, 8, 9]
+    assert seeds(**{drawn: 10}, seed=5) == [(seed, seed) for seed in repeats]
+    assert seeds(**{drawn: 10}, seed=5, redraw_shots=False) == [(seed, 5) for seed in repeats]
+    assert seeds(seed=5) == [(seed, DEFAULT_SEED) for seed in repeats]  # nothing is drawn
 
 
 def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
     plan = recipe.read(written())
-    assert all(run.comparable for run in resolve.runs(plan, "deck"))
-    assert not any(run.comparable for run in resolve.runs(plan, "mini"))
-    assert not any(run.comparable for run in resolve.runs(plan, "deck", overrides={"data": "x"}))
+
+    def comparable(profile, **options):
+        return {run.place.comparable for run in resolve.runs(plan, profile, **options)}
+
+    assert comparable("deck") == {True}
+    assert comparable("deck", overrides={"data": "cinic10"}) == {True}  # as it is there
+    assert comparable("deck", backend="jax") == {True}
+    assert comparable("mini") == {False}
+    assert comparable("deck", overrides={"data": "x"}) == {False}
 
 
 @pytest.mark.parametrize(
@@ -100,18 +120,28 @@ def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
         ("row: 2", "row: 1", 15, "second time"),
         ("rate: learning_rate}", "rate: learning}", 2, "'learning_rate'"),
         ("eval_mode_sticks: true", "eval_mode_sticks: yes", 7, "'yes'"),
+        ("eval_mode_sticks: true", "eval_mode_stick: true", 7, "'eval_mode_sticks'"),
+        ("supervised_as_run,", "supervised_as_ran,", 7, "'supervised_as_run'"),
         ("title: A recipe", "title: [", 3, "expected"),
-        ("  deck: {}\n", "", 1, "'deck'"),
         ("  as_run:", "  as/run:", 7, "pattern"),
         ("  as_run:", "  both:", 7, "'both'"),
+        ("mini: {epochs: 4}", "mini: {epochs: 4, epoch: 4}", 17, "'epochs'"),
+        ("mini: {epochs: 4}", "mini: {epochs: 4}, mino: {}", 17, "'mini'"),
+        ("repeats: 2,", "repeats: 2, scale: {epoch: 2},", 11, "'epochs'"),
+        ("supervised: {m", "supervized: {m", 7, "'supervised'"),
     ],
 )
 def test_a_wrong_recipe_names_file_line_and_the_nearest_right_name(written, old, new, line, words):
     assert RECIPE.count(old) == 1
     text = complaint(recipe.read, written(RECIPE.replace(old, new)))
-    assert words in text
-    if old != "  deck: {}\n":
-        assert f"trial.yaml:{line}:" in text
+    assert words in text and f"trial.yaml:{line}:" in text
+
+
+def test_a_recipe_of_slides_needs_their_own_measurement(written):
+    path = written(RECIPE.replace("  deck: {}\n", ""))
+    assert "deck" not in recipe.read(path).profiles
+    path = written(RECIPE.replace("  deck: {}\n", "").replace("columns:", "slides: [1]\ncolumns:"))
+    assert "profiles needs 'deck'" in complaint(recipe.read, path)
 
 
 def test_wrong_names_on_the_command_line_give_the_nearest(written):
@@ -168,9 +198,9 @@ DECK = {
         {**FEW_SHOT, "optimizer": "adam", "learning_rate": 1e-4},
         "method model l2 schedule epochs batch_size",
         """
-        prototypical convnext_tiny 1e-4 step     30 128   47 46
-        siamese      siamese_cnn      0 constant 30  32   49 51
-        maml         resnet18         0 constant 10 128  100 14
+        prototypical_split_batches convnext_tiny 1e-4 step     30 128   47 46
+        siamese_inverted           siamese_cnn      0 constant 30  32   49 51
+        maml_detached              resnet18         0 constant 10 128  100 14
         """,
     ),
     "fewshot_regularization": (
@@ -261,8 +291,7 @@ def test_the_decks_settings_and_figures_are_in_the_recipes(name):
     columns = [*differing.split(), *sorted(shown, reverse=True)]  # train before test
     found = []
     for run in resolve.runs(plan, "deck", repeats=1, variant="as_run"):
-        groups = (run.data, run.model, run.feeding, run.training, decks[run.row])
-        values = {field: value for group in groups for field, value in group}
+        values = run.spec.settings | decks[run.place.row].model_dump()
         assert values | shared == values
         found.append([values[column] for column in columns])
     cells = [strict_yaml.scalar(word) for word in table.split()]
@@ -270,85 +299,122 @@ def test_the_decks_settings_and_figures_are_in_the_recipes(name):
     assert found == [cells[at : at + width] for at in range(0, len(cells), width)]
 
 
-# What the deck's notebooks did, each setting as run and corrected, typed from the list of defects.
-STICKS = {"eval_mode_sticks": (True, False), "average_over": ("batches", "images")}
-REDRAWN = {"redraw_shots": (False, True)}
-FINE_TUNED = {
-    **STICKS,
-    **REDRAWN,
-    "dropout_position": ("after_logits", "before_dense"),
-    "frozen_statistics_move": (True, False),
+# Rows and runs of every recipe of slides, repeats included, counted on the slides and from the list
+# of what went wrong in them: what did is run as it was and corrected.
+ROWS_AND_RUNS = {
+    "backends": (3, 3 * 3),
+    "data_loader": (7, 7 * 3),
+    "fewshot_16_images": (1, 2 * 5),
+    "fewshot_augmentation": (6, 6 * 2 * 5),
+    "fewshot_basic": (3, 3 * 2 * 5),
+    "fewshot_convnext": (6, 6 * 2 * 5),
+    "fewshot_methods": (8, (3 * 2 + 5) * 5),
+    "fewshot_regularization": (10, 10 * 2 * 5),
+    "fewshot_resnet": (7, 7 * 2 * 5),
+    "learning_rate_hidden_units": (24, 24 * 2 * 5),
+    "overfitting": (1, 2 * 3),
+    "regularization": (20, 20 * 2 * 5),
+    "reliability": (1, 10),
+    "training_time": (18, 18 * 3),
 }
+
+
+def test_recipes_of_slides_have_the_decks_rows_and_runs():
+    plans = {name: recipe.read(name) for name in recipe.names()}
+    assert {
+        name: (len(plan.rows), len(resolve.runs(plan, "deck")))
+        for name, plan in plans.items()
+        if plan.slides
+    } == ROWS_AND_RUNS
+
+
+# What the deck's notebooks did, typed from the list of defects: the settings that are others than
+# corrected, and those that no right method has (`ONLY`).
+ONLY = "no such setting"
+LOOP = {
+    "method": ("supervised_as_run", "supervised"),
+    "eval_mode_sticks": (True, ONLY),
+    "frozen_statistics_move": (False, ONLY),
+    "dropout_on_logits": (False, ONLY),
+    "augment_once": (False, ONLY),
+}
+FINE_TUNED = {**LOOP, "frozen_statistics_move": (True, ONLY), "dropout_on_logits": (True, ONLY)}
+# The draw of the shots is the same in each repeat: not of training's settings, see below.
 AS_RUN_AND_CORRECTED = {
-    "overfitting": {"1": STICKS},
-    "regularization": {str(row): STICKS for row in range(1, 21)},
-    "learning_rate_hidden_units": {str(row): STICKS for row in range(1, 25)},
-    "fewshot_basic": {str(row): STICKS | REDRAWN for row in range(1, 4)},
+    "overfitting": {"1": LOOP},
+    "regularization": {str(row): LOOP for row in range(1, 21)},
+    "learning_rate_hidden_units": {str(row): LOOP for row in range(1, 25)},
+    "fewshot_basic": {str(row): LOOP for row in range(1, 4)},
     "fewshot_resnet": {str(row): FINE_TUNED for row in range(1, 8)},
     "fewshot_convnext": {str(row): FINE_TUNED for row in range(1, 7)},
     "fewshot_16_images": {"1": FINE_TUNED},
     "fewshot_regularization": {str(row): FINE_TUNED for row in range(1, 11)},
     "fewshot_augmentation": {
-        str(row): FINE_TUNED | {"augment_share": (1.0, 0.5), "augment_once": (True, False)}
+        str(row): FINE_TUNED | {"augment_share": (1.0, 0.5), "augment_once": (True, ONLY)}
         for row in range(1, 7)
     },
     "fewshot_methods": {
         "prototypical": {
-            **REDRAWN,
-            "episodes": ("split_batches", "disjoint"),
+            "method": ("prototypical_split_batches", "prototypical"),
             "distance": ("euclidean", "squared_euclidean"),
             "normalised": (True, False),
+            "batch_size": (128, ONLY),
+            "support_images": (100, ONLY),
         },
-        "siamese": {
-            **REDRAWN,
-            "labels_inverted": (True, False),
-            "pairs": ("random", "balanced"),
-            "threshold": ("half_margin", "fitted"),
-            "test_on": ("pairs", "classes"),
-        },
+        "siamese": {"method": ("siamese_inverted", "siamese")},
         "maml": {
-            **REDRAWN,
-            "detached_copy": (True, False),
+            "method": ("maml_detached", "maml"),
+            "copy_learning_rate": (0.001, ONLY),
+            "batch_size": (128, ONLY),
         },
     },
 }
 
 
+def by_variant(name, repeats):
+    """By row and variant, the settings of each repeat."""
+    found = {}
+    for run in resolve.runs(recipe.read(name), "deck", repeats=repeats):
+        of_row = found.setdefault(run.place.row, {})
+        of_row.setdefault(run.place.variant, []).append(run.spec.settings)
+    return found
+
+
 @pytest.mark.parametrize("name", recipe.names())
 def test_the_variants_differ_in_the_defects_and_in_nothing_else(name):
-    variants = {}
-    for run in resolve.runs(recipe.read(name), "deck", repeats=1):
-        variants.setdefault(run.row, {})[run.variant] = run.settings
-    found = {
-        row: {
-            key: (value, of["corrected"][key])
-            for key, value in of["as_run"].items()
-            if value != of["corrected"][key]
-        }
-        for row, of in variants.items()
-        if len(of) == 2
-    }
+    found = {}
+    for row, of in by_variant(name, repeats=1).items():
+        if len(of) == 2:
+            (as_run,), (corrected,) = of["as_run"], of["corrected"]
+            pairs = {key: (value, corrected.get(key, ONLY)) for key, value in as_run.items()}
+            found[row] = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     assert found == AS_RUN_AND_CORRECTED.get(name, {})
 
 
+@pytest.mark.parametrize("name", [name for name in recipe.names() if name.startswith("fewshot")])
+def test_as_run_the_shots_are_drawn_once_and_corrected_anew_for_each_repeat(name):
+    for of in by_variant(name, repeats=3).values():
+        for variant, repeats in of.items():
+            drawn = {settings["shots_seed"] for settings in repeats}
+            assert drawn == ({213} if variant == "as_run" else {213, 214, 215})
+
+
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("training_time", {"eval_mode_sticks": True, "average_over": "batches"}),
-        ("data_loader", {"average_over": "batches"}),
-        ("reliability", {"average_over": "batches"}),
-    ],
+    ("name", "sticks"), [("training_time", True), ("data_loader", False), ("reliability", False)]
 )
-def test_what_has_no_corrected_variant_is_run_as_the_deck_did(name, settings):
-    for run in resolve.runs(recipe.read(name), "deck", repeats=1):
-        assert run.variant == "as_run" and run.settings | settings == run.settings
+def test_what_has_no_corrected_variant_is_run_as_the_deck_did(name, sticks):
+    for of in by_variant(name, repeats=1).values():
+        ((variant, (settings,)),) = of.items()
+        assert (variant, settings["method"]) == ("as_run", "supervised_as_run")
+        assert settings["eval_mode_sticks"] == sticks
 
 
 def test_what_a_stand_in_needs_set_is_not_for_the_network_of_the_command_line():
     def maml(**overrides):
         plan = recipe.read("fewshot_methods")
         (run,) = resolve.runs(plan, "mini", ["maml"], "corrected", 1, overrides)
-        return run.model.model, run.model.weights, run.training.inner_learning_rate
+        network = run.spec.network
+        return network.model, network.weights, run.spec.training.inner_learning_rate
 
     assert maml() == ("fewshot_cnn", "random", 0.1)
     assert maml(model="resnet18", weights="bundled") == ("resnet18", "bundled", 0.01)
@@ -358,18 +424,16 @@ def test_what_a_stand_in_needs_set_is_not_for_the_network_of_the_command_line():
 def test_the_three_methods_of_slide_19_have_their_own_settings_as_in_the_deck():
     wanted = {
         "prototypical": {"schedule_epochs": 5, "support_images": 100, "embedding": 128}
-        | {"normalised": True, "distance": "euclidean", "episodes": "split_batches"},
+        | {"normalised": True, "distance": "euclidean", "method": "prototypical_split_batches"},
         "siamese": {"image_size": 64, "embedding": 128, "margin": 1.0, "unfrozen_stages": None}
-        | {"pairs": "random", "labels_inverted": True, "test_on": "pairs"},
+        | {"method": "siamese_inverted"},
         "maml": {"inner_steps": 5, "copy_learning_rate": 1e-3, "unfrozen_stages": None}
-        | {"detached_copy": True, "weights": "pretrained"},
+        | {"method": "maml_detached", "weights": "pretrained"},
     }
-    plan = recipe.read("fewshot_methods")
-    for run in resolve.runs(plan, "deck", rows=list(wanted), repeats=1, variant="as_run"):
-        groups = (run.data, run.model, run.training)
-        values = {field: value for group in groups for field, value in group}
-        assert {field: values[field] for field in wanted[run.row]} == wanted.pop(run.row)
-    assert not wanted
+    found = by_variant("fewshot_methods", repeats=1)
+    for row, settings in wanted.items():
+        (as_run,) = found[row]["as_run"]
+        assert as_run | settings == as_run
 
 
 def test_no_other_row_has_figures_of_the_deck():
@@ -405,26 +469,15 @@ def test_yaml_builds_no_objects(tmp_path):
     assert not marker.exists()
 
 
-def test_reading_recipes_imports_no_framework():
-    code = (
-        "import sys; from keras_cnn import recipe; "
-        "from keras_cnn.recipe import resolve; from keras_cnn.runs import engine; "
-        "from keras_cnn.results import table; "
-        "resolve.runs(recipe.read('fewshot_convnext'), 'mini'); "
-        "print({'keras', 'torch', 'tensorflow', 'jax', 'sklearn'} & set(sys.modules))"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.strip() == "set()"
-
-
 METHODS_RECIPE = """\
 title: Several methods
 columns: {method: method}
 settings: {model: convnext_tiny, weights: random, batch_size: 8, epochs: 2}
 variants:
-  as_run: {labels_inverted: true, eval_mode_sticks: true}
+  as_run:
+    methods:
+      supervised: {method: supervised_as_run, eval_mode_sticks: false}
+      siamese: {method: siamese_inverted, margin: 2.0}
   corrected: {}
 profiles:
   deck: {}
@@ -443,20 +496,22 @@ rows:
 
 def test_a_row_takes_of_the_shared_settings_those_of_its_method(written):
     plan = recipe.read(written(METHODS_RECIPE))
-    runs = {(run.row, run.variant): run for run in resolve.runs(plan, "deck", repeats=1)}
-    assert list(runs) == [
-        ("tuned", "as_run"),
-        ("tuned", "corrected"),
-        ("pairs", "as_run"),
-        ("pairs", "corrected"),
-        ("probe", "corrected"),
-    ]
-    assert runs["tuned", "as_run"].training.eval_mode_sticks
-    pairs = runs["pairs", "as_run"].training
-    assert pairs.labels_inverted and (pairs.margin, pairs.batch_size, pairs.epochs) == (0.5, 8, 2)
-    assert runs["probe", "corrected"].training.epochs == 1
-    for run in runs.values():  # what a process of its own is told comes back the same
-        assert resolve.Run.model_validate(run.model_dump()) == run
+    runs = resolve.runs(plan, "deck", repeats=1)
+    found = {(run.place.row, run.place.variant): run.spec for run in runs}
+    assert {at: spec.method for at, spec in found.items()} == {
+        ("tuned", "as_run"): "supervised_as_run",
+        ("tuned", "corrected"): "supervised",
+        ("pairs", "as_run"): "siamese_inverted",
+        ("pairs", "corrected"): "siamese",
+        ("probe", "corrected"): "linear_probe",
+    }
+    assert list(found) == [(run.place.row, run.place.variant) for run in runs]
+    assert not found["tuned", "as_run"].training.eval_mode_sticks
+    pairs = [found["pairs", variant].training for variant in ("as_run", "corrected")]
+    assert [(one.margin, one.batch_size, one.epochs) for one in pairs] == [(2.0, 8, 2), (0.5, 8, 2)]
+    assert found["probe", "corrected"].training.epochs == 1
+    for run in runs:  # what a process of its own is told comes back the same
+        assert Run.model_validate_json(run.model_dump_json()) == run
 
 
 def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(written):
@@ -464,7 +519,7 @@ def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(writte
 
     def models(profile, **overrides):
         runs = resolve.runs(plan, profile, repeats=1, variant="corrected", overrides=overrides)
-        return [(run.model.model, run.model.weights) for run in runs]
+        return [(run.spec.network.model, run.spec.network.weights) for run in runs]
 
     atto, siamese = ("convnext_atto", "bundled"), ("siamese_cnn", "random")
     assert models("deck") == [("convnext_tiny", "random"), siamese, ("convnext_tiny", "random")]
@@ -476,11 +531,11 @@ def test_networks_of_a_profile_stand_in_by_name_and_the_command_line_wins(writte
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("margin: 0.5", "margi: 0.5", 15, "'margin'"),
-        ("margin: 0.5", "eval_mode_sticks: true", 15, "'eval_mode_sticks'"),  # another method's
-        ("method: siamese", "method: siamees", 15, "'siamese'"),
-        ("variants: [corrected]", "variants: [correct]", 18, "'corrected'"),
-        ("labels_inverted: true", "labels_invertd: true", 5, "no setting 'labels_invertd'"),
+        ("margin: 0.5", "margi: 0.5", 18, "'margin'"),
+        ("margin: 0.5", "eval_mode_sticks: true", 18, "'eval_mode_sticks'"),  # another method's
+        ("method: siamese,", "method: siamees,", 18, "'siamese'"),
+        ("variants: [corrected]", "variants: [correct]", 21, "'corrected'"),
+        ("margin: 2.0", "margn: 2.0", 8, "no setting 'margn'"),
     ],
 )
 def test_a_row_names_its_own_methods_settings_only(written, old, new, line, words):
@@ -492,7 +547,235 @@ def test_a_row_names_its_own_methods_settings_only(written, old, new, line, word
 def test_the_command_line_is_refused_what_no_run_has(written):
     plan = recipe.read(written(METHODS_RECIPE))
     assert resolve.runs(plan, "deck", overrides={"margin": 2.0})  # the pairs have one
-    text = complaint(resolve.runs, plan, "deck", rows=["tuned"], overrides={"margin": 2.0})
+    tuned = {"rows": ["tuned"], "variant": "corrected"}
+    text = complaint(resolve.runs, plan, "deck", **tuned, overrides={"margin": 2.0})
     assert "supervised has no 'margin'" in text
     text = complaint(resolve.runs, plan, "deck", rows=["probe"], variant="as_run")
     assert "is run as_run" in text
+
+
+PROFILES_RECIPE = """\
+title: What a row has elsewhere
+columns: {epochs: epochs}
+settings: {model: baseline, weights: random, epochs: 10}
+profiles:
+  deck: {}
+  mini: {settings: {data: digits, epochs: 2}}
+  short: {settings: {data: digits}, scale: {epochs: 0.25, learning_rate: 0.5, schedule_epochs: 2}}
+rows:
+  - row: shared
+  - row: own
+    settings: {epochs: 30, learning_rate: 0.01}
+    profiles: {mini: {epochs: 6, learning_rate: 0.02}}
+  - row: one
+    settings: {epochs: 1}
+    profiles: {mini: {epochs: 1}, short: {learning_rate: 0.5}}
+"""
+
+
+def test_a_profile_may_not_overwrite_what_a_row_sets(written):
+    own = "    profiles: {mini: {epochs: 6, learning_rate: 0.02}}\n"
+    text = complaint(recipe.read, written(PROFILES_RECIPE.replace(own, "")))
+    assert "trial.yaml:6: profile mini sets epochs to 2 and row own to 30: " in text
+    assert "profiles: {mini: {epochs: …}}" in text and "scale: {epochs: 0.5}" in text
+    assert recipe.read(
+        written(
+            PROFILES_RECIPE.replace(own, "")
+            .replace("epochs: 2}", "epochs: 30}")
+            .replace("mini: {epochs: 1}", "mini: {epochs: 2}")
+        )
+    )
+
+
+def test_a_row_says_what_it_has_in_a_profile(written):
+    plan = recipe.read(written(PROFILES_RECIPE))
+    found = {row: settings_of(plan, "mini", row) for row in ("shared", "own", "one")}
+    assert {row: of["epochs"] for row, of in found.items()} == {"shared": 2, "own": 6, "one": 1}
+    assert found["own"]["learning_rate"] == 0.02
+    assert settings_of(plan, "deck", "own")["learning_rate"] == 0.01  # there alone
+
+
+def test_a_profile_scales_numbers_of_each_row(written):
+    plan = recipe.read(written(PROFILES_RECIPE))
+    found = {row: settings_of(plan, "short", row) for row in ("shared", "own", "one")}
+    # 2.5 is rounded to the even number, and no count falls below 1.
+    assert {row: of["epochs"] for row, of in found.items()} == {"shared": 2, "own": 8, "one": 1}
+    assert found["own"]["learning_rate"] == 0.005
+    assert found["one"]["learning_rate"] == 0.5  # the row's own word for this profile
+    assert settings_of(plan, "short", "own", overrides={"epochs": 40})["epochs"] == 40
+
+
+GRID_RECIPE = """\
+title: A product
+columns: {rate: learning_rate}
+settings: {model: baseline, data: digits, weights: random}
+variants: {as_run: {}, corrected: {}}
+profiles: {deck: {}, mini: {}}
+rows:
+  - row: first
+grid:
+  - across:
+      hidden_units: [10, 20]
+      learning_rate: [0.1, 0.01]
+    deck: {test_accuracy: [1, 2, 3, 4]}
+  - name: "{augment}-{batch_size}"
+    settings: {hidden_units: 30}
+    across:
+      batch_size:
+        - {batch_size: 8, epochs: 1}
+        - {batch_size: 16, epochs: 2}
+      augment: [flip, cutmix]
+    profiles: {mini: {epochs: 3}}
+    variants: [corrected]
+"""
+
+
+def test_a_grid_is_the_product_of_its_axes_the_last_one_fastest(written):
+    plan = recipe.read(written(GRID_RECIPE))
+    names = ["first", "2", "3", "4", "5", "flip-8", "cutmix-8", "flip-16", "cutmix-16"]
+    assert [str(row.row) for row in plan.rows] == names  # counted on from the rows above
+
+    def table(rows, *keys, profile="deck"):
+        runs = resolve.runs(plan, profile, rows, "corrected", 1)
+        return [tuple(run.spec.settings[key] for key in keys) for run in runs]
+
+    assert table(names[:5], "hidden_units", "learning_rate") == [
+        (None, 0.001), (10, 0.1), (10, 0.01), (20, 0.1), (20, 0.01),
+    ]  # fmt: skip
+    assert table(names[5:], "batch_size", "epochs", "augment", "hidden_units") == [
+        (8, 1, "flip", 30), (8, 1, "cutmix", 30), (16, 2, "flip", 30), (16, 2, "cutmix", 30),
+    ]  # fmt: skip
+    assert table(names[5:], "epochs", profile="mini") == [(3,)] * 4
+    assert [row.deck.test_accuracy for row in plan.rows] == [None, 1, 2, 3, 4, *[None] * 4]
+    assert {tuple(plan.variants_of(row)) for row in plan.rows[5:]} == {("corrected",)}
+
+
+def test_one_grid_needs_no_list_and_no_rows_beside_it(written):
+    text = GRID_RECIPE.replace("rows:\n  - row: first\n", "")
+    text = text[: text.index("  - name:")].replace("  - across:", "  across:")
+    text = text.replace("    deck: {", "  deck: {")
+    plan = recipe.read(written(text))
+    assert [row.row for row in plan.rows] == [1, 2, 3, 4]
+    assert [row.deck.test_accuracy for row in plan.rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("[1, 2, 3, 4]", "[1, 2, 3]", 9, "deck: test_accuracy has 3 figures for 4 rows"),
+        ("{augment}-", "{augmnt}-", 13, "name: '{augmnt}-{batch_size}': "),
+        ("{augment}-", "{augment-", 13, "grid: name: "),
+        ("{augment}-", "{}-", 13, "grid: name: "),
+        ("{augment}-", "{0}-", 13, "grid: name: "),
+        ("{augment}-", "{augment.x}-", 13, "grid: name: "),
+        ("{augment}-", "a/b-", 13, "row"),
+        ("augment: [flip, cutmix]", "augment: flip", 13, "across.augment"),
+        ("augment: [flip, cutmix]", "augment: [flip, cutmx]", 13, "'cutmx'"),
+        ("augment: [flip, cutmix]", "augment: []", 13, "across.augment"),
+        ("hidden_units: 30", "hidden_unit: 30", 13, "'hidden_units'"),
+        ("variants: [corrected]", "variant: [corrected]", 13, "variant"),
+        ("variants: [corrected]", "variants: [correct]", 13, "'corrected'"),
+        ("mini: {epochs: 3}", "mino: {epochs: 3}", 13, "'mini'"),
+        ("{augment}-", "{augment}", 13, None),
+        ("[10, 20]", "[10, 10]", 9, None),
+    ],
+)
+def test_a_wrong_grid_is_one_line_with_file_and_line(written, old, new, line, words):
+    assert GRID_RECIPE.count(old) == 1
+    path = written(GRID_RECIPE.replace(old, new))
+    if words is None:
+        assert recipe.read(path)
+        return
+    text = complaint(recipe.read, path)
+    assert f"trial.yaml:{line}: " in text and words in text
+
+
+def test_rows_of_a_grid_with_one_name_are_refused(written):
+    text = complaint(recipe.read, written(GRID_RECIPE.replace("{augment}-", "")))
+    assert "trial.yaml:13: row '8' is here a second time" in text
+
+
+def test_a_recipe_of_ones_own_needs_rows_and_no_more(written):
+    text = "title: Mine\ncolumns: {}\nsettings: {data: digits}\nrows: [{row: a}, {row: b}]\n"
+    plan = recipe.read(written(text))
+    assert (plan.slides, plan.needs, list(plan.profiles)) == ([], [], ["own"])
+    assert list(plan.variants) == ["corrected"]
+    runs = resolve.runs(plan, "own", repeats=1)
+    assert [run.place.row for run in runs] == ["a", "b"]
+    assert not any(run.place.comparable for run in runs)  # with what?
+    assert "(own)" in complaint(resolve.runs, plan, "mini")
+
+
+OWN_METHOD = """\
+from typing import ClassVar
+
+from keras_cnn import methods
+
+
+class Settings(methods.Method):
+    strength: float = 1.0
+
+
+@methods.method(Settings)
+def shrink(network, train, test, settings, seed, report):
+    raise NotImplementedError
+
+
+@methods.method(Settings)
+def grow(network, train, test, settings, seed, report):
+    raise NotImplementedError
+
+
+def plain():
+    pass
+"""
+OWN_RECIPE = """\
+title: Mine
+columns: {strength: strength}
+settings: {method: own_methods_of_mine.shrink, data: digits}
+variants:
+  corrected: {}
+  other: {methods: {own_methods_of_mine.shrink: {method: own_methods_of_mine.grow}}}
+rows:
+  - row: 1
+    settings: {strength: 0.5}
+"""
+
+
+@pytest.fixture
+def own_method(tmp_path, monkeypatch):
+    (tmp_path / "own_methods_of_mine.py").write_text(OWN_METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_methods_of_mine", None)
+
+
+def test_a_method_of_ones_own_is_named_by_its_module(own_method, written):
+    plan = recipe.read(written(OWN_RECIPE))
+    runs = resolve.runs(plan, "own", repeats=1)
+    assert [run.spec.method for run in runs] == [
+        "own_methods_of_mine.shrink",
+        "own_methods_of_mine.grow",
+    ]
+    assert runs[0].spec.training.strength == 0.5
+    assert "own_methods_of_mine" in runs[0].spec.code()
+    assert Run.model_validate_json(runs[0].model_dump_json()) == runs[0]
+    assert not {"keras", "torch"} & set(vars(sys.modules["own_methods_of_mine"]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("mine.shrink, data", "mine.shrnk, data", 3, "no method 'own_methods_of_mine.shrnk'"),
+        ("mine.shrink, data", "mine.plain, data", 3, "made with methods.method"),
+        ("own_methods_of_mine.shrink, data", "not_there.shrink, data", 3, "can be imported"),
+        ("{strength: 0.5}", "{strenth: 0.5}", 9, "'strength'"),
+        ("{strength: 0.5}", "{strength: much}", 9, "'much'"),
+    ],
+)
+def test_what_is_wrong_with_a_method_of_ones_own_is_one_line(
+    own_method, written, old, new, line, words
+):
+    assert OWN_RECIPE.count(old) == 1
+    text = complaint(recipe.read, written(OWN_RECIPE.replace(old, new)))
+    assert f"trial.yaml:{line}: " in text and words in text

@@ -8,36 +8,17 @@ import pytest
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store, table
+from keras_cnn.results import identity, store, table
 from keras_cnn.runs import worker
 
-RUNS = {  # rows x variants
-    "fewshot_resnet": 14,
-    "fewshot_convnext": 12,
-    "fewshot_augmentation": 12,
-    "fewshot_basic": 6,
-    "fewshot_methods": 11,
-    "fewshot_regularization": 20,
-    "fewshot_16_images": 2,
-    "fewshot_shots": 39,
-    "pretrain": 2,
-    "regularization": 40,
-    "learning_rate_hidden_units": 48,
-    "training_time": 18,
-    "data_loader": 7,
-    "overfitting": 2,
-    "reliability": 1,
-    "backends": 1,  # rows of other backends need other processes
-}
-SETTINGS = {
+SMALLEST = {
     "data": "synthetic:20",
     "shots": 2,
     "test_shots": 2,
     "epochs": 1,
     "batch_size": 16,
     "image_size": 32,
-}
-METHOD_SETTINGS = {  # episodes, pairs and tasks of two images a class
+    # Episodes, pairs and tasks of two images a class.
     "support_shots": 1,
     "query_shots": 1,
     "episodes_an_epoch": 1,
@@ -47,33 +28,34 @@ METHOD_SETTINGS = {  # episodes, pairs and tasks of two images a class
     "inner_steps": 1,
     "adaptation_steps": 1,
 }
-SETTINGS_OF = {"fewshot_methods": METHOD_SETTINGS, "fewshot_shots": METHOD_SETTINGS}
 
 
-def test_no_recipe_is_forgotten():
-    assert sorted(RUNS) == recipe.names()
+def smallest(plan):
+    """The first repeat of all rows and variants; rows of other backends need other processes."""
+    profile = "mini" if "mini" in plan.profiles else next(iter(plan.profiles))
+    had = {name for run in resolve.runs(plan, profile, repeats=1) for name in run.spec.settings}
+    overrides = {name: value for name, value in SMALLEST.items() if name in had}
+    runs = resolve.runs(plan, profile, repeats=1, overrides=overrides)
+    return [run for run in runs if run.spec.backend == keras.backend.backend()]
 
 
-def distinct(specs):
-    """Of runs that the settings above made the same, as rows by shots, the first; on torch."""
+def distinct(runs):
+    """Of runs that the settings above made the same, as rows by shots, the first."""
     first = {}
-    for spec in specs:
-        if spec.backend == keras.backend.backend():
-            first.setdefault((spec.data, spec.model, spec.feeding, spec.training), spec)
+    for run in runs:
+        first.setdefault(run.spec, run)
     return list(first.values())
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", recipe.names())
 def test_every_row_runs(name, tmp_path):
     plan = recipe.read(name)
-    specs = resolve.runs(plan, "mini", repeats=1, overrides=SETTINGS | SETTINGS_OF.get(name, {}))
-    assert len([spec for spec in specs if spec.backend == keras.backend.backend()]) == RUNS[name]
-    specs = distinct(specs)
+    runs = distinct(smallest(plan))
     results = []
-    for spec in specs:
+    for run in runs:
         records = []
-        folder = store.run_folder(spec, tmp_path)
-        worker.run_one(spec, folder, records.append)
+        folder = identity.run_folder(run, tmp_path)
+        worker.make(run, folder, records.append)
         keras.utils.clear_session(free_memory=True)
         result = store.read(folder)
         results.append(result)
@@ -81,14 +63,14 @@ def test_every_row_runs(name, tmp_path):
         kept = {key: record[key] for key in store.HISTORY_COLUMNS}
         np.testing.assert_equal(result.history, [kept])  # not-a-number equals itself here
         figures = {k: v for k, v in result.history[0].items() if k != "learning_rate"}
-        assert np.isfinite(list(figures.values())).all(), spec
-        assert result.run == spec.model_dump()
+        assert np.isfinite(list(figures.values())).all(), run
+        assert (result.place, result.spec) == (run.place, run.spec.model_dump())
         assert np.sum(result.confusion, axis=1).tolist() == [2] * 10
         assert result.metrics["train_images"] == result.metrics["test_images"] == 20
     lines = table.build(plan, results, "a command").lines
     assert [(line.row, line.variant) for line in lines] == [
-        (spec.row, spec.variant) for spec in specs
+        (run.place.row, run.place.variant) for run in runs
     ]
     before = folder.stat().st_mtime_ns
-    worker.run_one(spec, folder, pytest.fail)  # done: nothing is made again
+    worker.make(run, folder, pytest.fail)  # done: nothing is made again
     assert folder.stat().st_mtime_ns == before

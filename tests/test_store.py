@@ -2,16 +2,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from typing import get_args
 
 import numpy as np
 import pytest
-from PIL import Image
-from pydantic import ValidationError
 
 from keras_cnn import files, recipe
 from keras_cnn.errors import UserError
@@ -20,111 +16,59 @@ from keras_cnn.recipe import resolve
 from keras_cnn.results import store
 
 
-@pytest.fixture(autouse=True)
-def no_memory():
-    """Fingerprints are kept for the length of a command; here files change between two looks."""
-    store.data_fingerprint.cache_clear()
-    store.weights_fingerprint.cache_clear()
-
-
-def a_run(backend="torch", repeat=0, **overrides):
+def a_run(repeat=0, **overrides):
     plan = recipe.read("fewshot_convnext")
     settings = {"data": "synthetic:20", "weights": "random", **overrides}
-    runs = resolve.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings, backend)
-    return runs[repeat]
-
-
-def another(group, field):
-    """A value of a setting that is not its default."""
-    for value in (True, False, 3, 48, 0.25, *get_args(group.model_fields[field].annotation)):
-        try:
-            changed = getattr(group.model_validate({field: value}), field)
-        except ValidationError:
-            continue
-        if changed != group.model_fields[field].default:
-            return changed
-    pytest.fail(f"{field} needs a value here")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_setting_is_in_the_identity(method):
-    run = a_run().model_copy(update={"training": METHODS[method]()})
-    groups = {"data": Data, "model": Model, "feeding": Feeding, "training": METHODS[method]}
-    names = [store.identity(run)]
-    for part, group in groups.items():
-        # Names of data, networks and weights have tests of their own below.
-        for field in group.model_fields.keys() - {"method", "data", "model", "weights"}:
-            changed = getattr(run, part).model_copy(update={field: another(group, field)})
-            names.append(store.identity(run.model_copy(update={part: changed})))
-    assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_backend_repeat_variant_row_network_and_code_version_are_in_the_identity(
-    method, monkeypatch
-):
-    plan = recipe.read("fewshot_convnext")
-    training = {"training": METHODS[method]()}
-    runs = [a_run(), a_run("jax"), a_run(repeat=1), a_run(model="convnext_femto")]
-    runs += [a_run().model_copy(update=change) for change in ({"variant": "other"}, {"row": "5"})]
-    runs = [run.model_copy(update=training) for run in runs]
-    names = {store.identity(run) for run in runs}
-    monkeypatch.setitem(store.CODE_VERSIONS, method, 1_000_000)
-    names.add(store.identity(runs[0]))
-    assert len(names) == 7
-    assert plan.name == a_run().recipe  # the recipe's name is the folder above
-
-
-def test_profile_and_comparability_are_not_in_the_identity():
-    changed = a_run().model_copy(update={"profile": "deck", "comparable": True})
-    assert store.identity(changed) == store.identity(a_run())
-
-
-def test_the_identity_follows_the_images_not_their_place(tmp_path):
-    rng = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        for split in ("train", "test"):
-            (tmp_path / "a" / split / label).mkdir(parents=True)
-            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "a" / split / label / "1.png")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    first = store.identity(a_run(data=str(tmp_path / "a")))
-    assert store.identity(a_run(data=str(tmp_path / "b"))) == first
-    Image.fromarray(255 - pixels).save(tmp_path / "b" / "test" / "dog" / "1.png")
-    store.data_fingerprint.cache_clear()
-    assert store.identity(a_run(data=str(tmp_path / "b"))) != first
-
-
-def test_the_identity_follows_the_weights_not_their_place(tmp_path):
-    (tmp_path / "a.pth").write_bytes(b"weights")
-    shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
-    first = store.identity(a_run(weights=str(tmp_path / "a.pth")))
-    assert first != store.identity(a_run(weights="random"))
-    assert store.identity(a_run(weights=str(tmp_path / "b.pth"))) == first
-    (tmp_path / "b.pth").write_bytes(b"other weights")
-    store.weights_fingerprint.cache_clear()
-    assert store.identity(a_run(weights=str(tmp_path / "b.pth"))) != first
+    return resolve.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings)[repeat]
 
 
 def written(folder, accuracies=(0.25, 0.5)):
-    """A small whole result, as `run_one` writes it."""
-    with store.new_folder(folder) as partial:
-        store.write_json(partial / "run.json", a_run().model_dump())
-        store.write_json(partial / "environment.json", {"backend": "torch", "versions": {}})
-        rows = [[n, 0.1, 1.5, accuracy, 2.5, 0.5, 3.0] for n, accuracy in enumerate(accuracies, 1)]
-        store.write_csv(partial / "history.csv", store.HISTORY_COLUMNS, rows)
-        confusion = [["cat", 3, 1], ["dog", 0, 4]]
-        store.write_csv(partial / "confusion.csv", ["true class", "cat", "dog"], confusion)
-        store.write_json(partial / "metrics.json", dict.fromkeys(store.FINAL_FIGURES, 0.5))
+    """A small whole result."""
+    history = [
+        dict(zip(store.HISTORY_COLUMNS, [n, 0.1, 1.5, accuracy, 2.5, 0.5, 3.0], strict=True))
+        for n, accuracy in enumerate(accuracies, 1)
+    ]
+    store.write(
+        folder,
+        a_run(),
+        {"backend": "torch", "versions": {}},
+        history,
+        dict.fromkeys(store.FINAL_FIGURES, 0.5),
+        ["cat", "dog"],
+        [[3, 1], [0, 4]],
+        lambda path: path.write_bytes(b"a model"),
+    )
     return folder
 
 
 def test_a_result_reads_back(tmp_path):
     result = store.read(written(tmp_path / "run"))
-    assert result.run == a_run().model_dump()
+    assert (result.place, result.spec) == (a_run().place, a_run().spec.model_dump())
+    assert result.settings == a_run().spec.settings
     assert [record["train_accuracy"] for record in result.history] == [0.25, 0.5]
     assert result.class_names == ["cat", "dog"] and result.confusion == [[3, 1], [0, 4]]
+    assert result.model_file.read_bytes() == b"a model"
+    assert repr(result) == "Result(run, test accuracy 50.0%)"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing else is left
+
+
+def test_a_result_is_read_under_the_names_of_the_command_at_hand(tmp_path):
+    folder = written(tmp_path / "run")
+    before = (folder / "run.json").stat().st_mtime_ns
+    assert store.read_as(folder, a_run()) == store.read(folder)
+    assert (folder / "run.json").stat().st_mtime_ns == before  # which it was made under
+    asked = a_run()
+    asked = asked.model_copy(
+        update={
+            "place": asked.place.model_copy(update={"row": "5", "comparable": True}),
+            "spec": asked.spec.model_copy(
+                update={"images": asked.spec.images.model_copy(update={"data": "elsewhere"})}
+            ),
+        }
+    )
+    result = store.read_as(folder, asked)
+    assert (result.place.row, result.settings["data"]) == ("5", "elsewhere")
+    assert store.read(folder) == result and len(result.history) == 2
 
 
 def test_floats_read_back_to_the_bit(tmp_path):

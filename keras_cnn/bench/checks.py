@@ -21,13 +21,13 @@ MOST_DIFFERENCE = 1e-4
 
 def kept_features() -> dict[str, object]:
     """Trains an epoch on kept features and one on images, and compares what both then predict."""
-    from keras_cnn.training.feed import Reshuffle
+    from keras_cnn.training.feed import BeginEpoch
 
     outputs = []
     for kept in (True, False):
         environment.seed_everything(0)
         model, batches, test = contenders.fewshot_model(kept)
-        model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[BeginEpoch(batches)])
         logits = np.asarray(model.predict(test, verbose=0), np.float64)
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         outputs.append(exponentials / exponentials.sum(1, keepdims=True))

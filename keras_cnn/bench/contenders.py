@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import environment
+from keras_cnn.data import Split
 from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
@@ -81,26 +82,24 @@ def keras_loop(network: str, ours: bool) -> Turn:
     """`fit` as it comes, or ours."""
     import keras
 
-    from keras_cnn import models
-    from keras_cnn.torch_fast import fast
-    from keras_cnn.training import optimizers
-    from keras_cnn.training.feed import Feed, Reshuffle
+    from keras_cnn import models, torch_fast
+    from keras_cnn.training import feed, optimizers
 
-    graph = models.classifier(
+    model = models.classifier(
         network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
     )
-    model = fast(graph) if ours else graph
+    model = torch_fast.fast(model) if ours else model
     model.compile(
         optimizer=optimizers.build("adam", 1e-3) if ours else keras.optimizers.Adam(1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     images, labels = _images(BATCH_SIZE * STEPS[network])
-    batches = Feed(images, labels, BATCH_SIZE, seed=0)
+    batches = feed.shuffled(Split(images, labels), BATCH_SIZE, seed=0)
 
     def turn() -> int:
         if ours:
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[feed.BeginEpoch(batches)])
         else:
             model.fit(images, labels, batch_size=BATCH_SIZE, verbose=0)
         return len(labels)
@@ -140,10 +139,10 @@ def feed_as_floats() -> Turn:
 
 
 def _fed(use: Callable[[torch.Tensor], torch.Tensor]) -> Turn:
-    from keras_cnn.training.feed import Feed
+    from keras_cnn.training.feed import shuffled
 
     images, labels = _images(50_000)
-    batches = Feed(images, labels, BATCH_SIZE, seed=0)
+    batches = shuffled(Split(images, labels), BATCH_SIZE, seed=0)
     epochs = itertools.count()
 
     def turn() -> int:
@@ -191,7 +190,7 @@ def png_loader() -> Turn:
 
 def fewshot(kept: bool, evaluates: bool) -> Turn:
     """A ConvNeXt-Atto whose last two stages train, on kept features or on images."""
-    from keras_cnn.training.feed import Reshuffle
+    from keras_cnn.training.feed import BeginEpoch
 
     model, batches, test = fewshot_model(kept)
 
@@ -199,7 +198,7 @@ def fewshot(kept: bool, evaluates: bool) -> Turn:
         if evaluates:
             model.evaluate(test, verbose=0)
         else:
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[Reshuffle(batches)])
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[BeginEpoch(batches)])
         return 1_000
 
     return turn
@@ -233,29 +232,27 @@ def fewshot_model(kept: bool) -> tuple:
     """
     import keras
 
-    from keras_cnn import models
-    from keras_cnn.models.freeze import freeze, frozen_part
-    from keras_cnn.torch_fast import fast
-    from keras_cnn.training import optimizers
-    from keras_cnn.training.feed import Feed
+    from keras_cnn import models, torch_fast
+    from keras_cnn.models.freeze import constant_part
+    from keras_cnn.training import feed, optimizers
 
     images, labels = _images(1_000)
-    graph = models.classifier("convnext_atto", 10)
+    graph = models.classifier("convnext_atto", 10, unfrozen_stages=2)
     for layer in graph.layers:  # at their initial 1e-6 the blocks add next to nothing
         if isinstance(layer, keras.layers.EinsumDense):
             layer.kernel.assign(keras.ops.full_like(layer.kernel, 0.3))
-    freeze(graph, 2)
-    model = fast(graph)
     if kept:
-        frozen, features = frozen_part(graph, 2)
-        images = np.asarray(frozen.predict(images, batch_size=256, verbose=0))
-        model = fast(keras.Model(features, graph.output))
+        constant, features = constant_part(graph)
+        images = constant.predict(images, batch_size=256, verbose=0)
+        graph = keras.Model(features, graph.output)
+    model = torch_fast.fast(graph)
     model.compile(
         optimizer=optimizers.build("adam", 1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return model, Feed(images, labels, 16, seed=0), Feed(images, labels, 256)
+    split = Split(images, labels)
+    return model, feed.shuffled(split, 16, seed=0), feed.in_order(split, 256)
 
 
 # --- repeats -----------------------------------------------------------------------------------
@@ -282,13 +279,13 @@ def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
     """
     from keras_cnn import recipe
     from keras_cnn.recipe import resolve
-    from keras_cnn.results import store
+    from keras_cnn.results import identity
     from keras_cnn.runs import engine
 
     plan = recipe.read("reliability")
     settings = {"data": "synthetic:2000", "epochs": 3}
-    specs = resolve.runs(plan, "mini", repeats=REPEATS, overrides=settings)
-    jobs = [engine.Job(spec, store.run_folder(spec, out)) for spec in specs]
+    runs = resolve.runs(plan, "mini", repeats=REPEATS, overrides=settings)
+    jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
     failed = engine.execute(jobs, parallel, threads, lambda event: None)
     if failed:
         raise RuntimeError(failed[0].error)

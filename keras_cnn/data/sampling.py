@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_cnn.errors import UserError
 
+VERSION = 1  # raised when the same seed draws other images, episodes or pairs
+
 # Indices into the labels (n,) and the labels of a task (n,), both int64.
 Draw = tuple[np.ndarray, np.ndarray]
 # Indices of left and of right images, int64 (n,), and whether both are of one class, bool (n,).

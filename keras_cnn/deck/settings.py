@@ -57,6 +57,7 @@ class PrototypicalSplitBatches(Descent):
         """As `Images.code`."""
         yield from super().code()
         yield "keras_cnn.methods.prototypical"
+        yield "keras_cnn.data.sampling"
 
 
 class SiameseInverted(settings.Siamese):

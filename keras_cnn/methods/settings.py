@@ -239,6 +239,11 @@ class Prototypical(Descent):
     episodes_an_epoch: PositiveInt = 20
     evaluation_episodes: Annotated[int, Field(ge=2)] = 600
 
+    def code(self) -> Iterator[str]:
+        """As `Images.code`."""
+        yield from super().code()
+        yield "keras_cnn.data.sampling"
+
 
 class Siamese(Descent):
     """How a siamese network learns from pairs.
@@ -254,6 +259,11 @@ class Siamese(Descent):
     embedding: PositiveInt | None = 128
     margin: Positive = 1.0
     batch_size: PositiveInt = 32
+
+    def code(self) -> Iterator[str]:
+        """As `Images.code`."""
+        yield from super().code()
+        yield "keras_cnn.data.sampling"
 
 
 class Maml(Descent):

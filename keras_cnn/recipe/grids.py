@@ -37,7 +37,7 @@ def expanded(
         at = ("grid", number) if isinstance(document["grid"], list) else ("grid",)
         try:
             made = _rows(Grid.model_validate(content), len(rows))
-        except (ValidationError, KeyError, ValueError) as error:
+        except ValueError as error:  # pydantic's is one too
             raise UserError(
                 f"{strict_yaml.place(str(path), lines, at)}: grid: {_complaint(error)}"
             ) from None
@@ -46,11 +46,11 @@ def expanded(
     return {key: value for key, value in document.items() if key != "grid"} | {"rows": rows}
 
 
-def _complaint(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"name: no setting {error} in it" if isinstance(error, KeyError) else str(error)
+def _complaint(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _rows(grid: Grid, before: int) -> list[dict[str, object]]:
@@ -66,7 +66,7 @@ def _rows(grid: Grid, before: int) -> list[dict[str, object]]:
             settings |= values
         rows.append(
             {
-                "row": grid.name.format(**settings) if grid.name else before + index + 1,
+                "row": _named(grid.name, settings) if grid.name else before + index + 1,
                 "settings": settings,
                 "profiles": grid.profiles,
                 "deck": {},
@@ -79,3 +79,11 @@ def _rows(grid: Grid, before: int) -> list[dict[str, object]]:
         for row, figure in zip(rows, figures, strict=True):
             row["deck"] = row["deck"] | {name: figure}
     return rows
+
+
+def _named(pattern: str, settings: Mapping[str, object]) -> str:
+    try:
+        return pattern.format(**settings)
+    except (LookupError, AttributeError, ValueError):
+        listed = ", ".join(settings)
+        raise ValueError(f"name: {pattern!r}: braces take a row's settings ({listed})") from None

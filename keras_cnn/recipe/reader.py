@@ -23,6 +23,7 @@ from keras_cnn.recipe.schema import (
     Variant,
     matches,
 )
+from keras_cnn.recipe.spec import KNOWN_METHODS
 
 
 def folder() -> Path:
@@ -68,10 +69,13 @@ def read(name: str) -> Recipe:
                 _, spec = resolve.typed(merged)
                 values = spec.settings
                 settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
-    _check_columns(recipe, lines)
+    known = {name for rows in settings.values() for row in rows for name in row} - {"row"}
+    known |= {*resolve.setting_names()}  # those of methods of one's own are in the rows alone
+    _check_stand_ins(recipe, known, lines)
+    _check_columns(recipe, known, lines)
     _check_measures(recipe, lines)
     for index in range(len(recipe.figures)):
-        _check_figure(recipe, index, list(settings.values()), lines)
+        _check_figure(recipe, index, list(settings.values()), known, lines)
     return recipe
 
 
@@ -112,6 +116,9 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
         for number, variant in enumerate(row.variants):
             key = ("rows", index, "variants", number)
             _require_known(recipe, lines, key, "variant", variant, recipe.variants)
+        for profile in row.profiles:
+            key = ("rows", index, "profiles", profile)
+            _require_known(recipe, lines, key, "profile", profile, recipe.profiles)
     if "both" in recipe.variants:
         place = strict_yaml.place(recipe.path, lines, ("variants", "both"))
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")
@@ -119,11 +126,26 @@ def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> Non
         raise UserError(f"{recipe.path}: profiles needs 'deck', the slides' own measurement")
 
 
-def _check_columns(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
+def _check_stand_ins(
+    recipe: Recipe, known: set[str], lines: Mapping[strict_yaml.KeyPath, int]
+) -> None:
+    """Checks what variants replace and profiles scale: a misspelt name would do nothing."""
+    for name, variant in recipe.variants.items():
+        for method in variant.methods:
+            at = ("variants", name, "methods", method)
+            if "." not in method:
+                _require_known(recipe, lines, at, "method", method, KNOWN_METHODS)
+    for name, profile in recipe.profiles.items():
+        for setting in profile.scale:
+            at = ("profiles", name, "scale", setting)
+            _require_known(recipe, lines, at, "setting", setting, known)
+
+
+def _check_columns(
+    recipe: Recipe, known: set[str], lines: Mapping[strict_yaml.KeyPath, int]
+) -> None:
     for heading, setting in recipe.columns.items():
-        _require_known(
-            recipe, lines, ("columns", heading), "setting", setting, resolve.setting_names()
-        )
+        _require_known(recipe, lines, ("columns", heading), "setting", setting, known)
 
 
 def _check_measures(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
@@ -135,6 +157,7 @@ def _check_figure(
     recipe: Recipe,
     index: int,
     settings: Sequence[Sequence[Settings]],
+    known: set[str],
     lines: Mapping[strict_yaml.KeyPath, int],
 ) -> None:
     """Checks one figure's names, and that what it averages over is the repeats of one row.
@@ -143,6 +166,7 @@ def _check_figure(
         recipe: The recipe.
         index: Which of its figures.
         settings: For each profile and variant, the resolved settings of every row.
+        known: The settings that a figure can name.
         lines: Line numbers of the file's entries.
     """
     figure, at = recipe.figures[index], ("figures", index)
@@ -163,7 +187,7 @@ def _check_figure(
             needed = "needs" if key in kind.settings else "takes no"
             raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
         if given is not None:
-            choices = [*resolve.setting_names(), "row"]
+            choices = [*known, "row"]
             choices += MEASURES if kind.point_per_row and key == "across" else []
             _require_known(recipe, lines, (*at, key), "setting", given, choices)
     resolve.typed(

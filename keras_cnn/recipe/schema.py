@@ -124,7 +124,7 @@ class Grid(Group):
 
     name: str = ""
     settings: Settings = Field(default_factory=dict)
-    across: dict[str, list[object]]
+    across: dict[str, Annotated[list[object], Field(min_length=1)]]
     deck: dict[str, list[float]] = Field(default_factory=dict)
     profiles: dict[str, Settings] = Field(default_factory=dict)
     variants: list[str] = Field(default_factory=list)
