@@ -11,7 +11,6 @@ import pytest
 
 from keras_cnn import files, recipe
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import METHODS, Data, Feeding, Model
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
 
