@@ -1,7 +1,4 @@
-"""The commands, one function each: thin, over the package's own functions.
-
-Every argument arrives as text; switches as "True" or "".
-"""
+"""The commands, one function each: thin, over the package's own functions."""
 
 from __future__ import annotations
 
@@ -10,11 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn import environment
 from keras_cnn.errors import UserError, nearest
+from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from keras_cnn.runs.engine import Event
@@ -23,34 +22,31 @@ if TYPE_CHECKING:
 
 def recipes() -> None:
     """List the recipes: slides, runs (rows in each variant they have, x repeats), title."""
-    from keras_cnn import recipe as recipe_file
+    from keras_cnn import recipe as recipe_files
+    from keras_cnn.results import grid
 
-    lines = [("recipe", "slides", "runs", "title")]
-    for name in recipe_file.names():
-        found = recipe_file.read(name)
-        slides = ", ".join(map(str, found.slides)) or "-"
-        in_variants = sum(len(found.variants_of(row)) for row in found.rows)
-        runs = f"{len(found.rows)} rows, {in_variants} x {found.repeats} runs"
-        lines.append((name, slides, runs, found.title))
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        print("  ".join([*cells, line[3]]))
+    rows = [("recipe", "slides", "runs", "title")]
+    for one in map(recipe_files.read, recipe_files.names()):
+        slides = ", ".join(map(str, one.slides)) or "-"
+        in_variants = sum(len(one.variants_of(row)) for row in one.rows)
+        runs = f"{len(one.rows)} rows, {in_variants} x {one.repeats} runs"
+        rows.append((one.name, slides, runs, one.title))
+    print("\n".join(grid.aligned(rows)))
 
 
 def recipe(
     name: str,
-    rows: str = "",
-    repeats: str = "",
+    rows: list[str] | None = None,
+    repeats: int | None = None,
     variant: str = "both",
-    profile: str = "",
-    data: str = "",
-    weights: str = "",
-    image_size: str = "",
-    out: str = "artifacts",
-    backend: str = "",
-    jobs: str = "",
-    set: str = "",
+    profile: str | None = None,
+    data: str | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    out: Path = DEFAULT_OUT,
+    backend: str | None = None,
+    jobs: int | None = None,
+    set: dict[str, object] | None = None,
     dry_run: bool = False,
     fresh: bool = False,
 ) -> None:
@@ -75,30 +71,33 @@ def recipe(
         dry_run: Print what would be run and an estimate of the time; run nothing.
         fresh: Run again what is on disk too.
     """
-    from functools import partial
-
+    overrides = {"data": data, "weights": weights, "image_size": image_size}
     conduct = partial(
         _conduct,
-        dry_run=bool(dry_run),
-        profile=profile or None,
-        rows=[row.strip() for row in rows.split(",")] if rows else None,
+        profile=profile,
+        rows=rows,
         variant=variant,
-        repeats=_whole_number("repeats", repeats),
-        overrides=_overrides(data, weights, image_size, set),
+        repeats=repeats,
+        overrides=(set or {}) | {k: v for k, v in overrides.items() if v is not None},
         backend=_backend(backend),
-        out=Path(out),
-        parallel=_whole_number("jobs", jobs),
-        fresh=bool(fresh),
+        out=out,
+        parallel=jobs,
+        fresh=fresh,
+        dry_run=dry_run,
     )
     if name == "all":
-        flags = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
-        for flag, given in flags.items():
-            if given:
-                raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-        if not _conduct_all(conduct):
-            raise SystemExit(1)
-    elif conduct(name).failed:
+        _refuse_with_all(rows=rows, variant=variant != "both", weights=weights, set=set)
+        failed = not _conduct_all(conduct)
+    else:
+        failed = conduct(name).failed
+    if failed:
         raise SystemExit(1)
+
+
+def _refuse_with_all(**given: object) -> None:
+    for flag, value in given.items():
+        if value:
+            raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
 
 
 def fetch(name: str) -> None:
@@ -115,7 +114,9 @@ def fetch(name: str) -> None:
         print(path)
 
 
-def data(source: str, image_size: str = "32", out: str = "", augment: str = "") -> None:
+def data(
+    source: str, image_size: int = 32, out: Path | None = None, augment: str | None = None
+) -> None:
     """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
@@ -128,21 +129,20 @@ def data(source: str, image_size: str = "32", out: str = "", augment: str = "") 
     from keras_cnn import data as sources
     from keras_cnn.data import augment_grid, inspect
 
-    size = _whole_number("image-size", image_size)
     shown = augment_grid.kinds(augment) if augment else []
     name = f"{Path(source).resolve().name}-{augment or 'samples'}.png"
-    picture = _picture("out", Path(out or name))
+    picture = _picture(out or Path(name))
     if shown:
-        augment_grid.draw(sources.load(source, size), shown, picture)
+        augment_grid.draw(sources.load(source, image_size), shown, picture)
         print(f"augmented samples: {picture}")
         return
-    print(inspect.render(inspect.describe(source, size)))
-    inspect.picture_grid(sources.load(source, size), picture)
+    print(inspect.render(inspect.describe(source, image_size)))
+    inspect.picture_grid(sources.load(source, image_size), picture)
     print(f"samples: {picture}")
 
 
 def predict(
-    model: str, *images: str, top: str = "3", json: bool = False, backend: str = ""
+    model: Path, *images: str, top: int = 3, json: bool = False, backend: str | None = None
 ) -> None:
     """Classify images, or all images of a folder, with a saved model.
 
@@ -158,9 +158,8 @@ def predict(
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    count = _whole_number("top", top)
     predictions = prediction.predict(model, images)
-    _print_predictions(predictions.paths, predictions.best(count), bool(json))
+    _print_predictions(predictions.paths, predictions.best(top), json)
     for path, reason in predictions.unreadable:
         _say(f"keras_cnn: {path}: {reason}")
     if predictions.unreadable:
@@ -168,7 +167,11 @@ def predict(
 
 
 def evaluate(
-    model: str, data: str = "", split: str = "test", out: str = "", backend: str = ""
+    model: Path,
+    data: str | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    backend: str | None = None,
 ) -> None:
     """Accuracy, precision, recall, F1 and confusion matrix of a saved model on a data source.
 
@@ -185,13 +188,12 @@ def evaluate(
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    picture = _picture("out", Path(out)) if out else None
+    picture = _picture(out) if out else model.with_name(f"{model.stem}-confusion.png")
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
     print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
     print(evaluation.report())
-    title = f"{Path(model).name} on {sources.title(data)}, {split}"
-    picture = picture or Path(model).with_name(f"{Path(model).stem}-confusion.png")
+    title = f"{model.name} on {sources.title(data)}, {split}"
     matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
     matrix.savefig(picture, dpi=plots.DPI)
     print(f"confusion matrix: {picture}")
@@ -200,10 +202,10 @@ def evaluate(
 def summary(
     model: str,
     format: str = "text",
-    batch_size: str = "64",
-    classes: str = "10",
-    image_size: str = "32",
-    hidden_units: str = "",
+    batch_size: int = 64,
+    classes: int = 10,
+    image_size: int = 32,
+    hidden_units: int | None = None,
 ) -> None:
     """Layers, output shapes, parameters and mult-adds of a model by name or of a saved file.
 
@@ -218,8 +220,7 @@ def summary(
     formats = ("text", "markdown", "json")
     if format not in formats:
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
-    size = _whole_number("batch-size", batch_size)
-    os.environ["KERAS_BACKEND"] = _backend("")
+    os.environ["KERAS_BACKEND"] = _backend()
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
@@ -229,15 +230,15 @@ def summary(
     else:
         graph = models.classifier(
             model,
-            _whole_number("classes", classes),
-            _whole_number("image-size", image_size),
+            classes,
+            image_size,
             dropout=models.network(model).dropout,
-            hidden_units=_whole_number("hidden-units", hidden_units),
+            hidden_units=hidden_units,
         )
-    print(summaries.render(summaries.summarise(graph, size), format))
+    print(summaries.render(summaries.summarise(graph, batch_size), format))
 
 
-def backbone(model: str, file: str) -> None:
+def backbone(model: Path, file: Path) -> None:
     """Write a saved model's backbone as a weights file of half the size, for --weights=FILE.
 
     Args:
@@ -247,28 +248,27 @@ def backbone(model: str, file: str) -> None:
     from keras_cnn import files
     from keras_cnn.pretrained import keras_files, named
 
-    path = Path(file)
-    if not path.name.endswith(".weights.h5"):
-        raise UserError(f"{file!r}: a weights file's name ends in .weights.h5")
-    files.check_writable(path.parent)
-    keras_files.write_backbone(Path(model), path)
-    print(f"{path}: {path.stat().st_size:,} bytes, SHA-256 {named.fingerprint(path)}")
+    if not file.name.endswith(".weights.h5"):
+        raise UserError(f"{str(file)!r}: a weights file's name ends in .weights.h5")
+    files.check_writable(file.parent)
+    keras_files.write_backbone(model, file)
+    print(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
 
 
-def report(out: str = "artifacts", to: str = "") -> None:
+def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
     """Write one page on all slides, report.md and report.html, from the results on disk.
 
     Args:
         out: Where results lie: OUT/RECIPE/.
         to: The folder the page goes to; OUT by default.
     """
-    os.environ["KERAS_BACKEND"] = _backend("")
+    os.environ["KERAS_BACKEND"] = _backend()
     from keras_cnn import report as reports
 
-    reports.report(Path(out), Path(to or out))
+    reports.report(out, to or out)
 
 
-def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> None:
+def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
     """Measure speed against peers, interleaved: training, loader, fewshot, repeats.
 
     Args:
@@ -279,12 +279,7 @@ def bench(*names: str, rounds: str = "5", threads: str = "1", out: str = "") -> 
     """
     from keras_cnn import bench as benches
 
-    benches.bench(
-        names,
-        _whole_number("rounds", rounds),
-        _whole_number("threads", threads),
-        Path(out) if out else None,
-    )
+    benches.bench(names, rounds, threads, out)
 
 
 @dataclass(frozen=True)
@@ -453,42 +448,17 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _whole_number(flag: str, text: str) -> int | None:
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--{flag} is {text!r}: a whole number from 1 is needed")
-    return int(text)
-
-
-def _backend(name: str) -> str:
+def _backend(name: str | None = None) -> str:
     name = name or os.environ.get("KERAS_BACKEND", "torch")
     environment.require(name)
     return name
 
 
-def _picture(flag: str, path: Path) -> Path:
+def _picture(path: Path) -> Path:
     """A path a picture can be drawn to, found out before the work."""
     endings = (".png", ".jpg", ".pdf", ".svg")
     if path.suffix.lower() not in endings:
-        raise UserError(f"--{flag} is {str(path)!r}: a name that ends in {', '.join(endings)}")
+        raise UserError(f"--out is {str(path)!r}: a name that ends in {', '.join(endings)}")
     if not path.parent.is_dir():
-        raise UserError(f"--{flag} is {str(path)!r}: there is no folder {path.parent}")
+        raise UserError(f"--out is {str(path)!r}: there is no folder {path.parent}")
     return path
-
-
-def _overrides(data: str, weights: str, image_size: str, set: str) -> dict[str, object]:
-    """What the command line says of settings, as the recipe files would."""
-    from keras_cnn.recipe import strict_yaml
-
-    overrides: dict[str, object] = {}
-    for line in set.splitlines():
-        key, _, text = line.partition("=")
-        overrides[key.strip().replace("-", "_")] = strict_yaml.scalar(text)
-    if data:
-        overrides["data"] = data
-    if weights:
-        overrides["weights"] = weights
-    if image_size:
-        overrides["image_size"] = _whole_number("image-size", image_size)
-    return overrides

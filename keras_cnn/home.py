@@ -1,9 +1,11 @@
-"""Where fetched files and decoded data are kept on this machine."""
+"""Where results go, and where fetched files and decoded data are kept on this machine."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+DEFAULT_OUT = Path("artifacts")
 
 
 def home() -> Path:

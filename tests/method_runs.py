@@ -1,56 +1,62 @@
-"""A method's `train` on few synthetic images of 16 pixels, for the tests of several methods."""
+"""What the tests of several methods share: few images, and what every method promises."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_cnn import data, environment
+from keras_cnn import data
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
-from keras_cnn.methods import Outcome, networks
-from keras_cnn.models import heads
-from keras_cnn.recipe.resolve import Run
+from keras_cnn.methods import Trained
+from keras_cnn.models import heads, saved
 from keras_cnn.results import store
+from keras_cnn.training import evaluation
+
+
+def synthetic(shots: int, test_images: int, image_size: int = 16) -> tuple[Split, Split]:
+    """Some training images of each of ten classes, and test images."""
+    splits = data.load(f"synthetic:{max(test_images, 10 * shots)}", image_size).splits
+    train, test = splits["train"], splits["test"]
+    chosen = draw_shots(train.labels, shots, seed=213)
+    return (
+        Split(np.asarray(train.images[chosen]), train.labels[chosen], train.class_names),
+        Split(np.asarray(test.images[:test_images]), test.labels[:test_images], test.class_names),
+    )
 
 
 def trained(
-    method: ModuleType, shots: int, test_images: int, model: dict, training: dict
-) -> tuple[Outcome, Split, Split]:
-    """What `method.train` gives, and the images: `shots` of each of ten classes to train on."""
-    run = Run.model_validate(
-        {
-            "recipe": "any",
-            "row": "1",
-            "variant": "any",
-            "repeat": 0,
-            "profile": "mini",
-            "backend": keras.backend.backend(),
-            "comparable": False,
-            "data": {"data": f"synthetic:{max(test_images, 10 * shots)}", "image_size": 16},
-            "model": {"model": "fewshot_cnn", "weights": "random", **model},
-            "feeding": {},
-            "training": training,
-        }
-    )
-    dataset = data.load(run.data.data, 16)
-    chosen = draw_shots(dataset.splits["train"].labels, shots, run.shots_seed)
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    train = Split(np.asarray(train.images[chosen]), train.labels[chosen])
-    test = Split(np.asarray(test.images[:test_images]), test.labels[:test_images])
-    environment.seed_everything(run.training_seed)
+    method: Callable[..., Trained], network: keras.Model, train: Split, test: Split, **settings
+) -> Trained:
+    """What a method gives, its records and probabilities looked at."""
     reports = []
-    outcome = method.train(run, train, test, list(dataset.class_names), reports.append)
-    assert reports == outcome.history
-    for epoch, record in enumerate(outcome.history, start=1):
+    result = method(network, train, test, report=reports.append, **settings)
+    assert reports == result.history
+    for epoch, record in enumerate(result.history, start=1):
         assert tuple(record) == store.HISTORY_COLUMNS and record["epoch"] == epoch
-        assert np.isfinite(list(record.values())).all()
-    return outcome, train, test
+        assert np.isfinite([*record.values()][2:]).all() and record["seconds"] > 0
+        assert 0 <= record["train_accuracy"] <= 1 and 0 <= record["test_accuracy"] <= 1
+    assert result.probabilities.shape == (len(test.labels), network.output.shape[-1])
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
+    hits = result.probabilities.argmax(axis=1) == test.labels
+    assert result.measures["test_accuracy_over_images"] == hits.mean()
+    return result
 
 
-def embedded(outcome: Outcome, split: Split) -> np.ndarray:
-    """What the saved model's graph gives before its class means."""
-    logits = outcome.model.get_layer(heads.LOGITS)
-    return networks.outputs(keras.Model(outcome.model.input, logits.input), split.images)
+def assert_saved_whole(
+    result: Trained, images: np.ndarray, folder: Path, atol: float = 1e-5
+) -> None:
+    """The saved model, loaded, gives the probabilities of the images."""
+    result.save(folder / "model.keras")
+    loaded, _ = saved.load(folder / "model.keras")
+    again = loaded.predict(images, verbose=0)
+    np.testing.assert_allclose(again, result.probabilities, atol=atol)
+
+
+def embedded(result: Trained, split: Split) -> np.ndarray:
+    """What the model's graph gives before its class means."""
+    features = heads.features(result.model)
+    return evaluation.outputs(keras.Model(result.model.input, features), split.images)

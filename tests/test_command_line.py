@@ -374,8 +374,8 @@ def test_the_time_of_what_is_not_here_is_not_known(tmp_path):
 
 def test_the_time_of_what_has_no_epochs_or_a_time_limit_is_estimated_too(tmp_path):
     tiny = resolve.runs(recipe.read("pretrain"), "deck", ["convnext_atto"], repeats=1)[0]
-    training = tiny.training.model_copy(update={"minutes": 3.0})
-    limited = tiny.model_copy(update={"training": training})
+    training = tiny.spec.training.model_copy(update={"minutes": 3.0})
+    limited = tiny.model_copy(update={"spec": tiny.spec.model_copy(update={"training": training})})
     assert estimate.seconds(limited, {}) == pytest.approx(180 + estimate.START_SECONDS)
     assert estimate.estimate([limited], tmp_path, parallel=1).guessed == [False]
 

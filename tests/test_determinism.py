@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store
+from keras_cnn.results import identity, store
 from keras_cnn.runs import engine
 
 SETTINGS = {
@@ -25,7 +25,7 @@ SETTINGS = {
 def made(out, parallel):
     """The runs of two repeats, each in a process of its own, a number at a time."""
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
-    jobs = [engine.Job(run, store.run_folder(run, out)) for run in runs]
+    jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
     assert not engine.execute(jobs, parallel, 1, lambda event: None)
     return [job.folder for job in jobs]
 

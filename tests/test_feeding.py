@@ -40,7 +40,7 @@ def which(images):
 
 @pytest.mark.every_backend
 def test_a_feed_gives_each_image_once_an_epoch_in_another_order_each():
-    batches = feed.Feed(IMAGES, LABELS, 8, seed=5)
+    batches = feed.shuffled(TRAIN, 8, seed=5)
     orders = []
     for epoch in range(3):
         batches.begin_epoch(epoch)
@@ -58,8 +58,7 @@ def test_a_feed_gives_each_image_once_an_epoch_in_another_order_each():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_files_give_the_same_images_as_memory(workers):
     settings = Feeding(feed="files", workers=workers, persistent_workers=True)
-    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, callbacks, _):
-        assert callbacks == []
+    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
         images, labels, sizes = collected(train)
         assert sizes == [8, 8, 5] and sorted(which(images)) == list(range(21))
         np.testing.assert_array_equal(labels, LABELS[which(images)])
@@ -72,14 +71,14 @@ def test_the_processor_time_of_workers_is_counted_and_none_of_this_process():
     """Two passes: workers that stay, and workers that are new in each."""
     for stay in (True, False):
         settings = Feeding(feed="files", workers=2, persistent_workers=stay)
-        with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, _, _, measures):
+        with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, _, measures):
             seconds = [0.0]
             for _ in range(2):
                 list(train)
                 seconds.append(measures()["worker_seconds"])
         assert 0 == seconds[0] < seconds[1] < seconds[2]
     alone = Feeding(feed="files")
-    with feeding.batches(alone, TRAIN, TEST, 8, 4, seed=5) as (train, _, _, measures):
+    with feeding.batches(alone, TRAIN, TEST, 8, 4, seed=5) as (train, _, measures):
         list(train)
         assert measures() == {"worker_seconds": 0}
     with feeding.batches(Feeding(), TRAIN, TEST, 8, 4, seed=5) as (*_, measures):
@@ -88,7 +87,7 @@ def test_the_processor_time_of_workers_is_counted_and_none_of_this_process():
 
 def test_drop_last_leaves_out_the_smaller_batch_of_training_only():
     settings = Feeding(feed="files", drop_last=True)
-    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, *_):
+    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
         assert collected(train)[2] == [8, 8]
         assert collected(test)[2] == [4, 4, 1]
 

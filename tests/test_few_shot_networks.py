@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from keras_cnn import models
+from keras_cnn.models import heads
 
 
 def few_shot_cnn(size):
@@ -57,7 +58,7 @@ def with_torchs_weights(model, reference):
             lambda images: (images / 255 - 0.5) / 0.5,
         ),
         (
-            lambda size: models.embedder("siamese_cnn", size, embedding=128),
+            lambda size: heads.embedder(models.classifier("siamese_cnn", 10, size), 128),
             siamese,
             64,
             lambda images: images / 255,

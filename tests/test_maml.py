@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import keras
+import method_runs
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_cnn import environment
 from keras_cnn.data import Split
+from keras_cnn.deck import maml_detached
 from keras_cnn.errors import UserError
-from keras_cnn.methods import maml, networks
-from keras_cnn.models import heads, saved
-from keras_cnn.recipe import settings
-from keras_cnn.recipe.resolve import Run
-from keras_cnn.results import store
-from keras_cnn.training import gradients, optimizers
+from keras_cnn.methods import maml
+from keras_cnn.methods.settings import Maml
+from keras_cnn.methods.tasks import Task, Tasks
+from keras_cnn.models import freeze, heads, saved
+from keras_cnn.training import batch_statistics, evaluation, gradients, optimizers
 
 CLASS_COUNT = 4
-NAMES = ["circle", "square", "star", "cross"]
+NAMES = ("circle", "square", "star", "cross")
 RATE, STEPS = 0.1, 3
 
 
@@ -74,7 +74,7 @@ def with_rows_alike(weights):
     return [*weights[:-2], kernel, weights[-1]]
 
 
-def meta_gradients_of(model, losses, second_order, start=None):
+def meta_gradients_of(model, losses, second_order, start=list):
     weights = gradients.tensors(model.trainable_variables)
     found = maml.meta_gradients(*losses, weights, STEPS, RATE, second_order, start)
     return float(ops.convert_to_numpy(found[0])), numpy_of(found[2])
@@ -82,7 +82,7 @@ def meta_gradients_of(model, losses, second_order, start=None):
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
-    ("batch_norm", "start"), [(False, None), (True, None), (False, with_rows_alike)]
+    ("batch_norm", "start"), [(False, list), (True, list), (False, with_rows_alike)]
 )
 def test_second_order_gradients_are_those_of_finite_differences(batch_norm, start):
     """Along random directions; BatchNorm by the statistics of the images at hand."""
@@ -93,8 +93,7 @@ def test_second_order_gradients_are_those_of_finite_differences(batch_norm, star
     def after_adaptation(step, direction):
         moved = [weight + step * way for weight, way in zip(weights, direction, strict=True)]
         moved = [ops.convert_to_tensor(weight.astype("float32")) for weight in moved]
-        moved = start(moved) if start else moved
-        loss = losses[1](maml.adapted(losses[0], moved, STEPS, RATE, second_order=False))[0]
+        loss = losses[1](maml.adapted(losses[0], start(moved), STEPS, RATE, second_order=False))[0]
         return float(ops.convert_to_numpy(ops.stop_gradient(loss)))
 
     value, second = meta_gradients_of(model, losses, second_order=True, start=start)
@@ -158,7 +157,6 @@ def test_sinusoids_are_learned_from_ten_points():
 
     The start's own loss after the same inner steps is what meta-learning has to beat.
     """
-    environment.seed_everything(0)
     inputs = keras.Input((1,))
     x = inputs
     start = np.random.default_rng(0)
@@ -206,31 +204,21 @@ def test_sinusoids_are_learned_from_ten_points():
     assert unseen() < 0.35 * before
 
 
-@pytest.fixture
-def small_network(monkeypatch):
-    """Every model name stands for a small network, named as the backbones name their layers."""
-
-    def classifier(name, class_count, image_size, head, seed, **of_the_network):
-        inputs = keras.Input((image_size, image_size, 3))
-        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-        for stage, width in enumerate((8, 16), start=1):
-            kernel = keras.initializers.HeNormal(seed=seed + stage)
-            layer = keras.layers.Conv2D(
-                width, 3, padding="same", kernel_initializer=kernel, name=f"stage{stage}_conv"
-            )
-            x = layer(x)
-            if name == "resnet18":
-                x = keras.layers.BatchNormalization(name=f"stage{stage}_norm")(x)
-            x = keras.layers.ReLU(name=f"stage{stage}_relu")(x)
-            x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
-        x = keras.layers.Flatten(name="features_flatten")(x)
-        logits = heads.logits(x, class_count, head, 0.0, "before_dense", seed)
-        built.append(keras.Model(inputs, logits, name=name))
-        return built[-1]
-
-    built = []
-    monkeypatch.setattr(networks.models, "classifier", classifier)
-    return built
+def small_network(batch_norm=False, head="dense", seed=213, dropout=0.0):
+    """Two stages, named as the backbones name theirs."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    for stage, width in enumerate((8, 16), start=1):
+        kernel = keras.initializers.HeNormal(seed=seed + stage)
+        x = keras.layers.Conv2D(
+            width, 3, padding="same", kernel_initializer=kernel, name=f"stage{stage}_conv"
+        )(x)
+        if batch_norm:
+            x = keras.layers.BatchNormalization(name=f"stage{stage}_norm")(x)
+        x = keras.layers.ReLU(name=f"stage{stage}_relu")(x)
+        x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
+    x = keras.layers.Flatten(name="features_flatten")(x)
+    return keras.Model(inputs, heads.logits(x, CLASS_COUNT, head, dropout, seed))
 
 
 def pictures(shots, seed):
@@ -241,25 +229,7 @@ def pictures(shots, seed):
     for image, label in zip(images, labels, strict=True):
         row, column = 4 * (label // 2), 4 * (label % 2)
         image[row : row + 4, column : column + 4] += 120
-    return Split(images.astype(np.uint8), labels.astype(np.int64))
-
-
-def run_of(model="fewshot_cnn", unfrozen_stages=None, head="dense", **of_maml):
-    return Run(
-        recipe="fewshot_methods",
-        row="3",
-        variant="corrected",
-        repeat=0,
-        profile="mini",
-        backend=keras.backend.backend(),
-        comparable=False,
-        data=settings.Data(data="synthetic:80", image_size=8),
-        model=settings.Model(
-            model=model, weights="random", unfrozen_stages=unfrozen_stages, head=head
-        ),
-        feeding=settings.Feeding(),
-        training=settings.Maml(**of_maml),
-    )
+    return Split(images.astype(np.uint8), labels.astype(np.int64), NAMES)
 
 
 SMALL = {
@@ -276,45 +246,31 @@ SMALL = {
 }
 
 
-def trained(test=None, **of_run):
-    reports = []
-    run = run_of(**{**SMALL, **of_run})
-    environment.seed_everything(run.training_seed)
-    test = test or pictures(10, 2)
-    outcome = maml.train(run, pictures(12, 1), test, NAMES, reports.append)
-    assert reports == outcome.history
-    return outcome
+def trained(network=None, test=None, **settings):
+    network, test = network or small_network(), test or pictures(10, 2)
+    settings = SMALL | settings
+    return method_runs.trained(maml.train, network, pictures(12, 1), test, **settings)
 
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("second_order", [True, False])
-def test_it_learns_and_gives_back_what_it_promises(small_network, tmp_path, second_order):
-    outcome = trained(second_order=second_order, epochs=4, schedule="step", schedule_epochs=2)
-    first, last = outcome.history[0], outcome.history[-1]
-    for number, record in enumerate(outcome.history, start=1):
-        assert record.keys() == set(store.HISTORY_COLUMNS) and record["epoch"] == number
-        assert np.isfinite(list(record.values())).all() and record["seconds"] > 0
-    rates = [record["learning_rate"] for record in outcome.history]
+def test_it_learns_and_gives_back_what_it_promises(tmp_path, second_order):
+    result = trained(second_order=second_order, epochs=4, schedule="step", schedule_epochs=2)
+    first, last = result.history[0], result.history[-1]
+    rates = [record["learning_rate"] for record in result.history]
     assert rates == pytest.approx(2 * [1e-2] + 2 * [5e-3])
     assert last["train_loss"] < 0.9 * first["train_loss"]
-    assert outcome.history[-2]["test_loss"] < 0.9 * first["test_loss"]
-    assert outcome.measures["episode_accuracy"] > 0.5  # chance is 0.25
-    assert outcome.measures["weights_moved"] > 0.01
+    assert result.history[-2]["test_loss"] < 0.9 * first["test_loss"]
+    assert result.measures["episode_accuracy"] > 0.5  # chance is 0.25
+    assert result.measures["weights_moved"] > 0.01
 
-    labels = pictures(10, 2).labels
-    hits = outcome.probabilities.argmax(axis=1) == labels
-    assert hits.mean() > 0.5
-    assert last["test_accuracy"] == outcome.measures["episode_accuracy"]  # of tasks, as before
+    assert result.measures["test_accuracy_over_images"] > 0.5
+    assert last["test_accuracy"] == result.measures["episode_accuracy"]  # of tasks, as before
     assert last["test_loss"] < 0.9 * first["test_loss"]
-    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
-
-    saved.save(outcome.model, tmp_path / "model.keras", {})
-    loaded, _ = saved.load(tmp_path / "model.keras")
-    again = loaded.predict(pictures(10, 2).images, verbose=0)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+    method_runs.assert_saved_whole(result, pictures(10, 2).images, tmp_path)
 
 
-def test_the_same_seed_gives_the_same_training(small_network):
+def test_the_same_seed_gives_the_same_training():
     first, second = (trained(epochs=1, way=2, l2=1e-3) for _ in range(2))
     np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
     assert first.measures == pytest.approx(second.measures, abs=1e-6)
@@ -324,15 +280,14 @@ def test_the_same_seed_gives_the_same_training(small_network):
 
 
 @pytest.mark.parametrize("head", ["dense", "cosine"])
-def test_after_tasks_of_fewer_classes_all_outputs_start_alike(small_network, head):
+def test_after_tasks_of_fewer_classes_all_outputs_start_alike(head):
     """With next to no adaptation every class is as likely as any other."""
-    outcome = trained(
-        epochs=1, way=2, head=head, adaptation_steps=1, inner_learning_rate=1e-9, steps_an_epoch=1
-    )
-    np.testing.assert_allclose(outcome.probabilities, 1 / CLASS_COUNT, atol=1e-5)
-    adapted = trained(epochs=1, way=2, head=head, adaptation_steps=20, inner_learning_rate=0.1)
-    hits = adapted.probabilities.argmax(axis=1) == pictures(10, 2).labels
-    assert hits.mean() > 0.4
+    unadapted = {"adaptation_steps": 1, "inner_learning_rate": 1e-9, "steps_an_epoch": 1}
+    result = trained(small_network(head=head), epochs=1, way=2, **unadapted)
+    np.testing.assert_allclose(result.probabilities, 1 / CLASS_COUNT, atol=1e-5)
+    adapting = {"adaptation_steps": 20, "inner_learning_rate": 0.1}
+    adapted = trained(small_network(head=head), epochs=1, way=2, **adapting)
+    assert adapted.measures["test_accuracy_over_images"] > 0.4
 
 
 def statistics(model):
@@ -342,11 +297,11 @@ def statistics(model):
 
 
 @pytest.mark.every_backend
-def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots(small_network):
-    for mean, variance in statistics(trained(model="resnet18", epochs=1).model):
+def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots():
+    for mean, variance in statistics(trained(small_network(batch_norm=True), epochs=1).model):
         np.testing.assert_array_equal(mean, 0)
         np.testing.assert_array_equal(variance, 1)
-    model = trained(model="resnet18", epochs=1, batch_norm="task").model
+    model = trained(small_network(batch_norm=True), epochs=1, batch_norm="task").model
     mean, variance = statistics(model)[0]
     before = keras.Model(model.input, model.get_layer("stage1_conv").output)
     seen = before.predict(pictures(12, 1).images, verbose=0)  # (n, h, w, c)
@@ -354,68 +309,85 @@ def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots
     np.testing.assert_allclose(variance, seen.var((0, 1, 2)), rtol=1e-3)
 
 
-def test_statistics_are_of_batches_in_which_classes_are_mixed(small_network, monkeypatch):
+@pytest.mark.every_backend
+def test_stored_statistics_are_the_mean_over_batches_by_their_size():
+    model = small_network(batch_norm=True)
+    images = pictures(12, 1).images[:40]
+    for _ in range(2):  # what was stored before plays no part
+        batch_statistics.store(model, images, 16)
+    before = keras.Model(model.input, model.get_layer("stage1_conv").output)
+    seen = before.predict(images, verbose=0)  # (n, h, w, c)
+    batches = seen[:16], seen[16:32], seen[32:]
+    mean, variance = statistics(model)[0]
+    for found, figure in ((mean, np.mean), (variance, np.var)):
+        of_batches = [figure(batch, axis=(0, 1, 2)) for batch in batches]
+        expected = np.average(of_batches, axis=0, weights=[16, 16, 8])
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_are_of_batches_in_which_classes_are_mixed():
     """A user's folder comes class by class: batches of one class each would lack their spread."""
-    monkeypatch.setattr(networks, "EVALUATION_BATCH_SIZE", 16)
-    turns = pictures(12, 1)
-    order = np.argsort(turns.labels, kind="stable")
-    train = Split(turns.images[order], turns.labels[order])
-    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
-    tasks = maml._Tasks(model, run_of(**SMALL).training, train, train, NAMES, seed=0)
-    batches = [numpy_of(batch) for batch in tasks._batches()]
-    assert [len(labels) for _, labels in batches] == [16, 16, 16]
-    assert all(len(set(labels)) == CLASS_COUNT for _, labels in batches)
-    seen = np.concatenate([images for images, _ in batches])
-    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(train.images, axis=0))
+    model, each = small_network(batch_norm=True), evaluation.BATCH_SIZE
+    labels = np.repeat(np.arange(CLASS_COUNT), each)
+    shades = np.broadcast_to(60 * labels[:, None, None, None], (len(labels), 8, 8, 3))
+    train = Split(shades.astype(np.uint8), labels, NAMES)
+    maml.train(model, train, train, **SMALL | {"epochs": 1, "batch_norm": "task"})
+    before = keras.Model(model.input, model.get_layer("stage1_conv").output)
+    seen = before.predict(train.images, verbose=0)
+    _, variance = statistics(model)[0]
+    np.testing.assert_allclose(variance, seen.var((0, 1, 2)), rtol=0.05)
+    by_class = np.mean([part.var((0, 1, 2)) for part in np.split(seen, CLASS_COUNT)], axis=0)
+    assert by_class.sum() < 0.5 * variance.sum()
 
 
-def test_frozen_stages_stay_as_they_are(small_network):
-    outcome = trained(epochs=1, unfrozen_stages=1)
-    unlearned = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 213)
+def test_frozen_stages_stay_as_they_are():
+    network = small_network()
+    freeze.freeze_stages(network, 1)
+    model, unlearned = trained(network, epochs=1).model, small_network()
     for name, same in (("stage1_conv", True), ("stage2_conv", False), ("head_logits", False)):
-        kernels = [numpy_of([m.get_layer(name).kernel])[0] for m in (outcome.model, unlearned)]
+        kernels = [numpy_of([m.get_layer(name).kernel])[0] for m in (model, unlearned)]
         assert np.array_equal(*kernels) == same, name
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("model", ["fewshot_cnn", "resnet18"])
-def test_detached_copies_leave_every_weight_as_it_was(small_network, model):
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_detached_copies_leave_every_weight_as_it_was(batch_norm):
     """As the deck ran it: high train accuracy on the copies, an untrained network at the end."""
-    outcome = trained(
-        model=model,
-        detached_copy=True,
+    result = method_runs.trained(
+        maml_detached.train,
+        small_network(batch_norm),
+        pictures(12, 1),
+        pictures(10, 2),
         batch_size=20,
         inner_steps=20,
         copy_learning_rate=0.02,
         epochs=1,
     )
-    untouched = networks.models.classifier(model, CLASS_COUNT, 8, "dense", 213)
-    untouched = saved.classifier(untouched)
-    for after, before in zip(outcome.model.weights, untouched.weights, strict=True):
+    untouched = saved.classifier(small_network(batch_norm))
+    for after, before in zip(result.model.weights, untouched.weights, strict=True):
         np.testing.assert_array_equal(*numpy_of([after, before]), err_msg=after.path)
-    assert outcome.measures == {"weights_moved": 0.0}
-    record = outcome.history[-1]
+    assert result.measures.keys() == {"test_accuracy_over_images", "weights_moved"}
+    assert result.measures["weights_moved"] == 0
+    record = result.history[-1]
     assert record["train_accuracy"] > 0.9
     expected = untouched.predict(pictures(10, 2).images, verbose=0)
-    np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
-    assert record["test_accuracy"] < 0.5
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+    assert record["test_accuracy"] == result.measures["test_accuracy_over_images"] < 0.5
 
 
 def numbered(split, first):
     """The split with its images numbered from `first`: each pixel is its image's number."""
     numbers = first + np.arange(len(split.labels))
-    return Split(numbers[:, None, None, None] * np.ones((1, 8, 8, 3)), split.labels)
+    return Split(numbers[:, None, None, None] * np.ones((1, 8, 8, 3)), split.labels, NAMES)
 
 
 @pytest.mark.parametrize(("of_test", "queries"), [(False, range(48)), (True, range(100, 140))])
-def test_tasks_have_disjoint_images_and_permuted_labels(small_network, of_test, queries):
+def test_tasks_have_disjoint_images_and_permuted_labels(of_test, queries):
     """Support comes from the training images, 0 to 47; queries of test tasks from 100 to 139."""
     train, test = numbered(pictures(12, 1), 0), numbered(pictures(10, 2), 100)
     classes = np.concatenate([train.labels, np.full(52, -1), test.labels])
-    run = run_of(**SMALL, way=3)
-    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
-    tasks = maml._Tasks(model, run.training, train, test, NAMES, seed=0)
-    draw = tasks._test_task if of_test else tasks._train_task
+    tasks = Tasks(train, test, way=3, support_shots=2, query_shots=3)
+    draw = tasks.test_task if of_test else tasks.training_task
     rng, orders = np.random.default_rng(0), set()
     for _ in range(20):
         task = draw(rng)
@@ -433,17 +405,16 @@ def test_tasks_have_disjoint_images_and_permuted_labels(small_network, of_test, 
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("shared_head", [True, False])
-def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(small_network, shared_head):
-    run = run_of(**SMALL, way=3, shared_head=shared_head)
+def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(shared_head):
     images = pictures(12, 1)
-    train = Split(images.images.astype("float32"), images.labels)
-    model = networks.models.classifier("fewshot_cnn", CLASS_COUNT, 8, "dense", 0)
-    tasks = maml._Tasks(model, run.training, train, train, NAMES, seed=0)
-    task = tasks._train_task(np.random.default_rng(0))
-    renamed = maml.Task(*((shown, (labels + 1) % 3) for shown, labels in task))
+    train = Split(images.images.astype("float32"), images.labels, NAMES)
+    settings = Maml(**SMALL, way=3, shared_head=shared_head)
+    learner = maml.MetaLearner(small_network(seed=0), settings, train, train, seed=0)
+    task = Tasks(train, train, 3, 2, 3).training_task(np.random.default_rng(0))
+    renamed = Task(*((shown, (labels + 1) % 3) for shown, labels in task))
     losses, slopes = [], []
     for one in (task, renamed):
-        loss, _, found = tasks._meta_gradients(*tasks._weights(), *maml._tensors(one))
+        loss, _, found = learner._task_gradients(*learner._weights(), *maml._tensors(one))
         losses.append(float(ops.convert_to_numpy(loss)))
         slopes.append(numpy_of(found))
     assert (losses[0] == pytest.approx(losses[1], abs=1e-5)) == shared_head
@@ -453,29 +424,22 @@ def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(small_network
         assert not head[..., 3:].any()
 
 
-def test_test_figures_are_of_the_test_images_alone(small_network):
+def test_test_figures_are_of_the_test_images_alone():
     """These carry their neighbours' labels, so whoever learned the training images is wrong."""
     test = pictures(10, 2)
-    neighbours = Split(test.images, (test.labels + 1) % CLASS_COUNT)
-    outcome = trained(neighbours, epochs=4)
-    last = outcome.history[-1]
+    neighbours = Split(test.images, (test.labels + 1) % CLASS_COUNT, NAMES)
+    result = trained(test=neighbours, epochs=4)
+    last = result.history[-1]
     assert last["train_accuracy"] > 0.5
-    assert outcome.measures["episode_accuracy"] == last["test_accuracy"] < 0.2
+    assert result.measures["episode_accuracy"] == last["test_accuracy"] < 0.2
 
 
-def test_a_class_with_too_few_images_is_named(small_network):
+def test_a_class_with_too_few_images_is_named():
     with pytest.raises(UserError, match="a task needs 13 images a class, class 'circle' has 12"):
         trained(support_shots=8, query_shots=5)
 
 
-def test_dropout_is_refused(small_network):
-    run = run_of(**SMALL)
-    dropped = run.model.model_copy(update={"dropout": 0.5})
+@pytest.mark.parametrize("method", [maml, maml_detached])
+def test_dropout_is_refused(method):
     with pytest.raises(UserError, match="without dropout"):
-        maml.train(
-            run.model_copy(update={"model": dropped}),
-            pictures(12, 1),
-            pictures(10, 2),
-            NAMES,
-            print,
-        )
+        method.train(small_network(dropout=0.5), pictures(12, 1), pictures(10, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import keras
+import method_runs
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -10,14 +10,12 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_cnn import data, recipe
+from keras_cnn import data, models
 from keras_cnn.data import Split
-from keras_cnn.methods import linear_probe, nearest_mean, networks
-from keras_cnn.methods.settings import METHODS
-from keras_cnn.models import saved
-from keras_cnn.recipe import resolve
-
-NAMES = [str(digit) for digit in range(10)]
+from keras_cnn.errors import UserError
+from keras_cnn.methods import linear_probe, nearest_mean
+from keras_cnn.models import heads
+from keras_cnn.training import evaluation
 
 
 @pytest.fixture(scope="module")
@@ -29,38 +27,31 @@ def splits():
     }
 
 
-def specified(method, **settings):
-    plan = recipe.read("fewshot_convnext")
-    overrides = {"data": "digits", "image_size": 16, "model": "baseline", "hidden_units": 4}
-    overrides["weights"] = "random"
-    (run, *_) = resolve.runs(plan, "mini", ["1"], "corrected", 1, overrides)
-    kept = run.model.model_copy(update={"unfrozen_stages": None})
-    training = METHODS[method](**settings)
-    return run.model_copy(update={"training": training, "model": kept})
+@pytest.fixture
+def network():
+    return models.classifier("baseline", 10, 16, hidden_units=4, seed=213)
 
 
-def features_of(run, splits):
-    backbone = networks.embedder(run, None)
-    return [networks.outputs(backbone, splits[name].images) for name in ("train", "test")]
+def features_of(network, splits):
+    backbone = heads.embedder(network)
+    return [evaluation.outputs(backbone, splits[name].images) for name in ("train", "test")]
 
 
 @pytest.mark.every_backend
-def test_the_linear_probe_is_scikit_learns_pipeline(splits, tmp_path):
-    run = specified("linear_probe", regularization_strength=2.0)
-    records = []
-    outcome = linear_probe.train(run, splits["train"], splits["test"], NAMES, records.append)
-    shots, queries = features_of(run, splits)
+def test_the_linear_probe_is_scikit_learns_pipeline(network, splits, tmp_path):
+    shots, queries = features_of(network, splits)
+    result = method_runs.trained(
+        linear_probe.train, network, splits["train"], splits["test"], regularization_strength=2.0
+    )
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=2000))
     pipeline.fit(shots.astype(np.float64), splits["train"].labels)
     expected = pipeline.predict_proba(queries)
-    np.testing.assert_allclose(outcome.probabilities, expected, atol=2e-3)
-    (record,) = records
+    np.testing.assert_allclose(result.probabilities, expected, atol=2e-3)
+    (record,) = result.history
     hits = expected.argmax(axis=1) == splits["test"].labels
     assert record["test_accuracy"] == pytest.approx(hits.mean(), abs=0.01)
     assert record["test_accuracy"] > 0.7
-    saved.save(outcome.model, tmp_path / "model.keras", {})
-    again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=3e-5)
+    method_runs.assert_saved_whole(result, splits["test"].images, tmp_path, atol=3e-5)
 
 
 def test_a_probe_of_two_classes_is_that_of_scikit_learn():
@@ -116,10 +107,18 @@ def test_with_one_image_a_class_nothing_can_be_left_out():
 @pytest.mark.every_backend
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("normalised", [False, True])
-def test_nearest_mean_is_scikit_learns_nearest_centroid(splits, centered, normalised, tmp_path):
-    run = specified("nearest_mean", centered=centered, normalised=normalised)
-    outcome = nearest_mean.train(run, splits["train"], splits["test"], NAMES, lambda record: None)
-    shots, queries = (part.astype(np.float64) for part in features_of(run, splits))
+def test_nearest_mean_is_scikit_learns_nearest_centroid(
+    network, splits, centered, normalised, tmp_path
+):
+    shots, queries = (part.astype(np.float64) for part in features_of(network, splits))
+    result = method_runs.trained(
+        nearest_mean.train,
+        network,
+        splits["train"],
+        splits["test"],
+        centered=centered,
+        normalised=normalised,
+    )
     center = shots.mean(axis=0) if centered else 0.0
     shots, queries = shots - center, queries - center
     if normalised:
@@ -129,31 +128,35 @@ def test_nearest_mean_is_scikit_learns_nearest_centroid(splits, centered, normal
     centroids = NearestCentroid().fit(shots, splits["train"].labels)
     expected = centroids.predict(queries)
     # Float32 may decide a near tie otherwise.
-    assert (outcome.probabilities.argmax(axis=1) == expected).mean() >= 0.995
+    assert (result.probabilities.argmax(axis=1) == expected).mean() >= 0.995
     squared = ((queries[:, None] - centroids.centroids_) ** 2).sum(axis=-1)  # (n, classes)
-    logits = np.log(outcome.probabilities)
+    logits = np.log(result.probabilities)
     differences = squared.mean(axis=1, keepdims=True) - squared
     found = logits - logits.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(found, differences, atol=0.01 * np.abs(differences).max())
-    saved.save(outcome.model, tmp_path / "model.keras", {})
-    again = keras.models.load_model(tmp_path / "model.keras").predict(splits["test"].images)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=3e-5)
+    method_runs.assert_saved_whole(result, splits["test"].images, tmp_path, atol=3e-5)
 
 
-def test_centering_and_length_matter(splits):
+def test_centering_and_length_matter(network, splits):
     """The four settings are four classifiers, not one under four names."""
-    outcomes = [
+    results = [
         nearest_mean.train(
-            specified("nearest_mean", centered=centered, normalised=normalised),
-            splits["train"],
-            splits["test"],
-            NAMES,
-            lambda record: None,
+            network, splits["train"], splits["test"], centered=centered, normalised=normalised
         ).probabilities
         for centered in (False, True)
         for normalised in (False, True)
     ]
-    plain, of_length_one, centered, both = (found.argmax(axis=1) for found in outcomes)
+    plain, of_length_one, centered, both = (found.argmax(axis=1) for found in results)
     assert (plain == centered).mean() >= 0.995  # without lengths, the center changes no distance
     assert (plain != of_length_one).any()
     assert (of_length_one != both).any() and (centered != both).any()
+
+
+@pytest.mark.parametrize("method", [linear_probe, nearest_mean])
+@pytest.mark.parametrize("absent", [0, 9])
+def test_a_class_without_a_training_image_is_named(network, splits, method, absent):
+    """There is no mean and no probability of it to be had."""
+    train = splits["train"]
+    kept = train.labels != absent
+    with pytest.raises(UserError, match=f"class '{absent}' has no training image"):
+        method.train(network, (train.images[kept], train.labels[kept]), splits["test"])

@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-import keras
+import method_runs
 import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import data, environment, recipe
+from keras_cnn import data, models, recipe
 from keras_cnn.data import crops
 from keras_cnn.methods import pretrain
+from keras_cnn.methods.settings import Pretrain
 from keras_cnn.models import saved
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store
-from keras_cnn.runs.worker import run_one
+from keras_cnn.results import identity
+from keras_cnn.runs import worker
 from keras_cnn.training import checkpoint
 
-NAMES = [str(digit) for digit in range(10)]
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (5, 24, 24, 3)).astype("uint8")
 
@@ -70,35 +70,18 @@ def test_crops_keep_to_the_shares_and_ratios_they_promise(monkeypatch):
     assert seen["flipped"].mean() == pytest.approx(0.5, abs=0.03)
 
 
-def specified(**settings):
-    overrides = {
-        "data": "synthetic:120",
-        "model": "enhanced",
-        "hidden_units": 4,
-        "stochastic_depth": 0.0,
-        "image_size": 16,
-        "crop_from": 24,
-        "batch_size": 20,
-        "epochs": 3,
-        "warm_up_epochs": 1.0,
-        "average_decay": 0.8,
-    }
-    plan = recipe.read("pretrain")
-    backend = keras.backend.backend()
-    overrides |= settings
-    return resolve.runs(plan, "mini", ["convnext_atto"], overrides=overrides, backend=backend)[0]
+SMALL = {"batch_size": 20, "epochs": 3, "warm_up_epochs": 1.0, "average_decay": 0.8}
 
 
-def trained(run, report=lambda record: None):
-    loaded = data.load(run.data.data, run.data.image_size).splits
-    environment.seed_everything(run.training_seed)
-    return pretrain.train(run, loaded["train"], loaded["test"], NAMES, report)
+def splits():
+    """Training images of 24 pixels, to be cropped to 16, and test images of these."""
+    train, test = (data.load("synthetic:120", size).splits for size in (24, 16))
+    return train["train"], test["test"]
 
 
-@pytest.fixture
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path))
-    return tmp_path
+def trained(report=None, dropout=0.0, **settings):
+    network = models.classifier("enhanced", 10, 16, hidden_units=4, dropout=dropout, seed=213)
+    return pretrain.train(network, *splits(), report=report, **SMALL | settings)
 
 
 class Killed(Exception):
@@ -106,51 +89,50 @@ class Killed(Exception):
 
 
 @pytest.mark.every_backend
-def test_a_killed_run_goes_on_to_the_same_result(home, tmp_path):
-    run = specified(dropout=0.5)  # whose seeds go on, too
-    whole = trained(run)
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path):
+    dropped = {"dropout": 0.5}  # whose seeds go on, too
+    whole = trained(**dropped)
     assert [record["epoch"] for record in whole.history] == [1, 2, 3]
-    store.checkpoint_file(run).unlink()
+    state = tmp_path / "state.h5"
 
     def killed_in_the_third(record):
         if record["epoch"] == 3:
             raise Killed
 
     with pytest.raises(Killed):
-        trained(run, killed_in_the_third)
-    assert len(list((home / "checkpoints").glob("*.h5"))) == 1
+        trained(killed_in_the_third, checkpoint=state, **dropped)
+    assert state.is_file()
     again = []
-    gone_on = trained(run, again.append)
+    gone_on = trained(again.append, checkpoint=str(state), **dropped)
     ahead = {"epochs": 3, "images": 120}
     assert again == [record | ahead for record in gone_on.history]
     for one, other in zip(whole.history, gone_on.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     np.testing.assert_array_equal(gone_on.probabilities, whole.probabilities)
+    finished = trained(checkpoint=state, **dropped)  # with nothing left to do
+    np.testing.assert_array_equal(finished.probabilities, whole.probabilities)
 
+    _, test = splits()
+    accuracy = (whole.probabilities.argmax(axis=1) == test.labels).mean()
     last = whole.history[-1]
-    labels = data.load(run.data.data, 16).splits["test"].labels
-    hits = whole.probabilities.argmax(axis=1) == labels
-    assert last["test_accuracy"] == pytest.approx(hits.mean(), abs=1e-6)  # that of the average
-    saved.save(whole.model, tmp_path / "model.keras", {})
-    loaded, _ = saved.load(tmp_path / "model.keras")
-    images = data.load(run.data.data, 16).splits["test"].images
-    again = loaded.predict(images, verbose=0)
-    np.testing.assert_allclose(again, whole.probabilities, atol=1e-5)
+    assert last["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)  # that of the average
+    method_runs.assert_saved_whole(whole, test.images, tmp_path)
 
 
-def test_it_learns_and_the_rate_rises_and_falls_to_zero(home):
-    outcome = trained(specified(epochs=8, learning_rate=0.01, smallest_crop=0.8, cutmix_share=0.0))
-    rates = [record["learning_rate"] for record in outcome.history]
+def test_it_learns_and_the_rate_rises_and_falls_to_zero():
+    result = trained(epochs=8, learning_rate=0.01, smallest_crop=0.8, cutmix_share=0.0)
+    rates = [record["learning_rate"] for record in result.history]
     assert max(rates) == pytest.approx(0.01, rel=0.05) and rates.index(max(rates)) <= 1
     assert rates[-1] == pytest.approx(0, abs=1e-6)
-    assert outcome.history[-1]["test_accuracy"] > 0.3  # chance is 0.1
+    assert result.history[-1]["test_accuracy"] > 0.3  # chance is 0.1
 
 
 def test_cutmix_changes_a_share_of_images_and_splits_their_labels():
-    run, classes = specified(cutmix_share=0.4, label_smoothing=0.1), 10
     large = data.load("synthetic:600", 24).splits["train"]
-    plain = pretrain._changed(specified(cutmix_share=0.0), large, classes, epoch=2)
-    changed = pretrain._changed(run, large, classes, epoch=2)
+    plain, changed = (
+        pretrain._changed(large, Pretrain(cutmix_share=share), 16, 10, seed=213, epoch=2)
+        for share in (0.0, 0.4)
+    )
     np.testing.assert_allclose(changed.labels.sum(axis=1), 1, atol=1e-6)
     same = (changed.images == plain.images).all(axis=(1, 2, 3))
     assert same.mean() == pytest.approx(0.6, abs=0.1)
@@ -163,15 +145,15 @@ def test_cutmix_changes_a_share_of_images_and_splits_their_labels():
 
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(1e-6, 1), (0.5, 3), (0.66, 3), (0.67, 4)])
-def test_minutes_decide_how_many_epochs_there_are(home, monkeypatch, minutes, epochs):
+def test_minutes_decide_how_many_epochs_there_are(monkeypatch, minutes, epochs):
     # All steps of an epoch are tried, 8 s; drawing its images and a test pass take 2 s.
     clock = iter([0.0, 8.0, 100.0, 102.0])
     monkeypatch.setattr(pretrain, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert len(trained(specified(minutes=minutes)).history) == epochs
+    assert len(trained(minutes=minutes).history) == epochs
     assert next(clock, None) is None
 
 
-def test_an_epochs_seconds_have_the_drawing_of_its_images_in_them(home, monkeypatch):
+def test_an_epochs_seconds_have_the_drawing_of_its_images_in_them(monkeypatch):
     changed = pretrain._changed
 
     def slowly(*arguments):
@@ -179,41 +161,50 @@ def test_an_epochs_seconds_have_the_drawing_of_its_images_in_them(home, monkeypa
         return changed(*arguments)
 
     monkeypatch.setattr(pretrain, "_changed", slowly)
-    records = trained(specified()).history
+    records = trained().history
     assert all(record["seconds"] > 0.3 for record in records[1:])
 
 
-def test_a_checkpoint_goes_when_the_result_is_on_disk_and_not_before(home, tmp_path, monkeypatch):
-    spec = specified(epochs=1)
+@pytest.fixture
+def run_and_folder(monkeypatch, tmp_path):
+    """A run, its folder, and a home of its own, where its checkpoint goes."""
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path / "home"))
+    overrides = {"data": "synthetic:120", "image_size": 16, "crop_from": 24, **SMALL}
+    overrides |= {"model": "enhanced", "hidden_units": 4, "stochastic_depth": 0.0}
+    (run,) = resolve.runs(recipe.read("pretrain"), "mini", ["convnext_atto"], overrides=overrides)
+    return run, identity.run_folder(run, tmp_path)
+
+
+def killed_after(epochs):
+    def report(record):
+        if record["epoch"] > epochs:
+            raise Killed
+
+    return report
+
+
+def test_a_checkpoint_goes_when_the_result_is_on_disk_and_not_before(run_and_folder, monkeypatch):
+    run, folder = run_and_folder
 
     def full(*arguments):
         raise OSError("no space left")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
         patched.setattr(saved, "save", full)
-        run_one(spec, store.run_folder(spec, tmp_path), lambda record: None)
-    assert len(list((home / "checkpoints").glob("*.h5"))) == 1
-    run_one(spec, store.run_folder(spec, tmp_path), lambda record: None)
-    assert not list((home / "checkpoints").glob("*"))
+        worker.make(run, folder, lambda record: None)
+    assert identity.checkpoint_file(run.spec).is_file()
+    worker.make(run, folder, lambda record: None)
+    assert not identity.checkpoint_file(run.spec).exists()
 
 
-def test_a_fresh_run_begins_anew(home, tmp_path):
-    spec = specified()
-
-    def killed_after(epochs):
-        def report(record):
-            if record["epoch"] > epochs:
-                raise Killed
-
-        return report
-
+def test_a_fresh_run_begins_anew(run_and_folder):
+    run, folder = run_and_folder
     with pytest.raises(Killed):
-        trained(spec, killed_after(1))
-    folder = store.run_folder(spec, tmp_path)
-    for fresh, checkpoints in ((False, 1), (True, 0)):
+        worker.make(run, folder, killed_after(1))
+    for fresh in (False, True):
         with pytest.raises(Killed):
-            run_one(spec, folder, killed_after(0), fresh)
-        assert len(list((home / "checkpoints").glob("*.h5"))) == checkpoints
+            worker.make(run, folder, killed_after(0), fresh)
+        assert identity.checkpoint_file(run.spec).exists() != fresh
 
 
 def test_a_damaged_checkpoint_is_as_none(tmp_path):

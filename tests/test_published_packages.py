@@ -16,7 +16,6 @@ from pytorch_metric_learning import distances, losses, reducers
 from sklearn.neighbors import NearestCentroid
 
 from keras_cnn.methods import maml, prototypical, siamese
-from keras_cnn.methods.settings import Prototypical
 from keras_cnn.training import gradients
 
 pytestmark = pytest.mark.skipif(
@@ -73,15 +72,14 @@ def test_pairs_lose_what_pytorch_metric_learning_says(margin):
 def test_logits_are_the_distances_of_pytorch_metric_learning(distance, theirs, sign):
     """To the centroids that scikit-learn finds."""
     way, shots, queries = 4, 3, 5
-    settings = Prototypical(way=way, support_shots=shots, query_shots=queries, distance=distance)
     labels = np.concatenate([np.repeat(np.arange(way), shots), np.repeat(np.arange(way), queries)])
     embeddings = RNG.normal(size=(len(labels), 6)).astype("float32")
     support = way * shots
     centroids = NearestCentroid().fit(embeddings[:support], labels[:support]).centroids_
     expected = sign * theirs(torch.tensor(embeddings[support:]), torch.tensor(centroids).float())
 
-    episodes = prototypical.Episodes(settings, np.zeros(0, int), list("abcd"))
-    _, found = episodes.queries(ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings))
+    tensors = [ops.convert_to_tensor(array) for array in (labels, embeddings)]
+    _, found = prototypical.queries(*tensors, way, shots, distance)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected.numpy(), atol=1e-5)
 
 

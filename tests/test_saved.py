@@ -12,18 +12,14 @@ import numpy as np
 import pytest
 
 from keras_cnn import environment, models
+from keras_cnn.deck.supervised_as_run import with_dropout_on_logits
 from keras_cnn.errors import UserError
 from keras_cnn.models import heads, saved
-from keras_cnn.models.freeze import freeze
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 CARD = {"class_names": ["cat", "dog", "frog"], "image_size": 32}
-SETTINGS = {
-    "convnext_atto": {"dropout": 0.5, "stochastic_depth": 0.2},
-    "resnet18": {},
-    "cosine": {"head": "cosine", "dropout": 0.5},
-    "cosine_after": {"head": "cosine", "dropout": 0.5, "dropout_position": "after_logits"},
-}
+NETWORKS = {"convnext_atto": {"dropout": 0.5, "stochastic_depth": 0.2}, "resnet18": {}}
+SAVED = (*NETWORKS, "cosine", "cosine_after")  # dropout of the logits, as in the deck
 
 # What a user does elsewhere, with Keras alone: load, predict, train on.
 ELSEWHERE = """
@@ -58,16 +54,14 @@ print(json.dumps(said))
 def a_model(name):
     """A backbone as a recipe leaves it, its last stage trainable; or a cosine head on little."""
     environment.seed_everything(5)
-    settings = SETTINGS[name]
-    if name in models.NETWORKS:
-        model = models.classifier(name, 3, 32, seed=5, **settings)
-        freeze(model, 1)
+    if name in NETWORKS:
+        model = models.classifier(name, 3, 32, seed=5, unfrozen_stages=1, **NETWORKS[name])
     else:
         inputs = keras.Input((32, 32, 3))
         x = keras.layers.Conv2D(8, 3, strides=4)(keras.layers.Rescaling(1 / 255)(inputs))
         x = keras.layers.GlobalAveragePooling2D()(x)
-        after = settings.get("dropout_position", "before_dense")
-        model = keras.Model(inputs, heads.logits(x, 3, "cosine", 0.5, after, seed=5))
+        model = keras.Model(inputs, heads.logits(x, 3, "cosine", 0.5, seed=5))
+        model = with_dropout_on_logits(model) if name == "cosine_after" else model
     rng = np.random.default_rng(5)
     for variable in model.weights:  # so that each weight and statistic matters
         if variable.path.split("/")[0].endswith("_scale"):  # a block adds nothing as it starts
@@ -84,7 +78,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     np.save(folder / "images.npy", IMAGES)
     expected = {}
-    for name in SETTINGS:
+    for name in SAVED:
         model = a_model(name)
         logits = keras.ops.convert_to_numpy(model(IMAGES.astype("float32"), training=False))
         shifted = np.exp(logits.astype("float64") - logits.max(axis=1, keepdims=True))
@@ -99,7 +93,7 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
     pytest.importorskip(backend)
     folder, expected = files
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, folder, ",".join(SETTINGS)],
+        [sys.executable, "-c", ELSEWHERE, folder, ",".join(SAVED)],
         env={**environment.os.environ, **environment.child_variables(backend, 1)},
         cwd=folder,
         capture_output=True,
@@ -107,7 +101,7 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    for name in SETTINGS:
+    for name in SAVED:
         np.testing.assert_allclose(said[name]["probabilities"], expected[name], atol=1e-4)
         assert np.isfinite(said[name]["loss"])
         assert said[name]["moved"] > 0.9 * said[name]["weights"] > 0, name
@@ -115,7 +109,7 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
 
 def test_the_file_holds_built_in_layers_on_raw_images_and_the_card(files):
     folder, _ = files
-    for name in SETTINGS:
+    for name in SAVED:
         model, card = saved.load(folder / f"{name}.keras")
         assert card == CARD
         assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 3)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_cnn.results import grid
+from keras_cnn.results.grid import Column
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -108,23 +111,20 @@ def markdown(bench: str, rates: Mapping[str, Sequence[float]]) -> str:
         bench: One of `BENCHES`.
         rates: By contender, images a second in each round.
     """
-    lines = ["| contender | images/s, median | quartiles |", "|---|---|---|"]
+    speeds = []
     for name, values in rates.items():
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
-        lines.append(f"| {name} | {median:,.0f} | {low:,.0f} to {high:,.0f} |")
-    lines += [
-        "",
-        "| ours | against | times | quartiles | goal | met |",
-        "|---|---|---|---|---|---|",
-    ]
-    for verdict in verdicts(bench, rates):
-        low, high = verdict["quartiles"]
-        lines.append(
-            f"| {verdict['ours']} | {' or '.join(verdict['peers'])} | {verdict['times']:.2f} "
-            f"| {low:.2f} to {high:.2f} | {verdict['goal']:g} | {_yes(verdict['met'])} |"
+        speeds.append((name, f"{median:,.0f}", f"{low:,.0f} to {high:,.0f}"))
+    times = []
+    for found in verdicts(bench, rates):
+        low, high = found["quartiles"]
+        words = (found["ours"], " or ".join(found["peers"]), f"{found['times']:.2f}")
+        met = "yes" if found["met"] else "no"
+        times.append((*words, f"{low:.2f} to {high:.2f}", f"{found['goal']:g}", met))
+    return "\n\n".join(
+        grid.markdown(list(map(Column, headings, zip(*rows, strict=True))))
+        for headings, rows in (
+            (("contender", "images/s, median", "quartiles"), speeds),
+            (("ours", "against", "times", "quartiles", "goal", "met"), times),
         )
-    return "\n".join(lines)
-
-
-def _yes(met: bool) -> str:
-    return "yes" if met else "no"
+    )

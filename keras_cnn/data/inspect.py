@@ -16,6 +16,7 @@ from keras_cnn.data.cache import Decoded
 from keras_cnn.data.listing import Listing
 from keras_cnn.data.sources import Dataset
 from keras_cnn.errors import UserError
+from keras_cnn.results import grid
 
 SMALL_CLASS = 1 / 3  # of the split's median class
 SMALL_IMAGE = 1 / 2  # of the image size asked for, along the shorter side
@@ -282,14 +283,7 @@ def _table(description: Description) -> list[str]:
     rows.append(["standard deviation", *(_three(s.standard_deviation) for s in splits.values())])
     rows.append(["original height", *(_span(split.heights) for split in splits.values())])
     rows.append(["original width", *(_span(split.widths) for split in splits.values())])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return grid.aligned(rows, right=range(1, len(rows[0])))
 
 
 def _faults(description: Description) -> list[str]:

@@ -25,19 +25,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from keras_cnn.methods.interface import Learned, Trained, method
 from keras_cnn.methods.settings import METHODS, Method
 
+if TYPE_CHECKING:
+    from keras_cnn.methods.interface import Learned, Trained, method
+
 NAMES = tuple(settings.name() for settings in METHODS)
+_INTERFACE = (
+    "Learned",
+    "Trained",
+    "method",
+)  # imported when asked for: recipes need settings alone
 __all__ = ["Learned", "Method", "Trained", "find", "method", *NAMES]
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name not in NAMES:
-        raise AttributeError(f"keras_cnn.methods has no {name!r}")
-    return import_module(f"{__name__}.{name}")
+def __getattr__(name: str) -> object:
+    if name in _INTERFACE:
+        return getattr(import_module(f"{__name__}.interface"), name)
+    if name in NAMES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"keras_cnn.methods has no {name!r}")
 
 
 def __dir__() -> list[str]:

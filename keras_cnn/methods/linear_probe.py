@@ -33,6 +33,9 @@ def train(
 
     Returns:
         A history of one record, and the network with the regression as its head.
+
+    Raises:
+        UserError: A class has no training image.
     """
 
     def head(

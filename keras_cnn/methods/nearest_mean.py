@@ -35,6 +35,9 @@ def train(
     Returns:
         A history of one record, and the network with the means as its head: the softmax of its
         logits is that of minus the squared distances.
+
+    Raises:
+        UserError: A class has no training image.
     """
 
     def head(

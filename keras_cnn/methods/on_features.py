@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_cnn.data import Split
+from keras_cnn.errors import UserError
 from keras_cnn.methods.interface import Learned, Report
 from keras_cnn.models import heads, saved
 from keras_cnn.training import evaluation, frozen
@@ -33,7 +34,13 @@ def learn(network: keras.Model, train: Split, test: Split, report: Report, head:
 
     Returns:
         A history of one record, and the network with the new head.
+
+    Raises:
+        UserError: A class has no training image.
     """
+    for label, name in enumerate(train.class_names):
+        if label not in train.labels:
+            raise UserError(f"class {name!r} has no training image: each class needs one")
     began = time.perf_counter()
     backbone = heads.embedder(network)
     backbone.trainable = False

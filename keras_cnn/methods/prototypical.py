@@ -58,7 +58,7 @@ def train(
     class_count = network.output.shape[-1]
     way, shots = settings.way or class_count, (settings.support_shots, settings.query_shots)
     # Drawn before training: that the images are too few shows at once.
-    test_shots = evaluation.affordable(*shots, test.labels)
+    test_shots = evaluation.affordable(*shots, test.labels, class_count)
     test_episodes = _draw(test, way, test_shots, settings.evaluation_episodes, [seed, 0, 1])
     embedder = heads.embedder(network, settings.embedding, settings.normalised, seed)
     rest, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
@@ -71,9 +71,8 @@ def train(
     def evaluate(epoch: int) -> dict[str, float]:
         means = ops.convert_to_tensor(prototypes())
         logits = partial(distance_logits, prototypes=means, distance=settings.distance)
-        images = embed(test_inputs.images)
-        loss, accuracy = evaluation.means_over_images(logits, images, test.labels)
-        return {"val_batch_loss": loss, "val_accuracy": accuracy}
+        figures = evaluation.means_over_images(logits, embed(test_inputs.images), test.labels)
+        return dict(zip(("val_batch_loss", "val_accuracy"), figures, strict=True))
 
     loss = of_queries(cross_entropy, way, shots[0], settings.distance)
     accuracy = of_queries(hits, way, shots[0], settings.distance)

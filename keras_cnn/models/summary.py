@@ -28,6 +28,7 @@ import keras
 from keras import layers
 
 from keras_cnn.errors import UserError, nearest
+from keras_cnn.results import grid
 
 CONVOLUTIONS = (
     layers.Conv1D,
@@ -358,20 +359,10 @@ HEADER = ("Layer (name): depth-index", "Output shape", "Parameters", "Mult-adds"
 
 def _text(summary: Summary) -> str:
     rows = [HEADER, *_rows_of(summary.model, summary.model.name)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    widths[0] = min(widths[0], TEXT_WIDTH - sum(widths[1:]) - 2 * 3)
-    lines = [
-        "  ".join(
-            (
-                _cut(row[0], widths[0]).ljust(widths[0]),
-                row[1].ljust(widths[1]),
-                row[2].rjust(widths[2]),
-                row[3].rjust(widths[3]),
-            )
-        )
-        for row in rows
-    ]
-    rule = "=" * (sum(widths) + 2 * 3)
+    others = max(map(len, grid.aligned([row[1:] for row in rows], right=(1, 2))))
+    names = TEXT_WIDTH - others - len("  ")
+    lines = grid.aligned([(_cut(row[0], names), *row[1:]) for row in rows], right=(2, 3))
+    rule = "=" * max(map(len, lines))
     totals = [f"{label}: {figure}" for label, figure in _totals(summary)]
     sizes = next(at for at, line in enumerate(totals) if line.startswith("Input"))
     return "\n".join(

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a run.
+    """What a number of a run means and how it is written.
 
     Attributes:
         label: What it is, in words.
-        unit: Unit of the figures shown; empty for a pure number.
-        scale: From the result's figure to the one shown.
-        decimals: Written; None takes what gives a column's smallest figure three digits,
-            and at least one.
-        by_epoch: It stands in the history under the same name, too.
-        varies: Repeats differ in it.
+        unit: Unit of the numbers shown; empty for a pure number.
+        scale: From the number in the result to the one shown.
+        decimals: How many are written; None takes as many as give a column's smallest number
+            three digits, and at least one.
+        by_epoch: The history has it for each epoch, under the same name.
+        varies: Whether repeats differ in it.
     """
 
     label: str
@@ -62,27 +62,27 @@ MEASURES: dict[str, Measure] = {
 
 
 def final(result: Result, name: str) -> float | None:
-    """A run's final figure in the measure's unit; None where an older result lacks it."""
+    """A run's final number in the measure's unit; None where an older result lacks it."""
     value = result.metrics.get(name)
     return None if value is None else MEASURES[name].scale * value
 
 
 def by_epoch(result: Result, name: str) -> list[float]:
-    """A run's figure after each epoch, in the measure's unit."""
+    """A run's number after each epoch, in the measure's unit."""
     return [MEASURES[name].scale * record[name] for record in result.history]
 
 
-def decimals(name: str, figures: Sequence[float]) -> int:
-    """How many decimals to write figures with that stand under one another."""
+def decimals(name: str, numbers: Sequence[float]) -> int:
+    """How many decimals the numbers of one column are written with."""
     fixed = MEASURES[name].decimals
     if fixed is not None:
         return fixed
-    smallest = min((abs(figure) for figure in figures if figure and isfinite(figure)), default=1.0)
+    smallest = min((abs(number) for number in numbers if number and isfinite(number)), default=1.0)
     return min(max(2 - floor(log10(smallest)), 1), 4)
 
 
 def written(mean: float | None, sd: float | None, places: int) -> str:
-    """`61.0 ± 0.4`; without the spread where there is none, `-` where there is no figure."""
+    """`61.0 ± 0.4`; without the spread where there is none, `-` where there is no number."""
     if mean is None:
         return "-"
     return f"{mean:,.{places}f}" if sd is None else f"{mean:,.{places}f} ± {sd:,.{places}f}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Annotated
 
 from pydantic import Field, ValidationError
@@ -253,7 +254,7 @@ def typed(merged: Mapping[str, Setting]) -> Resolved:
         raise UserError(f"{name.place}: {error}") from None
     known = names(method)
     for key, setting in merged.items():
-        if key not in (known if setting.of_row else [*known, *setting_names()]):
+        if key not in known and (setting.of_row or key not in setting_names()):
             raise UserError(
                 f"{setting.place}: no setting {key!r} of {name.value}: {nearest(key, known)}"
             )
@@ -294,11 +295,13 @@ def wanted(error: Mapping[str, object]) -> str:
     return message[0].lower() + message[1:]
 
 
+@cache
 def names(method: type[Method]) -> list[str]:
     """The settings that a method's runs have."""
     return list(dict.fromkeys(_fields(method)))
 
 
+@cache
 def setting_names() -> list[str]:
     """The names of the settings of all methods."""
     every = (field for method in KNOWN_METHODS.values() for field in _fields(method))

@@ -109,7 +109,7 @@ def defect_section(
 
 
 def at_hand(recipes: Sequence[Collected]) -> str:
-    """Which recipes have results, and of what."""
+    """Which recipes have results, and from which data."""
     return table(
         "Results at hand",
         [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_cnn.data import sources
 from keras_cnn.errors import UserError
+from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import store, table
 from keras_cnn.results.store import Result
@@ -40,7 +41,7 @@ class Collected:
         """The command line that makes the results."""
         words = ["python", "-m", "keras_cnn", "recipe", self.recipe.name]
         out = self.folder.parent
-        return shlex.join(words if out == Path("artifacts") else [*words, f"--out={out}"])
+        return shlex.join(words if out == DEFAULT_OUT else [*words, f"--out={out}"])
 
     @property
     def source(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -31,21 +31,12 @@ def markdown(columns: Sequence[Column], between: str = ": ") -> str:
         between: Joins a group and the heading under it.
     """
     headings = [between.join(filter(None, (c.group, c.heading))) for c in columns]
-    widths = [
-        max(map(len, [heading, *column.cells]))
-        for heading, column in zip(headings, columns, strict=True)
-    ]
-
-    def line(cells: Iterable[str]) -> str:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
-
-    rules = [
-        "-" * (width + 1) + ("-:"[column.is_number])
-        for width, column in zip(widths, columns, strict=True)
-    ]
-    rows = zip(*(column.cells for column in columns), strict=True)
-    return "\n".join([line(headings), f"|{'|'.join(rules)}|", *map(line, rows)])
+    rows = [headings, *zip(*(column.cells for column in columns), strict=True)]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+    ends = (":" if column.is_number else "-" for column in columns)
+    rules = ["-" * (width + 1) + end for width, end in zip(widths, ends, strict=True)]
+    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

@@ -14,7 +14,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import Images
 from keras_cnn.recipe.resolve import Choice
 from keras_cnn.recipe.spec import Run, Spec, flat_settings
-from keras_cnn.results import identity
+from keras_cnn.results import grid, identity
 from keras_cnn.runs.preflight import check_images
 
 # Training images of 32 pixels a second on one core, evaluation between epochs included: a guess for
@@ -158,10 +158,7 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
                 _written(_not_default(runs[members[0]], own, told_apart)),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[4]]).rstrip())
+    lines += grid.aligned(rows)
     if any("~" in row[3] for row in rows):
         lines.append(
             f"~: nothing like it has been run here; a guess, {IMAGES_PER_SECOND:.0f} images of 32 "

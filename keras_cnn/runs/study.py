@@ -21,6 +21,7 @@ from keras_cnn import environment, files, models, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
+from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Recipe
@@ -32,8 +33,6 @@ from keras_cnn.runs import engine, preflight
 
 if TYPE_CHECKING:
     import pandas
-
-DEFAULT_OUT = Path("artifacts")
 
 
 @dataclass(frozen=True, repr=False)

@@ -25,80 +25,81 @@ def fused(base: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     Returns:
         A subclass; its state is that of the base.
     """
+    return type("Fused", (FusedSteps, base), {})
 
-    class Fused(base):
-        # The version of the tensor that holds `iterations`, and the number it held then. Each
-        # change in place raises a tensor's version, so the number holds while the version does.
-        _counted: tuple[int, int] | None = None
 
-        def apply(
-            self, grads: Sequence[Tensor], trainable_variables: Sequence | None = None
-        ) -> None:
-            done = self._steps_done()
-            self._counted = (self._iterations.value._version, done)
-            super().apply(grads, trainable_variables)
-            self._counted = (self._iterations.value._version, done + 1)
+class FusedSteps:
+    """Goes before Keras's Adam or AdamW, whose state and mathematics it has."""
 
-        def _steps_done(self) -> int:
-            """What the variable `iterations` holds: to ask a GPU for it means to wait for it.
+    # The version of the tensor that holds `iterations`, and the number it held then. Each
+    # change in place raises a tensor's version, so the number holds while the version does.
+    _counted: tuple[int, int] | None = None
 
-            It is asked only where something but `apply` has changed the variable since.
-            """
-            version, done = self._counted or (None, 0)
-            counter = self._iterations.value
-            return done if version == counter._version else int(counter)
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence | None = None) -> None:
+        """Updates the variables, and counts the step without asking the device for the count."""
+        done = self._steps_done()
+        self._counted = (self._iterations.value._version, done)
+        super().apply(grads, trainable_variables)
+        self._counted = (self._iterations.value._version, done + 1)
 
-        def _updates_done(self) -> int:
-            return self._steps_done() // (self.gradient_accumulation_steps or 1)
+    def _steps_done(self) -> int:
+        """What the variable `iterations` holds: to ask a GPU for it means to wait for it.
 
-        def _parallel_update_step(
-            self,
-            grads: Sequence[Tensor],
-            variables: Sequence[keras.Variable],
-            learning_rate: Tensor,
-        ) -> None:
-            weights = [variable.value for variable in variables]
-            if self.amsgrad or weights[0].device.type not in FUSED_ON:
-                super()._parallel_update_step(grads, variables, learning_rate)
-                return
-            indices = [self._get_variable_index(variable) for variable in variables]
-            step = self._updates_done() + 1
-            device = weights[0].device
-            counter = torch.full((), float(step), device=device)  # it is only read
-            rate = keras.ops.convert_to_tensor(learning_rate)
-            torch._fused_adam_(
-                weights,
-                [_strided_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
-                _moments_strided_as(weights, [self._momentums[index] for index in indices]),
-                _moments_strided_as(weights, [self._velocities[index] for index in indices]),
-                [],  # the largest second moments: amsgrad's
-                [counter] * len(weights),
-                lr=float(rate) if device.type in READS_RATE_ON else rate,
-                beta1=self.beta_1,
-                beta2=self.beta_2,
-                weight_decay=0.0,  # Keras has applied its own before
-                # Keras adds epsilon before the bias correction of the second moment, torch after.
-                eps=self.epsilon / (1 - self.beta_2**step) ** 0.5,
-                amsgrad=False,
-                maximize=False,
-            )
+        It is asked only where something but `apply` has changed the variable since.
+        """
+        version, done = self._counted or (None, 0)
+        counter = self._iterations.value
+        return done if version == counter._version else int(counter)
 
-        def _update_model_variables_moving_average(
-            self, trainable_variables: Sequence[keras.Variable]
-        ) -> None:
-            if not self.use_ema:
-                return
-            averages = self._model_variables_moving_average
-            pairs = [
-                (average.value, variable.value)
-                for variable, average in zip(trainable_variables, averages, strict=True)
-                if average is not None
-            ]
-            new = 1.0 if self._updates_done() == 0 else 1 - self.ema_momentum
-            with torch.no_grad():
-                torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), new)
+    def _updates_done(self) -> int:
+        return self._steps_done() // (self.gradient_accumulation_steps or 1)
 
-    return Fused
+    def _parallel_update_step(
+        self,
+        grads: Sequence[Tensor],
+        variables: Sequence[keras.Variable],
+        learning_rate: Tensor,
+    ) -> None:
+        weights = [variable.value for variable in variables]
+        if self.amsgrad or weights[0].device.type not in FUSED_ON:
+            super()._parallel_update_step(grads, variables, learning_rate)
+            return
+        indices = [self._get_variable_index(variable) for variable in variables]
+        step = self._updates_done() + 1
+        device = weights[0].device
+        counter = torch.full((), float(step), device=device)  # it is only read
+        rate = keras.ops.convert_to_tensor(learning_rate)
+        torch._fused_adam_(
+            weights,
+            [_strided_as(weight, grad) for weight, grad in zip(weights, grads, strict=True)],
+            _moments_strided_as(weights, [self._momentums[index] for index in indices]),
+            _moments_strided_as(weights, [self._velocities[index] for index in indices]),
+            [],  # the largest second moments: amsgrad's
+            [counter] * len(weights),
+            lr=float(rate) if device.type in READS_RATE_ON else rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            weight_decay=0.0,  # Keras has applied its own before
+            # Keras adds epsilon before the bias correction of the second moment, torch after.
+            eps=self.epsilon / (1 - self.beta_2**step) ** 0.5,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _update_model_variables_moving_average(
+        self, trainable_variables: Sequence[keras.Variable]
+    ) -> None:
+        if not self.use_ema:
+            return
+        averages = self._model_variables_moving_average
+        pairs = [
+            (average.value, variable.value)
+            for variable, average in zip(trainable_variables, averages, strict=True)
+            if average is not None
+        ]
+        new = 1.0 if self._updates_done() == 0 else 1 - self.ema_momentum
+        with torch.no_grad():
+            torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), new)
 
 
 def _strided_as(weight: Tensor, tensor: Tensor) -> Tensor:

@@ -86,18 +86,21 @@ def episode_measures(accuracies: np.ndarray) -> dict[str, float]:
     }
 
 
-def affordable(support_shots: int, query_shots: int, labels: np.ndarray) -> tuple[int, int] | None:
+def affordable(
+    support_shots: int, query_shots: int, labels: np.ndarray, class_count: int
+) -> tuple[int, int] | None:
     """As many support and query images a class as the smallest class has images for.
 
     Args:
         support_shots: Those wanted.
         query_shots: Likewise.
-        labels: (n,), every class at least once.
+        labels: (n,).
+        class_count: How many classes.
 
     Returns:
-        Those that can be had, or None where a class has a single image.
+        Those that can be had, or None where a class has a single image or none.
     """
-    fewest = int(np.bincount(labels).min())
+    fewest = int(np.bincount(labels, minlength=class_count).min())
     if fewest < 2:
         return None
     if fewest >= support_shots + query_shots:
