@@ -1,4 +1,4 @@
-"""The words about the deck, from `slides.yaml`, typed. Never imports keras."""
+"""The words about the deck, from `slides.yaml`, typed."""
 
 from __future__ import annotations
 

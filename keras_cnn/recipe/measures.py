@@ -1,4 +1,4 @@
-"""What a run's result measures: names, units, digits. Imports nothing heavy."""
+"""What a run's result measures: names, units, digits."""
 
 from __future__ import annotations
 

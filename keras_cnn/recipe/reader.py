@@ -1,4 +1,4 @@
-"""Recipe files: YAML to a validated recipe. Never imports keras."""
+"""Recipe files: YAML to a validated recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe's rows as frozen runs: every setting's last word, typed. Never imports keras.
+"""A recipe's rows as frozen runs: every setting's last word, typed.
 
 A setting's last word is the last of these that names it:
 

@@ -1,4 +1,4 @@
-"""What a recipe file can say: rows, variants, profiles, columns, figures. Never imports keras."""
+"""What a recipe file can say: rows, variants, profiles, columns, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a recipe that are on disk and belong together. Never imports keras."""
+"""The results of a recipe that are on disk and belong together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each of the deck's defects changes, as numbers. Never imports keras.
+"""What each of the deck's defects changes, as numbers.
 
 Accuracies are in percent, their differences in percentage points. Lines without a finite number
 of the measure (a run diverged, or an older result lacks it) are left out of every comparison.

@@ -1,4 +1,4 @@
-"""Results of a recipe as a table: as presented, as run, corrected. Never imports keras."""
+"""Results of a recipe as a table: as presented, as run, corrected."""
 
 from __future__ import annotations
 

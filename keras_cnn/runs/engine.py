@@ -1,4 +1,4 @@
-"""Runs the specs: each in a fresh process, a bounded number at a time. Never imports keras."""
+"""Runs, each in a fresh process, a bounded number at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs are to be made, and how long they will take. Never imports keras."""
+"""What runs are to be made, and how long they will take."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
         return None
     settings = run.spec.settings
     speed = measured.get(_kind(settings), IMAGES_PER_SECOND)
-    return START_SECONDS + images * run.spec.training.epochs * _work(settings) / speed
+    epochs = getattr(run.spec.training, "epochs", 1)  # a method of one's own may have none
+    return START_SECONDS + images * epochs * _work(settings) / speed
 
 
 def _minutes(run: Run) -> float | None:
