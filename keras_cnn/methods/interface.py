@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
+from keras_cnn.methods.settings import DEFAULT_SEED, Group, LargeImages, Method
 
 if TYPE_CHECKING:
     import keras
@@ -118,6 +118,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
         ) -> Trained:
             also = {each.name: given.pop(each.name) for each in extra if each.name in given}
             chosen = _checked(settings, given)
+            network = _functional(network)
             any_size = settings.images is LargeImages  # they are cropped to the network's
             train = _split(train, network, "train", any_size)
             test = _split(test, network, "test")
@@ -144,6 +145,26 @@ def _trained(learned: Learned, test: Split) -> Trained:
     return Trained(classifier, learned.history, measures, probabilities)
 
 
+def _functional(network: keras.Model) -> keras.Model:
+    """A network as a functional model, which a built `keras.Sequential` is inside.
+
+    Raises:
+        UserError: It has no graph, or more than one input or output.
+    """
+    import keras
+
+    ends = [getattr(network, name, None) or () for name in ("inputs", "outputs")]
+    if [len(tensors) for tensors in ends] != [1, 1]:
+        raise UserError(
+            f"network is a {type(network).__name__}: a functional keras.Model with one input and "
+            "one output is needed, or a keras.Sequential that begins with keras.Input"
+        )
+    (images,), (logits,) = ends
+    if isinstance(network, keras.Sequential):
+        return keras.Model(images, logits, name=network.name)
+    return network
+
+
 def _checked(settings: type[Method], given: dict[str, object]) -> Method:
     for name in given:
         if name not in settings.model_fields:
@@ -154,8 +175,9 @@ def _checked(settings: type[Method], given: dict[str, object]) -> Method:
         return settings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise UserError(f"{name} is {given[name]!r}: {first['msg'].lower()}") from None
+        name = str(first["loc"][0]) if first["loc"] else settings.name()
+        told = f"{name} is {given[name]!r}" if name in given else name
+        raise UserError(f"{told}: {first['msg'].lower()}") from None
 
 
 def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:
@@ -187,6 +209,10 @@ def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool 
         found = f"from {labels.min()} to {labels.max()}" if len(labels) else "of no image"
         raise UserError(f"{which} labels are {found}: the network has {class_count} outputs")
     names = given.class_names or tuple(map(str, range(class_count)))
+    if len(names) != class_count:
+        raise UserError(
+            f"{which} images are of {len(names)} classes: the network has {class_count} outputs"
+        )
     return Split(images, labels.astype(np.int64, copy=False), names)
 
 
@@ -196,7 +222,10 @@ def _signature(settings: type[Method], extra: Sequence[inspect.Parameter]) -> in
     positional = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in of_all
     ]
-    keywords = {name: field.default for name, field in settings.model_fields.items()}
+    keywords = {
+        name: inspect.Parameter.empty if field.is_required() else field.get_default()
+        for name, field in settings.model_fields.items()
+    }
     keywords |= {each.name: each.default for each in extra}
     keywords |= {"seed": DEFAULT_SEED, "report": None}
     return inspect.Signature(
@@ -212,7 +241,7 @@ def _keywords(settings: type[Method]) -> str:
     """The settings' descriptions, those of the classes they are inherited from first."""
     parts = []
     for group in reversed(settings.__mro__):
-        if issubclass(group, Method) or "model_fields" in vars(group):
+        if issubclass(group, Group):
             text = inspect.getdoc(group) if group.__doc__ else ""
             own = set(vars(group).get("__annotations__", {})) & set(settings.model_fields)
             if own and "Attributes:" in text:

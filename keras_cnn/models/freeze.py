@@ -37,18 +37,19 @@ def constant_part(model: keras.Model) -> tuple[keras.Model, keras.KerasTensor] |
         weights is frozen, statistics of frozen layers move, or more than one tensor joins the
         two parts.
     """
-    constant: set[int] = set()  # ids of tensors that depend on what never changes alone
-    made_by: dict[int, keras.layers.Layer] = {}
+    # Ids of tensors that depend on what never changes alone.
+    constant = {id(tensor) for tensor in model.inputs}
+    made_by: dict[int, keras.Operation] = {}
     crossing: dict[int, keras.KerasTensor] = {}
-    for layer in model.layers:
-        made_by |= {id(tensor): layer for tensor in _list(layer.output)}
-        inputs = [] if isinstance(layer, keras.layers.InputLayer) else _list(layer.input)
+    for layer in model.operations:  # layers, and functions of `keras.ops`
+        inputs, outputs = _ends(layer)
+        made_by |= {id(tensor): layer for tensor in outputs}
         joined = all(id(tensor) in constant for tensor in inputs)
-        if joined and not layer.trainable_weights:
+        if joined and not getattr(layer, "trainable_weights", []):
             if _statistics_move(layer):
                 return None
             if not _draws(layer):
-                constant |= {id(tensor) for tensor in _list(layer.output)}
+                constant |= {id(tensor) for tensor in outputs}
                 continue
         crossing |= {id(tensor): tensor for tensor in inputs if id(tensor) in constant}
     _leave_weightless_layers_to_the_rest(crossing, made_by)
@@ -60,34 +61,38 @@ def constant_part(model: keras.Model) -> tuple[keras.Model, keras.KerasTensor] |
 
 
 def _leave_weightless_layers_to_the_rest(
-    crossing: dict[int, keras.KerasTensor], made_by: dict[int, keras.layers.Layer]
+    crossing: dict[int, keras.KerasTensor], made_by: dict[int, keras.Operation]
 ) -> None:
     """Has the two parts joined by fewer tensors: a padding of one branch counts to the rest."""
     while len(crossing) > 1:
-        weightless = [name for name in crossing if not made_by[name].weights]
-        weightless = [name for name in weightless if len(_list(made_by[name].input)) == 1]
+        weightless = [name for name in crossing if not getattr(made_by[name], "weights", [])]
+        weightless = [name for name in weightless if len(_ends(made_by[name])[0]) == 1]
         if not weightless:
             return
-        source = made_by[weightless[0]].input
+        (source,), _ = _ends(made_by[weightless[0]])
         del crossing[weightless[0]]
         crossing[id(source)] = source
 
 
-def _statistics_move(layer: keras.layers.Layer) -> bool:
-    """Whether a layer none of whose weights train still updates statistics in training."""
-    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+def _ends(layer: keras.Operation) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
+    """The tensors a layer is given and gives; of a model inside the model, those outside it."""
+    ends = keras.Operation.input.fget(layer), keras.Operation.output.fget(layer)
+    return tuple(tensors if isinstance(tensors, list) else [tensors] for tensors in ends)
 
 
-def _draws(layer: keras.layers.Layer) -> bool:
+def _statistics_move(layer: keras.Operation) -> bool:
+    """Whether a layer, or model, none of whose weights train updates statistics in training."""
+    inside = [layer, *getattr(layer, "layers", ())]
+    return any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in inside)
+
+
+def _draws(layer: keras.Operation) -> bool:
     """Whether a layer's output for the same input is drawn anew in each step."""
-    return isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+    # A seed is a variable, but no weight.
+    return len(getattr(layer, "variables", [])) > len(getattr(layer, "weights", []))
 
 
 def _stage(layer: keras.layers.Layer) -> int:
     """The number in `stageN_…`; 0 outside the stages."""
     match = re.match(r"stage(\d+)_", layer.name)
     return int(match[1]) if match else 0
-
-
-def _list(tensors: keras.KerasTensor | list[keras.KerasTensor]) -> list[keras.KerasTensor]:
-    return tensors if isinstance(tensors, list) else [tensors]

@@ -15,6 +15,7 @@ from keras_cnn import environment, files
 from keras_cnn.home import home
 
 MOST_BYTES = 2_000_000_000
+PROBES = 8  # images a model is tried on
 
 
 def features(
@@ -23,10 +24,9 @@ def features(
     """What a frozen model gives for images: read where a run has computed it before.
 
     Rows, repeats and later commands that share the frozen weights and the images share the
-    features. They are found by content: of images, weights and layers, versions of the software and
-    of the module that builds the network, and the number of threads, since all of these may change
-    the last bits. The oldest
-    files go where all of them would take over 2 GB.
+    features. They are found by content: of images, weights and layers, what the model makes of a
+    few images, versions of the software, and the number of threads, since all of these may change
+    the last bits. The oldest files go where all of them would take over 2 GB.
 
     Args:
         model: Functional; none of its weights changes, and it draws nothing at random.
@@ -59,13 +59,16 @@ def _folder() -> Path:
 
 def _key(model: keras.Model, images: np.ndarray) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    # A layer's name says what it computes. (`get_config` would: it imports TensorFlow, anywhere.)
     layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
     told = [environment.describe(), model.name, layers, images.shape]
     digest.update(json.dumps(told).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     digest.update(np.ascontiguousarray(images))
+    # What layers compute beside their weights: an activation, a scale, a layer of one's own.
+    # (`get_config` would tell of Keras's, but imports TensorFlow, anywhere.)
+    few = np.asarray(images[:: -(-len(images) // PROBES)], np.float32)
+    digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(model(few, training=False))))
     return digest.hexdigest()
 
 

@@ -1,0 +1,317 @@
+"""How methods are called: on arrays, with settings as keywords, and on any functional network."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pydoc
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cnn import methods, models
+from keras_cnn.data import Split
+from keras_cnn.deck import settings as of_deck
+from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import METHODS
+from keras_cnn.models import saved
+
+EVERY = [*METHODS, *of_deck.METHODS]
+SHORT = {  # what makes a method quick
+    "prototypical": {"support_shots": 2, "query_shots": 2, "episodes_an_epoch": 2},
+    "prototypical_split_batches": {"batch_size": 24, "support_images": 16},
+    "maml": {
+        "way": 2,
+        "support_shots": 2,
+        "query_shots": 2,
+        "steps_an_epoch": 2,
+        "adaptation_steps": 20,
+        "inner_learning_rate": 0.1,
+    },
+    "pretrain": {"batch_size": 8, "learning_rate": 0.01, "average_decay": 0.5},
+    "maml_detached": {"inner_steps": 1},
+}
+RNG = np.random.default_rng(0)
+LABELS = np.arange(24) % 3
+# A class is a shade.
+IMAGES = (60 + 60 * LABELS[:, None, None, None] + RNG.integers(0, 40, (24, 8, 8, 3))).astype(
+    "uint8"
+)
+
+
+def method_of(settings):
+    return importlib.import_module(settings.module).train
+
+
+def short(settings):
+    epochs = {"epochs": 2} if "epochs" in settings.model_fields else {}
+    return epochs | SHORT.get(settings.name(), {})
+
+
+def own_network(trainable=True):
+    """A network of a user's own: none of its layers has a name that this package gives."""
+    start = keras.initializers.GlorotUniform(seed=3)
+    convolution = keras.layers.Conv2D(4, 3, activation="tanh", kernel_initializer=start)
+    convolution.trainable = trainable
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Rescaling(1 / 255),
+            convolution,
+            keras.layers.Flatten(),
+            keras.layers.Dense(6, activation="tanh", kernel_initializer=start),
+            keras.layers.Dense(3, kernel_initializer=start),
+        ]
+    )
+
+
+def functional(network):
+    """The same layers as a functional model."""
+    return keras.Model(network.inputs[0], network.outputs[0])
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
+@pytest.mark.parametrize("form", [functional, lambda network: network], ids=["graph", "sequence"])
+def test_every_method_trains_a_network_of_ones_own(settings, form, tmp_path, capfd):
+    network, reports = form(own_network()), []
+    trained = method_of(settings)(
+        network, (IMAGES, LABELS), (IMAGES, LABELS), report=reports.append, **short(settings)
+    )
+    assert capfd.readouterr() == ("", "")
+    assert len(trained.history) == len(reports) == short(settings).get("epochs", 1)
+    for record, reported in zip(trained.history, reports, strict=True):
+        assert record.items() <= reported.items()
+    assert trained.probabilities.shape == (24, 3)
+    np.testing.assert_allclose(trained.probabilities.sum(axis=1), 1, atol=1e-5)
+    hits = trained.probabilities.argmax(axis=1) == LABELS
+    assert trained.measures["test_accuracy_over_images"] == hits.mean()
+    assert f"{len(reports)} epochs, {hits.mean():.1%}" in repr(trained)
+
+    assert np.ptp(trained.probabilities, axis=0).max() > 1e-3, "images are told apart"
+
+    trained.save(tmp_path / "model.keras", class_names=["dark", "grey", "light"])
+    loaded, card = saved.load(tmp_path / "model.keras")
+    assert card == {"class_names": ["dark", "grey", "light"], "image_size": 8}
+    again = loaded.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(again, trained.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
+def test_a_layer_frozen_by_hand_stays_as_it_was(settings):
+    network = functional(own_network(trainable=False))
+    kernel = network.layers[2].kernel
+    before = np.array(keras.ops.convert_to_numpy(kernel))
+    trained = method_of(settings)(network, (IMAGES, LABELS), (IMAGES, LABELS), **short(settings))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(kernel), before)
+    np.testing.assert_array_equal(trained.model.layers[2].get_weights()[0], before)
+
+
+def test_a_pair_of_arrays_is_as_a_split():
+    given = [(IMAGES, LABELS), Split(IMAGES, LABELS), Split(IMAGES, LABELS, ("a", "b", "c"))]
+    given.append((IMAGES, LABELS.astype("uint8")))
+    first, *others = [
+        methods.supervised.train(own_network(), each, each, epochs=1) for each in given
+    ]
+    for other in others:
+        np.testing.assert_array_equal(other.probabilities, first.probabilities)
+    (record,), (again,) = first.history, others[0].history
+    assert {**record, "seconds": 0} == {**again, "seconds": 0}
+
+
+RIGHT = (IMAGES, LABELS)
+WRONG = {
+    "floats": (
+        (IMAGES / 255, LABELS),
+        RIGHT,
+        r"train images are float64 \(24, 8, 8, 3\): uint8 \(n, height, width, 3\)",
+    ),
+    "grey": (RIGHT, (IMAGES[..., :1], LABELS), r"test images are uint8 \(24, 8, 8, 1\)"),
+    "one image": ((IMAGES[0], LABELS[:1]), RIGHT, r"train images are uint8 \(8, 8, 3\)"),
+    "size": (
+        RIGHT,
+        (IMAGES[:, :6, :6], LABELS),
+        r"test images are \(6, 6\) pixels and the network takes \(8, 8\)",
+    ),
+    "fewer labels": (
+        (IMAGES, LABELS[:20]),
+        RIGHT,
+        r"train labels are int64 \(20,\): one whole number for each of 24 images",
+    ),
+    "one-hot labels": ((IMAGES, np.eye(3)[LABELS]), RIGHT, r"train labels are float64 \(24, 3\)"),
+    "label too large": (RIGHT, (IMAGES, LABELS + 1), "test labels are from 1 to 3: .* 3 outputs"),
+    "label below 0": ((IMAGES, LABELS - 1), RIGHT, "train labels are from -1 to 1"),
+    "nothing": ((IMAGES[:0], LABELS[:0]), RIGHT, "train labels are of no image"),
+    "names": (Split(IMAGES, LABELS, ("a", "b")), RIGHT, "train images are of 2 classes: .* has 3"),
+}
+
+
+@pytest.mark.parametrize(("train", "test", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_arrays_are_one_line(train, test, words):
+    with pytest.raises(UserError, match=words) as raised:
+        methods.supervised.train(own_network(), train, test)
+    assert "\n" not in str(raised.value)
+
+
+def two_outputs():
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, [keras.layers.Dense(3)(features) for _ in range(2)])
+
+
+def subclassed():
+    class Own(keras.Model):
+        pass
+
+    return Own()
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"),
+    [
+        (two_outputs, "Functional"),
+        (subclassed, "Own"),
+        (lambda: keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]), "Sequential"),
+        (lambda: keras.layers.Dense(3), "Dense"),
+        (lambda: "convnext_atto", "str"),
+    ],
+)
+def test_what_is_no_network_is_one_line(network, kind):
+    with pytest.raises(UserError, match=f"network is a {kind}: a functional keras.Model") as raised:
+        methods.supervised.train(network(), RIGHT, RIGHT)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"learning_rat": 0.1}, "supervised has no 'learning_rat': did you mean 'learning_rate'?"),
+        ({"margin": 1.0}, "supervised has no 'margin': "),
+        ({"checkpoint": "state.h5"}, "supervised has no 'checkpoint': "),
+        ({"epochs": 0}, "epochs is 0: input should be greater than or equal to 1"),
+        ({"epochs": 2.5}, "epochs is 2.5: input should be a valid integer"),
+        ({"optimizer": "adamw"}, "optimizer is 'adamw': input should be 'adam' or 'sgd'"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: input should be"),
+    ],
+)
+def test_wrong_settings_are_one_line(given, words):
+    with pytest.raises(UserError) as raised:
+        methods.supervised.train(own_network(), RIGHT, RIGHT, **given)
+    assert str(raised.value).startswith(words) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
+def test_help_shows_each_setting_with_its_default_and_what_it_does(settings):
+    method = method_of(settings)
+    assert method.settings is settings
+    parameters = inspect.signature(method).parameters
+    assert list(parameters)[:3] == ["network", "train", "test"]
+    for name, field in settings.model_fields.items():
+        assert parameters[name].default == field.default
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert f"\n    {name}: " in method.__doc__, name
+    assert parameters["seed"].default == 213 and parameters["report"].default is None
+    shown = pydoc.plain(pydoc.render_doc(method))
+    for name, field in settings.model_fields.items():
+        assert f"{name}={field.default!r}" in shown
+    beyond = set(parameters) - set(settings.model_fields) - {"network", "train", "test"}
+    assert beyond - {"seed", "report"} == (
+        {"checkpoint"} if settings.name() == "pretrain" else set()
+    )
+
+
+def test_the_methods_are_found_by_name():
+    assert {settings.name() for settings in METHODS} <= set(dir(methods))
+    for settings in METHODS:
+        assert getattr(methods, settings.name()).train is method_of(settings)
+        assert methods.find(settings.name(), settings) is method_of(settings)
+    with pytest.raises(AttributeError, match="has no 'mammal'"):
+        methods.mammal  # noqa: B018
+
+
+OWN = '''
+import keras
+import numpy as np
+from keras_cnn.methods import Learned, Method, method
+from keras_cnn.training.history import record
+
+
+class Constant(Method):
+    """How a classifier is made that always says the same.
+
+    Attributes:
+        label: What it says.
+        surely: The logit of that label.
+    """
+
+    label: int
+    surely: float = 5.0
+
+
+@method(Constant)
+def constant(network, train, test, settings, seed, report, *, note=None):
+    """Says one label whatever it sees."""
+    kernel, bias = network.layers[-1].get_weights()
+    said = settings.surely * np.eye(len(bias))[settings.label]
+    network.layers[-1].set_weights([0 * kernel, said])
+    made = record(1, 0.1, (1.0, 0.5), (1.0, float(train.labels.dtype == np.int64)), 0.01)
+    report(made)
+    return Learned([made], network, {"note": note, "seed": seed})
+'''
+
+
+def test_a_method_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_methods
+
+    reports = []
+    trained = my_methods.constant(
+        own_network(), RIGHT, RIGHT, label=2, report=reports.append, note="mine"
+    )
+    assert (trained.probabilities.argmax(axis=1) == 2).all()
+    expected = np.exp([0.0, 0.0, 5.0]) / np.exp([0.0, 0.0, 5.0]).sum()
+    np.testing.assert_allclose(trained.probabilities[0], expected, atol=1e-6)
+    assert trained.measures == {"test_accuracy_over_images": 1 / 3, "note": "mine", "seed": 213}
+    assert reports == trained.history and reports[0]["test_accuracy"] == 1.0
+
+    assert methods.find("my_methods.constant", my_methods.Constant) is my_methods.constant
+    assert my_methods.constant.__doc__.startswith("Says one label whatever it sees.")
+    assert "surely: The logit of that label." in my_methods.constant.__doc__
+    shown = str(inspect.signature(my_methods.constant))
+    assert shown == (
+        "(network, train, test, *, label, surely=5.0, note=None, seed=213, report=None)"
+    )
+    with pytest.raises(UserError, match="Constant has no 'labels': did you mean 'label'"):
+        my_methods.constant(own_network(), RIGHT, RIGHT, labels=2)
+    with pytest.raises(UserError, match="label: field required"):
+        my_methods.constant(own_network(), RIGHT, RIGHT)
+    del sys.modules["my_methods"]
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["pretrain", "maml", "prototypical"])
+def test_the_seed_decides_what_is_drawn(name):
+    settings = next(each for each in METHODS if each.name() == name)
+    first, again, other = (
+        method_of(settings)(own_network(), RIGHT, RIGHT, seed=seed, **short(settings))
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_allclose(again.probabilities, first.probabilities, atol=1e-6)
+    assert np.abs(other.probabilities - first.probabilities).max() > 1e-5
+
+
+def test_larger_training_images_are_for_the_method_that_crops_them():
+    large = (np.repeat(np.repeat(IMAGES, 2, axis=1), 2, axis=2), LABELS)
+    methods.pretrain.train(own_network(), large, RIGHT, epochs=1)
+    with pytest.raises(UserError, match=r"test images are \(16, 16\) pixels"):
+        methods.pretrain.train(own_network(), large, large, epochs=1)
+
+
+def test_what_the_documentation_shows():
+    """Three lines from a network by name to a model."""
+    network = models.classifier("baseline", class_count=3, image_size=8)
+    trained = methods.nearest_mean.train(network, RIGHT, RIGHT)
+    assert trained.measures["test_accuracy_over_images"] > 0.9
