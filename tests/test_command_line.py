@@ -30,8 +30,8 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store
-from keras_cnn.runs import engine, estimate, study, worker
+from keras_cnn.results import identity, store
+from keras_cnn.runs import engine, estimate, preflight, study
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -233,13 +233,13 @@ def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_
         saved.save(model, tmp_path / "model.keras", {})
 
     save("baseline", hidden_units=10)
-    worker.check(asked("reliability"))
+    preflight.check(asked("reliability"))
     with pytest.raises(UserError, match=r"model\.keras"):
-        worker.check(asked("reliability", hidden_units=64))
+        preflight.check(asked("reliability", hidden_units=64))
     save("fewshot_cnn", image_size=48)
-    worker.check(asked("fewshot_basic", image_size=48))
+    preflight.check(asked("fewshot_basic", image_size=48))
     with pytest.raises(UserError, match=r"model\.keras"):
-        worker.check(asked("fewshot_basic"))
+        preflight.check(asked("fewshot_basic"))
 
 
 # Help and lists
@@ -301,9 +301,9 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
     assert title == "fewshot_convnext: profile mini, 2 at a time"
     assert alike.split() == shlex.split(
         "all: data=synthetic:20 shots=2 test_shots=2 model=convnext_atto weights=bundled "
-        "unfrozen_stages=2 learning_rate=0.0001 schedule_epochs=3 epochs=1"
+        "unfrozen_stages=2 learning_rate=0.0001 epochs=1"
     )
-    assert as_run.startswith("as_run: redraw_shots=false ") and "eval_mode_sticks=true" in as_run
+    assert as_run.startswith("as_run: method=supervised_as_run ") and "dropout_on_logits" in as_run
     assert corrected == "corrected: the defaults"
     special = ("optimizer=adam momentum=0.0 l2=0.0 schedule=step", "optimizer=sgd momentum=0.9 ")
     assert len(rows) == 2 * 2
@@ -485,16 +485,17 @@ def test_fresh_runs_again_to_the_same_figures(workplace, finished):
 
 def test_failed_runs_are_listed_at_the_end_and_tried_again(workplace):
     folder = workplace[0] / "failing" / "fewshot_convnext"
-    spec = resolve.runs(
+    run = resolve.runs(
         recipe.read("fewshot_convnext"), "mini", ["4"], "as_run", 1,
         {"data": "synthetic:20", "shots": 2, "test_shots": 2, "epochs": 1},
     )[0]  # fmt: skip
-    bad = folder / ".locks" / f"{store.identity(spec)}.lock"
+    name = identity.run_folder(run, Path()).name
+    bad = folder / ".locks" / f"{name}.lock"
     bad.mkdir(parents=True)  # a lock that cannot be taken
     code, out, errors = ended(workplace, *TINY, "--out=failing")
     assert code == 1
     assert "| corrected |" in out and "| as_run" not in out, "the other one is done"
-    log = folder / "failed" / f"{store.identity(spec)}.txt"
+    log = folder / "failed" / f"{name}.txt"
     assert "\n1 run failed" in errors and errors.rstrip().endswith(
         str(log.relative_to(workplace[0]))
     )
@@ -521,7 +522,7 @@ def made_up(finished, tmp_path, monkeypatch):
         failed = []
         for job in jobs:
             made.append(job.run)
-            if job.run.recipe == "overfitting":
+            if job.run.place.recipe == "overfitting":
                 failed.append(engine.Event(job, "failed", error="it was to fail"))
                 continue
             shutil.copytree(finished.runs[0], job.folder)
@@ -551,14 +552,16 @@ OWN = shlex.split("recipe fewshot_convnext --rows=4 --repeats=1 --set shots=3 --
 def test_a_users_own_images_are_all_tested_on_and_the_profile_is_named(made_up, photos, capsys):
     assert main(OWN) == 0
     captured = capsys.readouterr()
-    assert {run.data.test_shots for run in made_up} == {None}
-    assert {run.model.model for run in made_up} == {"convnext_atto"}
+    assert {run.spec.images.test_shots for run in made_up} == {None}
+    assert {run.spec.network.model for run in made_up} == {"convnext_atto"}
     profile, count = captured.err.splitlines()
     assert profile.startswith("Profile mini: data photos; convnext_atto from bundled weights (")
     assert count == "fewshot_convnext: 2 runs"
     assert "slide" not in captured.out and "100" not in captured.out.splitlines()[0]
     assert main([*OWN, "--set=test_shots=1"]) == 0
-    assert {run.data.test_shots for run in made_up[2:]} == {1}, "unless the user says otherwise"
+    assert {run.spec.images.test_shots for run in made_up[2:]} == {1}, (
+        "unless the user says otherwise"
+    )
 
 
 def test_the_profile_that_nobody_asked_for_is_named_and_where_weights_go(
@@ -617,7 +620,7 @@ def test_rows_of_a_backend_that_is_not_installed_are_left_out_and_told(
     monkeypatch.setattr(environment, "require", require)
     command = ["recipe", "backends", "--profile=mini", "--data=synthetic:20", "--repeats=2"]
     assert main(command) == 0
-    assert {run.backend for run in made_up} == {"torch", "tensorflow"} and len(made_up) == 4
+    assert {run.spec.backend for run in made_up} == {"torch", "tensorflow"} and len(made_up) == 4
     told = "backends: row jax is left out: backend jax is not installed"
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [told, "backends: 4 runs"]
@@ -698,8 +701,8 @@ def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
     with pytest.raises(SystemExit) as exited:
         main(["recipe", "all", *flags])
     assert exited.value.code == 1
-    assert {run.recipe for run in made_up} == {"backends", "overfitting", "reliability"}
-    assert {run.data.data for run in made_up} == {"synthetic:20"}
+    assert {run.place.recipe for run in made_up} == {"backends", "overfitting", "reliability"}
+    assert {run.spec.images.data for run in made_up} == {"synthetic:20"}
     lines = capsys.readouterr().out.splitlines()[-4:]
     ends = [line.split(maxsplit=1) for line in lines]
     assert [name for name, _ in ends] == names
