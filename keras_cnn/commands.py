@@ -188,13 +188,14 @@ def evaluate(
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     os.environ["KERAS_BACKEND"] = _backend(backend)
-    picture = _picture(out) if out else model.with_name(f"{model.stem}-confusion.png")
+    picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
     print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
     matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    picture = picture or model.with_name(f"{model.stem}-confusion.png")
     matrix.savefig(picture, dpi=plots.DPI)
     print(f"confusion matrix: {picture}")
 

@@ -49,7 +49,7 @@ class Feed(keras.utils.PyDataset):
         self._epoch = epoch
         if self._images_of is not None:
             self._images = on_device(self._images_of(epoch))
-        self._batches = list(self._draw(epoch))
+        self._batches = _on_device_together(self._draw(epoch))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -57,7 +57,7 @@ class Feed(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         """Images (batch, …) as they are held, and the batch's labels."""
-        chosen, labels = map(on_device, self._batches[index])
+        chosen, labels = self._batches[index]
         if keras.backend.backend() == "torch":
             return self._images.index_select(0, chosen), labels
         return self._images[chosen], labels
@@ -132,6 +132,17 @@ def on_device(array: np.ndarray) -> object:
     if keras.backend.backend() != "torch":
         return array  # TensorFlow and JAX take NumPy's batches without a detour
     return keras.ops.convert_to_tensor(np.ascontiguousarray(array))
+
+
+def _on_device_together(batches: Sequence[Draw]) -> list[tuple]:
+    """An epoch's indices and labels, moved at once: a GPU would be waited for at each copy."""
+    if keras.backend.backend() != "torch":
+        return list(batches)
+    parts = []
+    for arrays in zip(*batches, strict=True):
+        whole = on_device(np.concatenate(arrays))
+        parts.append(whole.split([len(array) for array in arrays]))
+    return list(zip(*parts, strict=True))
 
 
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
