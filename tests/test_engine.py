@@ -106,7 +106,7 @@ def is_alive(pid):
         return False
 
 
-def wait_until(true, seconds=20.0):
+def wait_until(true, seconds=60.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"

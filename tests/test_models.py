@@ -15,6 +15,7 @@ from keras import layers
 from safetensors.torch import save_file
 
 from keras_cnn import models
+from keras_cnn.deck import supervised_as_run
 from keras_cnn.errors import UserError
 from keras_cnn.models import heads
 from keras_cnn.pretrained import weights
@@ -168,7 +169,7 @@ def test_every_trainable_weight_gets_a_gradient(name):
 @pytest.mark.every_backend
 def test_cosine_logits_equal_numpys():
     features = keras.Input((6,))
-    model = keras.Model(features, heads.logits(features, 4, "cosine", 0.0, "before_dense", 3))
+    model = keras.Model(features, heads.logits(features, 4, "cosine", 0.0, 3))
     given = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     kernel = keras.ops.convert_to_numpy(model.get_layer("head_logits").kernel)
     unit = given / np.linalg.norm(given, axis=1, keepdims=True)
@@ -182,7 +183,7 @@ def test_cosine_logits_equal_numpys():
 @pytest.mark.parametrize("kind", ["dense", "cosine"])
 def test_a_new_head_begins_as_torchs_linear(kind):
     features = keras.Input((400,))
-    model = keras.Model(features, heads.logits(features, 50, kind, 0.0, "before_dense", 3))
+    model = keras.Model(features, heads.logits(features, 50, kind, 0.0, 3))
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
         bound = 1 / np.sqrt(400)
@@ -195,15 +196,16 @@ def test_dropout_stands_where_it_is_asked_for():
     """Before the dense layer it zeroes features; after the logits it zeroes logits."""
     features = keras.Input((64,))
     given = np.ones((200, 64), "float32")
-    zeros = {}
-    for position in ("before_dense", "after_logits"):
-        model = keras.Model(features, heads.logits(features, 5, "dense", 0.5, position, 3))
+    before = keras.Model(features, heads.logits(features, 5, "dense", 0.5, 3))
+    after = supervised_as_run.with_dropout_on_logits(before)
+    zeros = []
+    for model in (before, after):
         found = keras.ops.convert_to_numpy(model(given, training=True))
-        zeros[position] = float((found == 0).mean())
+        zeros.append(float((found == 0).mean()))
+        assert len(np.unique(found[:, 0])) > 1  # drawn anew for each image
         silent = keras.ops.convert_to_numpy(model(given, training=False))
         assert (silent != 0).all() and np.allclose(silent, silent[:1])
-    assert zeros["before_dense"] == 0
-    assert zeros["after_logits"] == pytest.approx(0.5, abs=0.08)
+    assert zeros == [0, pytest.approx(0.5, abs=0.08)]
 
 
 def test_stochastic_depth_drops_whole_branches_of_single_images():

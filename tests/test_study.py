@@ -79,13 +79,14 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
     kinds = [(event.job.run.place.row, event.kind) for event in events]
     assert kinds.count(("tuned", "epoch")) == 2 and ("own", "done") in kinds
     assert repr(done) == "Study(mine, 2 results, 1 failed)"
+    assert all(len(repr(one)) < 300 for one in (*done.results, failed))
 
 
 def test_what_is_on_disk_is_read_and_nothing_run(options, capfd):
     wanted = {**options, "rows": ["tuned", "own"]}
     first = study.run(**wanted)
     again = study.run(**wanted, notify=pytest.fail)
-    assert again.results == first.results and again.seconds < first.seconds + 5
+    assert again.results == first.results
     assert capfd.readouterr() == ("", "")
 
 
@@ -95,8 +96,8 @@ def test_a_plan_makes_nothing(options, folder):
     assert plan.folder == folder / "elsewhere" / "mine" and not plan.folder.exists()
     assert all(seconds > 0 for seconds in estimate.estimate(plan.runs, plan.out, 1).seconds)
     work = study.prepare(plan)
-    assert len(work.missing) == 6 and len(repr(work)) < 200
-    assert [len(repr(one)) < 200 for one in work.jobs] == [True] * 6
+    assert len(work.missing) == 6
+    assert all(len(repr(one)) < 100 for one in work.jobs)
 
 
 def test_a_frame_has_a_line_for_each_run(options):

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +39,9 @@ class Job:
     fresh: bool = False
     wait: bool = False
 
+    def __repr__(self) -> str:
+        return f"Job({self.folder.name})"
+
 
 @dataclass(frozen=True)
 class Event:
@@ -56,7 +59,7 @@ class Event:
     kind: str
     record: dict | None = None
     error: str = ""
-    log: str = ""
+    log: str = field(default="", repr=False)
 
 
 class LocalProcesses:
