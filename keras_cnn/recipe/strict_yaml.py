@@ -13,7 +13,7 @@ from keras_cnn.errors import UserError
 KeyPath = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ten times as fast where there is C
     """The scalar types of YAML 1.2's core schema, in place of PyYAML's 1.1."""
 
 

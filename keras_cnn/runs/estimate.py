@@ -231,7 +231,7 @@ def _not_default(
 ) -> dict[str, object]:
     """Those of a run's settings that are not its method's defaults, or are always to be shown."""
     spec = run.spec
-    groups = (Choice, *map(type, (spec.images, spec.network, spec.training)), Spec)
+    groups = (Spec, Choice, *map(type, (spec.images, spec.network, spec.training)))
     defaults = {key: field.default for group in groups for key, field in group.model_fields.items()}
     return {k: value for k, value in settings.items() if k in always or value != defaults[k]}
 
