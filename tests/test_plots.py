@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_cnn import plots, recipe
+from keras_cnn import plots, recipe, statistics
 from keras_cnn.errors import UserError
 from keras_cnn.plots import Plot, by_epoch, draw
-from keras_cnn.recipe import measures, resolve, schema
+from keras_cnn.recipe import resolve, schema
 from keras_cnn.results.store import Result
 
 RECIPE = """\
@@ -19,7 +19,7 @@ measures: [seconds, test_accuracy]
 columns: {penalty: l2}
 settings: {model: baseline, weights: random, epochs: 3}
 variants:
-  as_run: {eval_mode_sticks: true}
+  as_run: {methods: {supervised: {method: supervised_as_run}}}
   corrected: {}
 profiles:
   deck: {}
@@ -61,7 +61,7 @@ def made(tmp_path):
         random = np.random.default_rng(0)
         results = []
         for run in resolve.runs(plan, profile, repeats=N):
-            folder = tmp_path / f"{run.row}-{run.variant}-{run.repeat}-0"
+            folder = tmp_path / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-0"
             folder.mkdir(exist_ok=True)
             names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
             history = [
@@ -70,13 +70,22 @@ def made(tmp_path):
             ]
             metrics = {
                 **{name: history[-1][name] for name in names},
-                "seconds": 60 + 10 * int(run.row) + run.repeat,
-                "parameters": 10 ** int(run.row),
+                "seconds": 60 + 10 * int(run.place.row) + run.place.repeat,
+                "parameters": 10 ** int(run.place.row),
             }
             where = {"backend": "torch", "versions": {}, "device": "cpu", "processor": "a one"}
             confusion = [[9, 1], [2, 8]]
             results.append(
-                Result(folder, run.model_dump(), where, history, metrics, ["a", "b"], confusion)
+                Result(
+                    folder,
+                    run.place,
+                    run.spec.model_dump(),
+                    where,
+                    history,
+                    metrics,
+                    ["a", "b"],
+                    confusion,
+                )
             )
         return plan, results
 
@@ -89,7 +98,7 @@ def drawn(plan, results, **settings):
 
 
 def of(results, row, variant):
-    return [r for r in results if (r.run["row"], r.run["variant"]) == (row, variant)]
+    return [r for r in results if (r.place.row, r.place.variant) == (row, variant)]
 
 
 def series(group, quantity):
@@ -161,7 +170,7 @@ def test_runs_shows_each_run_and_the_mean_of_the_quantities_asked_for(made):
 
 def test_variants_stand_side_by_side_on_shared_axes(made):
     plan, results = made()
-    rows = [r for r in results if r.run["row"] == "1"][:-1]  # one repeat of corrected is missing
+    rows = [r for r in results if r.place.row == "1"][:-1]  # one repeat of corrected is missing
     upper_left, upper_right, *_ = drawn(plan, rows, kind="curves").axes
     assert upper_left.get_title() == "as_run, n = 4"
     assert upper_right.get_title() == "corrected, n = 3"
@@ -172,7 +181,7 @@ def test_variants_stand_side_by_side_on_shared_axes(made):
 @pytest.mark.parametrize("band", [True, False])
 def test_lines_are_means_told_apart_by_a_setting(made, band):
     plan, results = made()
-    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
     figure = drawn(
         plan, group, kind="lines", by="l2", quantities=["test_loss", "test_accuracy"], band=band
     )
@@ -198,7 +207,7 @@ def test_lines_are_means_told_apart_by_a_setting(made, band):
 
 def test_bars_have_the_runs_spread_and_the_decks_figures_only_for_the_same_measurement(made):
     plan, results = made()
-    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
     settings = {"kind": "bars", "by": "l2", "quantities": ["seconds"]}
     (panel,) = drawn(plan, group, **settings).axes
     heights = {bar.get_height() for bar in panel.patches}
@@ -211,7 +220,7 @@ def test_bars_have_the_runs_spread_and_the_decks_figures_only_for_the_same_measu
     ]
     assert panel.get_ylim()[0] == 0
     plan, results = made("mini")
-    group = [r for r in results if r.settings["dropout"] == 0 and r.run["variant"] == "as_run"]
+    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
     figure = drawn(plan, group, **settings)
     assert {bar.get_height() for bar in figure.axes[0].patches} == {71.5, 81.5}
     assert "digits" in figure.get_supxlabel() and "mini" in figure.get_supxlabel()
@@ -221,7 +230,7 @@ def test_bars_of_names_lie_so_that_the_names_can_be_read(made):
     plan, results = made("mini")
     (panel,) = drawn(
         plan,
-        [r for r in results if r.run["variant"] == "as_run"],
+        [r for r in results if r.place.variant == "as_run"],
         kind="bars",
         by="row",
         quantities=["seconds"],
@@ -232,7 +241,7 @@ def test_bars_of_names_lie_so_that_the_names_can_be_read(made):
 
 def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
     plan, results = made("mini")
-    group = [r for r in results if r.run["variant"] == "as_run"]
+    group = [r for r in results if r.place.variant == "as_run"]
     settings = {"kind": "scatter", "by": "dropout", "across": "parameters"}
     linear, log = drawn(plan, group, quantities=["seconds"], **settings).axes
     assert (linear.get_xscale(), log.get_xscale()) == ("linear", "log")
@@ -242,7 +251,7 @@ def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
         assert second == [[1000, 91.5], [10000, 101.5]]
     sd = np.std([0, 1, 2, 3], ddof=1)
     assert ends(linear.containers[0])[0, :, 1] == pytest.approx([71.5 - sd, 71.5 + sd])
-    narrow = [r for r in group if r.run["row"] in ("1", "2")]
+    narrow = [r for r in group if r.place.row in ("1", "2")]
     assert len(drawn(plan, narrow, quantities=["seconds"], **settings).axes) == 1
     settings |= {"by": "dropout", "across": "l2"}
     # Logarithmic axes have no place for an l2 of 0.
@@ -264,7 +273,7 @@ def test_one_epoch_is_a_dot_at_one_tick(made, kind):
 
 def test_lines_of_one_run_each_are_not_drawn_a_second_time_without_bands(made):
     plan, results = made()
-    once = [r for r in results if r.run["repeat"] == 0 and r.settings["dropout"] == 0]
+    once = [r for r in results if r.place.repeat == 0 and r.settings["dropout"] == 0]
     assert len(drawn(plan, once, kind="lines", by="l2").axes) == 2  # a variant each
 
 
@@ -281,7 +290,7 @@ def test_a_row_in_which_one_repeat_alone_has_the_figure_is_a_point_without_sprea
 
 def test_heat_map_writes_mean_and_spread_where_they_belong(made):
     plan, results = made()
-    missing = [r for r in results if r.run["row"] != "4"]
+    missing = [r for r in results if r.place.row != "4"]
     figure = drawn(plan, missing, kind="heat_map", by="dropout", across="l2")
     means = []
     for panel, variant in zip(figure.axes[:2], ("as_run", "corrected"), strict=True):
@@ -303,7 +312,7 @@ def test_heat_map_writes_mean_and_spread_where_they_belong(made):
 def test_interval_is_students(made):
     # Quantiles at 0.975 from printed tables of Student's t with 1, 2, 3 and 9 degrees of freedom.
     for n, quantile in ((2, 12.706), (3, 4.303), (4, 3.182), (10, 2.262)):
-        assert measures.half_width(2.0, n) == pytest.approx(quantile * 2 / np.sqrt(n), rel=2e-4)
+        assert statistics.half_width(2.0, n) == pytest.approx(quantile * 2 / np.sqrt(n), rel=2e-4)
     plan, results = made()
     group = of(results, "1", "as_run")
     upper, lower = drawn(plan, group, kind="interval").axes
@@ -330,7 +339,7 @@ def test_results_that_lack_the_figure_leave_an_empty_panel(made, kind, tmp_path)
         for key, value in {"by": "dropout", "across": "l2"}.items()
         if key in schema.FIGURE_KINDS[kind].settings
     }
-    group = [r for r in results if r.run["variant"] == "as_run"]
+    group = [r for r in results if r.place.variant == "as_run"]
     group = group if kind == "heat_map" else of(group, "1", "as_run")
     figure = drawn(plan, group, kind=kind, quantities=["processor_use"], **settings)
     figure.savefig(tmp_path / "picture.png")
@@ -406,7 +415,7 @@ def test_a_figure_without_a_finished_run_is_skipped(made, tmp_path):
 def test_a_recipe_without_figures_gets_each_rows_curves_and_confusion_matrices(made, tmp_path):
     plan, results = made()
     plan = plan.model_copy(update={"figures": []})
-    pictures = draw.recipe_plots(plan, [r for r in results if r.run["row"] == "4"], tmp_path)
+    pictures = draw.recipe_plots(plan, [r for r in results if r.place.row == "4"], tmp_path)
     assert {picture.name for picture in pictures} == {
         "row-4-curves.png",
         "row-4-as_run-confusion.png",
@@ -469,7 +478,7 @@ def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithm
         "l2: 0.1}", "l2: 0.1, learning_rate: 0.5}"
     )
     plan, results = made(text=text)
-    group = [result for result in results if result.run["variant"] == "as_run"]
+    group = [result for result in results if result.place.variant == "as_run"]
     panel = drawn(plan, group, kind="trend", **settings).axes[0]
     assert panel.get_xscale() == "log"
     assert panel.get_xticks().tolist() == [0.001, 0.5]
@@ -501,7 +510,7 @@ def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithm
 def test_a_variant_far_above_the_first_is_shown_whole(made, kind, settings):
     plan, results = made("mini")
     for result in results:
-        result.metrics["seconds"] *= 50 if result.run["variant"] == "corrected" else 1
+        result.metrics["seconds"] *= 50 if result.place.variant == "corrected" else 1
     group = [r for r in results if schema.matches(settings.get("where", {}), r.settings)]
     figure = drawn(plan, group, kind=kind, quantities=["seconds"], **settings)
     highest = max(result.metrics["seconds"] for result in group)
@@ -515,7 +524,7 @@ def test_a_row_of_all_images_has_no_place_along_the_shots(made, kind, tmp_path):
         "l2: 0.1}", "l2: 0.1, shots: null}"
     )
     plan, results = made(text=text)
-    group = [result for result in results if result.run["variant"] == "as_run"]
+    group = [result for result in results if result.place.variant == "as_run"]
     settings = {"by": "dropout", "across": "shots", "quantities": ["test_loss"]}
     figure = drawn(plan, group, kind=kind, **settings)
     figure.savefig(tmp_path / "picture.png")

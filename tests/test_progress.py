@@ -14,12 +14,10 @@ from keras_cnn.runs.engine import Event, Job
 
 
 def jobs(count: int) -> list[Job]:
-    training = SimpleNamespace(epochs=4)
-    runs = [
-        SimpleNamespace(row=str(n), variant="corrected", repeat=0, training=training)
-        for n in range(count)
-    ]
-    return [Job(run, Path(run.row)) for run in runs]
+    spec = SimpleNamespace(training=SimpleNamespace(epochs=4))
+    places = [SimpleNamespace(row=str(n), variant="corrected", repeat=0) for n in range(count)]
+    runs = [SimpleNamespace(spec=spec, place=place) for place in places]
+    return [Job(run, Path(run.place.row)) for run in runs]
 
 
 def play() -> None:

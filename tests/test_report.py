@@ -27,7 +27,7 @@ title: A recipe
 columns: {penalty: l2}
 settings: {model: baseline, weights: random, epochs: 3}
 variants:
-  as_run: {eval_mode_sticks: true}
+  as_run: {methods: {supervised: {method: supervised_as_run}}}
   corrected: {}
 profiles:
   deck: {}
@@ -63,7 +63,7 @@ measures: [test_accuracy, test_accuracy_over_images, pair_accuracy, weights_move
 columns: {method: method, distance: distance}
 settings: {model: baseline, weights: random}
 variants:
-  as_run: {distance: euclidean, normalised: true, episodes: split_batches}
+  as_run: {methods: {prototypical: {method: prototypical_split_batches}}}
   corrected: {}
 profiles:
   deck: {}
@@ -134,7 +134,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
     results = []
     overrides = {"data": data} if data else {}
     for run in resolve.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
-        folder = out / name / f"{run.row}-{run.variant}-{run.repeat}-{seed}"
+        folder = out / name / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-{seed}"
         folder.mkdir(parents=True)
         history = [[epoch, 0.1, *random.random(4), 1.5] for epoch in (1, 2, 3)]
         columns = ("epoch", "learning_rate", *SPLITS, "seconds")
@@ -165,7 +165,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
 
 def finals(results, row, variant, measure="test_accuracy"):
     """In percent, (repeats,)"""
-    of = [r for r in results if (r.run["row"], r.run["variant"]) == (row, variant)]
+    of = [r for r in results if (r.place.row, r.place.variant) == (row, variant)]
     return 100 * np.array([r.metrics[measure] for r in of])
 
 
@@ -276,8 +276,10 @@ def test_one_repeat_has_no_best_of_n_and_no_standard_error(out):
 
 def test_repeats_that_share_one_draw_of_images_give_no_standard_error(out):
     for result in made(out, "fewshot_augmentation"):
-        few = {"shots": 5, "redraw_shots": result.run["variant"] != "as_run"}
-        content = result.run | {"data": result.run["data"] | few}
+        drawn_anew = result.place.repeat if result.place.variant != "as_run" else 0
+        spec = result.spec | {"images": result.spec["images"] | {"shots": 5}}
+        spec["shots_seed"] = 213 + drawn_anew
+        content = {"place": result.place.model_dump(), "spec": spec}
         store.write_json(result.folder / "run.json", content)
     of = compare.variant_difference(found(out, "fewshot_augmentation"), "test_accuracy")
     assert of.one_draw and of.standard_error is None
@@ -304,7 +306,7 @@ def test_corrected_is_held_against_as_run_row_by_row(out):
 
 
 def learnt(run):
-    return {"train_accuracy": 0.8 + 0.01 * run.repeat}
+    return {"train_accuracy": 0.8 + 0.01 * run.place.repeat}
 
 
 def apart(out, setting, measure, variant):
@@ -349,7 +351,7 @@ def test_what_rows_of_a_repeat_share_is_no_difference_by_chance(out):
     accuracies += 0.02 * random.standard_normal(5)  # the repeat's draw of images, for all its rows
 
     def more(run):
-        return learnt(run) | {"test_accuracy": accuracies[int(run.row) - 1, run.repeat]}
+        return learnt(run) | {"test_accuracy": accuracies[int(run.place.row) - 1, run.place.repeat]}
 
     made(out, "regularization", more=more, repeats=5)
     of = apart(out, "dropout", "test_accuracy", "as_run")
@@ -367,7 +369,7 @@ def test_rows_of_unlike_repeats_are_taken_as_independent(out):
     results = made(out, "regularization", more=learnt)
     kept = []
     for result in results:
-        of = result.run["row"], result.run["variant"], result.run["repeat"]
+        of = result.place.row, result.place.variant, result.place.repeat
         if of in {("1", "as_run", 0), ("3", "as_run", 1)}:
             shutil.rmtree(result.folder)
         else:
@@ -382,8 +384,8 @@ def test_rows_of_unlike_repeats_are_taken_as_independent(out):
 
 def test_a_row_that_stops_learning_is_an_effect_of_l2_and_left_out_of_dropouts(out):
     def more(run):
-        fails = run.row in ("3", "4")  # L2 0.1; of two classes
-        return {"train_accuracy": (0.5 if fails else 0.9) + 0.01 * run.repeat}
+        fails = run.place.row in ("3", "4")  # L2 0.1; of two classes
+        return {"train_accuracy": (0.5 if fails else 0.9) + 0.01 * run.place.repeat}
 
     results = made(out, "regularization", more=more)
     for measure in ("train_accuracy", "test_accuracy"):
@@ -405,7 +407,7 @@ def test_the_other_rows_of_a_set_are_compared_without_the_one_that_did_not_learn
     (reader.folder() / "regularization.yaml").write_text(SIX)
 
     def more(run):
-        return {"train_accuracy": 0.5 if run.row == "2" else 0.9}  # of two classes
+        return {"train_accuracy": 0.5 if run.place.row == "2" else 0.9}  # of two classes
 
     results = made(out, "regularization", more=more)
     of = apart(out, "dropout", "test_accuracy", "as_run")
@@ -416,7 +418,7 @@ def test_the_other_rows_of_a_set_are_compared_without_the_one_that_did_not_learn
 
 def test_a_row_left_alone_by_those_that_did_not_learn_is_left_out(out):
     def more(run):
-        return {"train_accuracy": 0.5 if run.row == "4" else 0.9}  # of two classes
+        return {"train_accuracy": 0.5 if run.place.row == "4" else 0.9}  # of two classes
 
     results = made(out, "regularization", more=more)
     of = apart(out, "dropout", "test_accuracy", "as_run")
@@ -427,7 +429,7 @@ def test_a_row_left_alone_by_those_that_did_not_learn_is_left_out(out):
 
 def test_each_comparison_says_how_many_rows_it_is_of(out):
     def more(run):
-        fails = run.variant == "corrected" and run.row in ("3", "4")
+        fails = run.place.variant == "corrected" and run.place.row in ("3", "4")
         return {"train_accuracy": 0.5 if fails else 0.9}  # of two classes
 
     made(out, "regularization", more=more)
@@ -452,9 +454,11 @@ def test_what_was_measured_is_never_called_not_measured(out):
 
 def test_methods_are_told_by_their_own_measures(out):
     def more(run):
-        moved = {"as_run": 0.0, "corrected": 2.0 + run.repeat}[run.variant]
-        pair = {"pair_accuracy": 0.5 + 0.01 * run.repeat} if run.row == "siamese" else {}
-        return pair | ({"weights_moved": moved} if run.row == "maml" else {})
+        moved = {"as_run": 0.0, "corrected": 2.0 + run.place.repeat}[run.place.variant]
+        pair = (
+            {"pair_accuracy": 0.5 + 0.01 * run.place.repeat} if run.place.row == "siamese" else {}
+        )
+        return pair | ({"weights_moved": moved} if run.place.row == "maml" else {})
 
     results = made(out, "fewshot_methods", more=more)
     of = found(out, "fewshot_methods")
@@ -651,10 +655,12 @@ def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
         runs = [
             run
             for run in resolve.runs(plan, "deck", repeats=1)
-            if run.variant == "as_run" and getattr(run.training, "eval_mode_sticks", False)
+            if run.place.variant == "as_run"
+            and getattr(run.spec.training, "eval_mode_sticks", False)
         ]
         sticks.update(plan.slides if runs else ())
-        changed = [r for r in runs if r.model.dropout or r.model.model in ("enhanced", "resnet18")]
+        networks = [run.spec.network for run in runs]
+        changed = [n for n in networks if n.dropout or n.model in ("enhanced", "resnet18")]
         bears_on.update(plan.slides if changed else ())
     defect = next(defect for defect in slides.read().defects if defect.number == 2)
     assert defect.slides == sorted(bears_on)
@@ -668,7 +674,7 @@ def test_the_slides_of_weight_decay_are_those_of_the_recipes():
     for name in recipe.names():
         plan = recipe.read(name)
         runs = resolve.runs(plan, "deck", repeats=1)
-        if any(getattr(run.training, "l2", 0) for run in runs):
+        if any(getattr(run.spec.training, "l2", 0) for run in runs):
             decayed.update(plan.slides)
     defect = next(defect for defect in slides.read().defects if defect.number == 4)
     assert defect.slides == sorted(decayed - {18, 23})  # of ConvNeXt's row 4, which has none
@@ -683,7 +689,7 @@ def test_the_figures_of_defect_2_are_the_notebooks():
     plan = recipe.read("regularization")
     assert "notebooks" in plan.deck_figures
     runs = resolve.runs(plan, "deck", repeats=1, variant="as_run")
-    mild = {run.row for run in runs if run.training.l2 == 0.0001}
+    mild = {run.place.row for run in runs if run.spec.training.l2 == 0.0001}
     accuracies = [row.deck.train_accuracy for row in plan.rows if str(row.row) in mild]
     defect = next(defect for defect in slides.read().defects if defect.number == 2)
     low, high = min(accuracies), max(accuracies)

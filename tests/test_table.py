@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,15 +21,15 @@ def results(tmp_path, profile="deck", repeats=3):
     plan = recipe.read("fewshot_convnext")
     made = []
     for run in resolve.runs(plan, profile, rows=["4"], repeats=repeats):
-        folder = tmp_path / f"4-{run.variant}-{run.repeat}-0"
+        folder = tmp_path / f"4-{run.place.variant}-{run.place.repeat}-0"
         folder.mkdir(exist_ok=True)
-        test = TEST_ACCURACIES[run.variant][run.repeat]
-        train = TRAIN_ACCURACIES[run.variant][run.repeat]
+        test = TEST_ACCURACIES[run.place.variant][run.place.repeat]
+        train = TRAIN_ACCURACIES[run.place.variant][run.place.repeat]
         history = [
             {
                 "epoch": epoch,
                 "train_loss": 2 / epoch,
-                "test_loss": 2.2 / epoch + 0.1 * run.repeat,
+                "test_loss": 2.2 / epoch + 0.1 * run.place.repeat,
                 "train_accuracy": train * epoch / 3,
                 "test_accuracy": test * epoch / 3,
             }
@@ -39,7 +40,7 @@ def results(tmp_path, profile="deck", repeats=3):
             "test_accuracy": test,
             "train_images": 1000,
             "test_images": 1000,
-            "seconds": 100 + run.repeat,
+            "seconds": 100 + run.place.repeat,
             "parameters": 1149770,
         }
         where = {
@@ -50,7 +51,16 @@ def results(tmp_path, profile="deck", repeats=3):
         }
         confusion = [[9, 1], [2, 8]]
         made.append(
-            Result(folder, run.model_dump(), where, history, metrics, ["cat", "dog"], confusion)
+            Result(
+                folder,
+                run.place,
+                run.spec.model_dump(),
+                where,
+                history,
+                metrics,
+                ["cat", "dog"],
+                confusion,
+            )
         )
     return plan, made
 
@@ -92,7 +102,7 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
 def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     plan, made = results(tmp_path)
     made[0].metrics["train_images"] = 10
-    made[1].run["data"]["image_size"] = 64
+    made[1].spec["images"]["image_size"] = 64
     made[2].environment["versions"]["keras"] = "4"
     caption = table.build(plan, made, "a command").caption
     assert "10 to 1,000 training and 1,000 test images, 32 to 64 pixels" in caption
@@ -101,9 +111,10 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
 
 def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):
     plan, made = results(tmp_path)
-    for result in made:
-        result.run["data"]["data"] = str(tmp_path / "digits")  # a folder, not the source
-        result.run["comparable"] = False
+    for number, result in enumerate(made):
+        result.spec["images"]["data"] = str(tmp_path / "digits")  # a folder, not the source
+        place = result.place.model_copy(update={"comparable": False})
+        made[number] = replace(result, place=place)
     text = table.markdown(table.build(plan, made, "a command"))
     assert "data digits" in text
     assert "slide" not in text and "deck's" not in text and "| 63" not in text

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_cnn import statistics
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
     Plot,
@@ -180,7 +181,7 @@ def _number_axes(panel: Axes, scale: str) -> None:
 
 def _reach(finals: np.ndarray) -> float:
     """How far the interval of a row's mean reaches on each side; 0 of one run, which has none."""
-    return measures.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
+    return statistics.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
 
 
 def _cells(plot: Plot, results: Sequence[Result], quantity: str) -> tuple[np.ndarray, np.ndarray]:

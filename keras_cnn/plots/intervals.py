@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_cnn import statistics
 from keras_cnn.plots.plot import COLOURS, Plot, final_values, name_outer, new_panels
-from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 
 
@@ -31,9 +31,11 @@ def interval(plot: Plot) -> Figure:
             upper.plot(np.arange(len(finals)) + 1, finals, "x", color="#555555", label="each run")
             counts = np.arange(2, len(finals) + 1)
             means = [finals[:n].mean() for n in counts]
-            reach = [measures.half_width(finals[:n].std(ddof=1), n) for n in counts]
+            reach = [statistics.half_width(finals[:n].std(ddof=1), n) for n in counts]
             expected = (
-                [measures.half_width(finals.std(ddof=1), n) for n in counts] if len(counts) else []
+                [statistics.half_width(finals.std(ddof=1), n) for n in counts]
+                if len(counts)
+                else []
             )
             upper.errorbar(
                 counts, means, reach, fmt="o", capsize=4, color=COLOURS[0], label="mean of first n"

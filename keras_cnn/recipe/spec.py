@@ -23,6 +23,7 @@ from keras_cnn.methods.settings import (
 KNOWN_METHODS: dict[str, type[Method]] = {
     settings.name(): settings for settings in (*METHODS, *DECK_METHODS)
 }
+SEEDS = ("seed", "shots_seed")  # in which the repeats of a row differ
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

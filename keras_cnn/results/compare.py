@@ -174,7 +174,7 @@ def _alike_but_for(collected: Collected, setting: str, variant: str) -> list[lis
     for line in collected.lines:
         if line.variant == variant:
             settings = collected.runs(line)[0].settings
-            others = {key: value for key, value in settings.items() if key != setting}
+            others = {k: v for k, v in settings.items() if k not in (setting, *SEEDS)}
             same = sets.setdefault(json.dumps(others, sort_keys=True), {})
             same[settings.get(setting)] = line
     return [list(lines.values()) for lines in sets.values() if len(lines) > 1]

@@ -13,7 +13,7 @@ from keras_cnn import data, progress
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import Images
 from keras_cnn.recipe.resolve import Choice
-from keras_cnn.recipe.spec import Run, Spec, flat_settings
+from keras_cnn.recipe.spec import SEEDS, Run, Spec, flat_settings
 from keras_cnn.results import grid, identity
 from keras_cnn.runs.preflight import check_images
 
@@ -238,7 +238,7 @@ def _not_default(
 
 def _told(run: Run) -> dict[str, object]:
     """A run's settings that a listing may name: repeats differ in their seeds."""
-    return {k: v for k, v in run.spec.settings.items() if k not in ("seed", "shots_seed")}
+    return {k: v for k, v in run.spec.settings.items() if k not in SEEDS}
 
 
 def _alike(runs: Sequence[Run]) -> dict[str, object]:
