@@ -15,6 +15,7 @@ from statistics import fmean, median, stdev, variance
 import numpy as np
 
 from keras_cnn.recipe import measures
+from keras_cnn.recipe.spec import SEEDS
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.table import AS_RUN, Line
 
