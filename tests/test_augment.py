@@ -335,8 +335,10 @@ def trained(monkeypatch, method, **settings):
 
             def begin_epoch(epoch):
                 begin(epoch)
-                cut, labels = (np.concatenate(part) for part in zip(*batches._batches, strict=True))
-                images = keras.ops.convert_to_numpy(batches._images)
+                numpy = keras.ops.convert_to_numpy
+                parts = zip(*batches._batches, strict=True)
+                cut, labels = (np.concatenate([*map(numpy, part)]) for part in parts)
+                images = numpy(batches._images)
                 epochs.append((images, labels[np.argsort(cut)]))
 
             batches.begin_epoch = begin_epoch

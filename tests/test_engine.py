@@ -10,13 +10,12 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
-from keras_cnn.runs import engine, worker
+from keras_cnn.runs import engine
 
 # Stands in for `python -m keras_cnn.runs.worker`, speaks its protocol, imports no package of ours:
 # what it does is told by the row's name. It notes when it began and ended beside the folder.
@@ -274,10 +273,3 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
     (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 3, lambda event: None)
     assert failed.error == "jax 3"
-
-
-def test_confusion_counts_true_by_row():
-    labels, predicted = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
-    probabilities = [[float(label == column) for column in range(3)] for label in predicted]
-    counts = worker.confusion(np.array(labels), np.array(probabilities))
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]

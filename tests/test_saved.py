@@ -152,3 +152,10 @@ def test_what_is_no_model_is_one_line(tmp_path, files):
         with pytest.raises(UserError, match=words) as raised:
             saved.load(tmp_path / f"{name}.keras")
         assert "\n" not in str(raised.value)
+
+
+def test_confusion_counts_true_by_row():
+    labels, predicted = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
+    probabilities = [[float(label == column) for column in range(3)] for label in predicted]
+    counts = saved.confusion(np.array(labels), np.array(probabilities))
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
