@@ -18,7 +18,7 @@ from keras_cnn.methods import supervised
 from keras_cnn.models.freeze import freeze_stages
 from keras_cnn.training.metrics import BatchMean, cross_entropy, hits
 
-pytestmark = pytest.mark.every_backend
+every_backend = pytest.mark.every_backend
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype("uint8")
 LABELS = np.arange(40) % 4
@@ -71,6 +71,7 @@ def moved(snapshots, path):
     ]
 
 
+@every_backend
 def test_eval_mode_sticks_after_the_first_epoch():
     snapshots, _ = fitted(supervised_as_run, small_model())
     assert moved(snapshots, "stage4_norm/moving_mean") == [True, False, False]
@@ -87,7 +88,7 @@ def test_without_it_statistics_go_on_moving(method, settings):
     assert moved(snapshots, "stage4_norm/moving_mean") == [True, True, True]
 
 
-@pytest.mark.parametrize("on_logits", [False, True])
+@pytest.mark.parametrize("on_logits", [False, pytest.param(True, marks=every_backend)])
 @pytest.mark.parametrize(
     ("method", "settings", "off"),
     [
@@ -125,6 +126,7 @@ def test_dropout_on_logits_drops_them_and_not_the_features():
     assert supervised_as_run.with_dropout_on_logits(plain) is plain
 
 
+@every_backend
 def test_frozen_batchnorm_moves_in_the_first_epoch_as_under_requires_grad():
     model = small_model(unfrozen_stages=2)
     snapshots, _ = fitted(supervised_as_run, model, frozen_statistics_move=True)
@@ -135,7 +137,7 @@ def test_frozen_batchnorm_moves_in_the_first_epoch_as_under_requires_grad():
         assert moved(snapshots, training) == [True] * 3
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip"])
+@pytest.mark.parametrize("augmentation", [pytest.param("none", marks=every_backend), "flip"])
 def test_corrected_frozen_stages_do_not_move_at_all(augmentation):
     """Run once for all epochs, or run in each since images change."""
     model = small_model(unfrozen_stages=2)
@@ -148,7 +150,7 @@ def test_corrected_frozen_stages_do_not_move_at_all(augmentation):
     assert moved(snapshots, "stage3_conv/kernel") == [True] * 3
 
 
-@pytest.mark.parametrize("statistics_move", [False, True])
+@pytest.mark.parametrize("statistics_move", [False, pytest.param(True, marks=every_backend)])
 def test_only_unfrozen_weights_are_given_to_the_optimizer(statistics_move):
     model = small_model(unfrozen_stages=1)
     if statistics_move:
@@ -163,6 +165,7 @@ def test_only_unfrozen_weights_are_given_to_the_optimizer(statistics_move):
     ]
 
 
+@every_backend
 def test_l2_reaches_the_weights_through_fit():
     """One SGD step on all images: the difference to no L2 is rate * l2 * weight, exactly."""
     one_step = {"optimizer": "sgd", "learning_rate": 0.5, "batch_size": 40, "epochs": 1}
@@ -203,6 +206,7 @@ def test_augmentation_is_drawn_once_with_labels_whole_or_anew_with_shares():
     assert np.ptp(anew) > 1e-4
 
 
+@every_backend
 def test_batch_mean_lets_the_small_last_batch_weigh_as_much():
     logits = np.random.default_rng(1).normal(size=(40, 4)).astype("float32")
     right = (logits.argmax(1) == LABELS).astype("float64")

@@ -72,7 +72,6 @@ def functional(network):
     return keras.Model(network.inputs[0], network.outputs[0])
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
 @pytest.mark.parametrize("form", [functional, lambda network: network], ids=["graph", "sequence"])
 def test_every_method_trains_a_network_of_ones_own(settings, form, tmp_path, capfd):
@@ -291,7 +290,6 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
     del sys.modules["my_methods"]
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("name", ["pretrain", "maml", "prototypical"])
 def test_the_seed_decides_what_is_drawn(name):
     settings = next(each for each in METHODS if each.name() == name)
