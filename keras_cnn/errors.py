@@ -1,9 +1,14 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and the words of its line."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Control characters, what stands for bytes that are no text, ends of lines and of paragraphs.
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+BIDIRECTIONAL = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 class UserError(Exception):
@@ -11,6 +16,30 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(printable(line))
+
+
+def printable(text: str) -> str:
+    r"""Text on one line: what would end the line or steer a terminal is escaped.
+
+    Names of files, folders and classes, and words of a user's files, go through this before they
+    reach a terminal, a table or a report.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        `a\nb` and `\x1b[31m` in place of a line's end and an escape sequence; letters of any
+        script as they are.
+    """
+    return "".join(
+        one.encode("unicode_escape").decode()
+        if unicodedata.category(one) in UNPRINTABLE or one in BIDIRECTIONAL
+        else one
+        for one in text
+    )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_cnn import files
+from keras_cnn.errors import UserError, printable
+
+
+def write_array(path):
+    np.save(path, np.arange(9))
+
+
+def write_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["values"] = np.arange(9)
+
+
+def write_zip(path):
+    np.savez(path, values=np.arange(9))
+
+
+def read_hdf5(path):
+    with h5py.File(path, "r") as file:
+        return file["values"][:]
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "read"),
+    [
+        ("a.npy", write_array, np.load),
+        ("a.npy", write_array, lambda path: np.load(path, mmap_mode="r")),
+        ("a.h5", write_hdf5, read_hdf5),
+        ("a.npz", write_zip, lambda path: np.load(path)["values"]),
+    ],
+)
+def test_a_sealed_file_reads_as_before_and_any_flipped_bit_shows(tmp_path, name, write, read):
+    path = tmp_path / name
+    write(path)
+    assert not files.intact(path)
+    files.seal(path)
+    assert files.intact(path)
+    assert np.array_equal(read(path), np.arange(9))
+    content = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(content) * 8, 50):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        assert not files.intact(path)
+    path.write_bytes(content[:-1])
+    assert not files.intact(path)
+    assert not files.intact(tmp_path / "none")
+    assert not files.intact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("naïve 猫 😀", "naïve 猫 😀"),
+        ("a\nb\r\t", r"a\nb\r\t"),
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("\x9b2J", r"\x9b2J"),
+        ("left\u202egnp.exe", r"left\u202egnp.exe"),
+        ("caf\udce9", r"caf\udce9"),
+        ("one\u2028two", r"one\u2028two"),
+    ],
+)
+def test_no_text_ends_its_line_or_steers_a_terminal(text, shown):
+    assert printable(text) == shown
+    assert str(UserError(f"{text}: wrong")) == f"{shown}: wrong"
