@@ -175,13 +175,15 @@ def sliced_tensor() -> Turn:
 
 def png_loader() -> Turn:
     """The DataLoader of torch over PNG files, 2 workers that stay."""
+    from keras_cnn.methods.settings import Feeding
     from keras_cnn.training import loader
 
     images, labels = _images(5_000)
     folder = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    files = loader.ImageFiles(loader.write_png(images, folder / "png"), labels, 32)
-    batches = loader.batches(files, BATCH_SIZE, seed=0, workers=2, persistent_workers=True)
+    files = loader.ImageFiles.written(Split(images, labels), folder / "png")
+    workers = Feeding(feed="files", workers=2, persistent_workers=True)
+    batches = loader.batches(files, BATCH_SIZE, workers, seed=0)
     return lambda: sum(len(labels) for _, labels in batches)
 
 
