@@ -148,11 +148,7 @@ def _trained(learned: Learned, test: Split) -> Trained:
 
 
 def _functional(network: keras.Model) -> keras.Model:
-    """A network as a functional model, which a built `keras.Sequential` is inside.
-
-    Raises:
-        UserError: It has no graph, or more than one input or output.
-    """
+    """A network as a functional model, which a built `keras.Sequential` is inside."""
     import keras
 
     ends = [getattr(network, name, None) or () for name in ("inputs", "outputs")]
@@ -194,11 +190,7 @@ def check_each_class(train: Split) -> None:
 
 
 def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:
-    """Images and labels as the methods take them.
-
-    Raises:
-        UserError: They are not of the shapes, types and ranges that a method needs.
-    """
+    """Images and labels as the methods take them; refuses other shapes, types and ranges."""
     class_count = network.output.shape[-1]
     given = labelled if isinstance(labelled, Split) else Split(*labelled)
     images, labels = np.asanyarray(given.images), np.asarray(given.labels)
