@@ -66,9 +66,9 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     that cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
-        name: `cinic10`, `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`,
-            `synthetic:N` (N images a split), or the path of a folder of PNG, JPEG, WebP or BMP
-            files.
+        name: `clothing`, `clothing:large_test` (photographs that come with the package), `cinic10`,
+            `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N
+            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
         image_size: Pixels. The centre square of each image is scaled to this height and width; a
             square image of that size keeps its pixels.
         splits: Which splits to load.
@@ -196,7 +196,21 @@ def _synthetic() -> Source:
     return generated.synthetic(1000)
 
 
+def _clothing() -> Source:
+    from keras_cnn.data import clothing
+
+    return clothing.source()
+
+
+def _clothing_large_test() -> Source:
+    from keras_cnn.data import clothing
+
+    return clothing.large_test()
+
+
 SOURCES: dict[str, Callable[[], Source]] = {
+    "clothing": _clothing,
+    "clothing:large_test": _clothing_large_test,
     "cinic10": _cinic10,
     "cifar10": _cifar10,
     "tiny_imagenet": _tiny_imagenet,
