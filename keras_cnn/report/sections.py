@@ -9,18 +9,8 @@ from pathlib import Path
 from keras_cnn.deck.slides import Defect, Network, Slide
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.schema import Recipe
-from keras_cnn.report.markdown import (
-    code,
-    escape,
-    heading,
-    link,
-    missing,
-    note,
-    picture,
-    problem,
-    prose,
-    table,
-)
+from keras_cnn.report import markdown
+from keras_cnn.report.markdown import code, escape, heading, link, missing, note, problem, prose
 from keras_cnn.report.sentences import SENTENCES
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.grid import Column
@@ -110,7 +100,7 @@ def defect_section(
 
 def at_hand(recipes: Sequence[Collected]) -> str:
     """Which recipes have results, and from which data."""
-    return table(
+    return markdown.table(
         "Results at hand",
         [
             Column("recipe", [one.recipe.name for one in recipes]),
@@ -136,7 +126,7 @@ def _tables(collected: Collected) -> list[str]:
     problems = [problem(text) for text in collected.problems]
     parts = []
     if not (made and made.comparable) and (deck := deck_table(recipe)):
-        parts.append(table(f"The deck's figures ({recipe.deck_figures})", deck))
+        parts.append(markdown.table(f"The deck's figures ({recipe.deck_figures})", deck))
     if not made:
         return [*parts, *problems, _not_measured(collected)]
     columns = side_by_side(made, recipe)
@@ -145,7 +135,7 @@ def _tables(collected: Collected) -> list[str]:
     beside = ", ".join([*deck, *map(variant_text, run)])
     again = f" Made by {code(made.command)}." if made.command else ""
     parts += [
-        table(f"{recipe.title}: {beside}", columns),
+        markdown.table(f"{recipe.title}: {beside}", columns),
         note(f"{escape(made.caption)}{again}"),
         *problems,
     ]
@@ -175,7 +165,7 @@ def _pictures(collected: Collected, patterns: Sequence[str] | None, folder: Path
     except (UserError, OSError) as error:
         return [problem(str(error), "Pictures left out")]
     return [
-        picture(path, _description(recipe, path), folder)
+        markdown.picture(path, _description(recipe, path), folder)
         for path in paths
         if any(fnmatch(path.name, pattern) for pattern in patterns)
     ]
@@ -208,7 +198,7 @@ def _network(network: Network) -> list[str]:
     layers = list(_flat(counted.model))
     here = [_total(key, getattr(counted, key)) for key in TOTALS]
     return [
-        table(
+        markdown.table(
             f"{name}: totals for a batch of {BATCH}",
             [
                 Column("", list(TOTALS.values())),
@@ -216,7 +206,7 @@ def _network(network: Network) -> list[str]:
                 Column("here", here, "", True),
             ],
         ),
-        table(
+        markdown.table(
             f"{name}: layers",
             [
                 Column("layer", [_indented(layer) for layer in layers]),
