@@ -82,6 +82,13 @@ def finished(run: Run, folder: Path, history: list[dict], **metrics: float) -> R
     )
 
 
+def write(result: Result, run: Run) -> Result:
+    """Writes a result to its folder, as its run would have."""
+    parts = result.environment, result.history, result.metrics, result.class_names
+    store.write(result.folder, run, *parts, result.confusion, lambda path: None)
+    return result
+
+
 def embedded(result: Trained, split: Split) -> np.ndarray:
     """What the model's graph gives before its class means."""
     features = heads.features(result.model)
