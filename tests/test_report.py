@@ -654,11 +654,6 @@ def test_the_slides_of_weight_decay_are_those_of_the_recipes():
     assert defect.slides == sorted(decayed - {18, 23})  # of ConvNeXt's row 4, which has none
 
 
-def test_figures_that_no_slide_prints_are_not_called_a_slides(out):
-    introduction = words(page(out).partition("## ")[0])
-    assert "as a slide prints it" in introduction and "as its notebooks give it" in introduction
-
-
 def test_the_figures_of_defect_2_are_the_notebooks():
     plan = recipe.read("regularization")
     assert "notebooks" in plan.deck_figures
@@ -715,6 +710,7 @@ def test_names_are_escaped_in_html_and_in_markdown(out, tmp_path):
 
 def test_markdown_reads_back_as_what_was_meant(tmp_path):
     (tmp_path / "a b").mkdir()
+    assert markdown.prose("a_ `b_` c") == "a\\_ `b_` c" and markdown.prose("`b`") == "`b`"
     parts = [
         markdown.heading(2, "A_part_ *here*", "part"),
         markdown.escape("x_y <b> [z] 1*2*3 ") + markdown.code("a | `b` ``c``"),
@@ -758,11 +754,6 @@ def test_spaces_that_indent_a_cell_stay(tmp_path):
     indented = "\N{NO-BREAK SPACE}" * 3 + "layer"
     text = f"# T\n\n{markdown.table('A', [Column('layer', [indented])])}"
     assert indented in Reader(to_html.render(text, tmp_path)).text
-
-
-def test_backticks_make_code():
-    assert markdown.prose("a_ `b_` c") == "a\\_ `b_` c"
-    assert markdown.prose("`b`") == "`b`"
 
 
 def test_the_command_writes_both_forms_and_says_where(out, drawn, tmp_path, capsys):

@@ -36,7 +36,7 @@ def slide_section(
         slide: The slide.
         recipes: The results of the recipes that name it.
         anchors: By recipe, the heading its table stands under.
-        folder: The folder of the page.
+        folder: Of the page.
     """
     words = numbers(slide.slides)
     short = words.removeprefix("slides ").removeprefix("slide ").replace(" and ", ", ")
@@ -69,13 +69,7 @@ def recipe_section(collected: Collected, folder: Path) -> list[str]:
 def defect_section(
     defect: Defect, recipes: Mapping[str, Collected], anchors: Mapping[str, str]
 ) -> list[str]:
-    """What the deck did, where, and what it changes in the results at hand.
-
-    Args:
-        defect: The defect.
-        recipes: The results, by recipe.
-        anchors: By recipe, the heading its table stands under.
-    """
+    """What the deck did, where, and what it changes in the results at hand, by recipe."""
     title = f"{defect.number}. {defect.heading}"
     parts = [
         heading(3, title, f"defect-{defect.number}", f"defect {defect.number}"),
@@ -202,7 +196,7 @@ def _network(network: Network) -> list[str]:
             f"{name}: totals for a batch of {BATCH}",
             [
                 Column("", list(TOTALS.values())),
-                Column("deck", [_total(key, network.deck.get(key)) for key in TOTALS], "", True),
+                Column("deck", [_total(key, network.deck[key]) for key in TOTALS], "", True),
                 Column("here", here, "", True),
             ],
         ),
@@ -227,11 +221,7 @@ def _indented(layer: object) -> str:
     return "\N{NO-BREAK SPACE}" * 3 * (layer.depth - 1) + layer.name
 
 
-def _total(key: str, number: float | None) -> str:
-    if number is None:
-        return "-"
-    if key == "parameters":
-        return f"{number:,}"
+def _total(key: str, number: float) -> str:
     if key == "mult_adds":
         return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
-    return f"{number:,.2f}"
+    return f"{number:,}" if key == "parameters" else f"{number:,.2f}"
