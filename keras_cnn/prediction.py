@@ -113,8 +113,8 @@ def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
     read, unreadable, probabilities = [], [], []
     for batch in decode.batches([str(path) for path in paths], size):
         unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
-        if len(batch.kept):
-            read += [paths[index] for index in batch.kept]
+        if len(batch.indices):
+            read += [paths[index] for index in batch.indices]
             outputs = network.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
             probabilities.append(np.asarray(outputs))
     return Predictions(read, names, np.concatenate(probabilities), unreadable)

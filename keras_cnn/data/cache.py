@@ -129,7 +129,7 @@ def _write(
                 images[row : row + len(batch.images)] = batch.images
             row += len(batch.images)
             digest.update(batch.images)
-            kept.append(batch.kept)
+            kept.append(batch.indices)
             sizes.append(batch.sizes)
             unreadable += [
                 (os.path.relpath(file_path, listing.folder), reason)
