@@ -122,17 +122,18 @@ def data(
             lists all), or by all of them.
     """
     from keras_cnn import data as sources
-    from keras_cnn.data import augment_grid, inspect
+    from keras_cnn.data import augment as augmentation
+    from keras_cnn.data import inspect, pictures
 
-    shown = augment_grid.kinds(augment) if augment else []
+    kinds = augmentation.kinds(augment) if augment else []
     name = f"{Path(source).resolve().name}-{augment or 'samples'}.png"
     picture = _picture(out or Path(name))
-    if shown:
-        augment_grid.draw(sources.load(source, image_size), shown, picture)
+    if kinds:
+        pictures.augmented(sources.load(source, image_size), kinds, picture)
         print(f"augmented samples: {picture}")
         return
     print(inspect.render(inspect.describe(source, image_size)))
-    inspect.picture_grid(sources.load(source, image_size), picture)
+    pictures.samples(sources.load(source, image_size), picture)
     print(f"samples: {picture}")
 
 

@@ -1,4 +1,4 @@
-"""What the tests of several methods share: few images, and what every method promises."""
+"""What tests share: few images, what every method promises, and results that nothing ran for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from keras_cnn.data import Split
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.methods import Trained
 from keras_cnn.models import heads, saved
+from keras_cnn.recipe.spec import Run
 from keras_cnn.results import store
+from keras_cnn.results.store import Result
 from keras_cnn.training import evaluation
 
 
@@ -54,6 +56,37 @@ def assert_saved_whole(
     loaded, _ = saved.load(folder / "model.keras")
     again = loaded.predict(images, verbose=0)
     np.testing.assert_allclose(again, result.probabilities, atol=atol)
+
+
+def finished(run: Run, folder: Path, history: list[dict], **metrics: float) -> Result:
+    """A run's result of two classes, as if read from its folder.
+
+    Args:
+        run: The run.
+        folder: Where it would lie.
+        history: Its figures by epoch; the last are among its metrics.
+        **metrics: Others of these.
+    """
+    figures = {key: value for key, value in history[-1].items() if key.startswith(("train", "te"))}
+    counts = {"train_images": 1000, "test_images": 800, "seconds": 4.5}
+    environment = {"backend": "torch", "versions": {"keras": "3"}, "device": "cpu"}
+    return Result(
+        folder=folder,
+        place=run.place,
+        spec=run.spec.model_dump(),
+        environment=environment | {"processor": "a processor"},
+        history=history,
+        metrics=figures | counts | metrics,
+        class_names=["cat", "dog"],
+        confusion=[[9, 1], [2, 8]],
+    )
+
+
+def write(result: Result, run: Run) -> Result:
+    """Writes a result to its folder, as its run would have."""
+    parts = result.environment, result.history, result.metrics, result.class_names
+    store.write(result.folder, run, *parts, result.confusion, lambda path: None)
+    return result
 
 
 def embedded(result: Trained, split: Split) -> np.ndarray:

@@ -28,7 +28,7 @@ LABELS = np.random.default_rng(1).integers(0, CLASSES, COUNT)
 
 
 def made(kind, images=IMAGES, labels=LABELS, seed=0, classes=CLASSES):
-    return augment.KINDS[kind].change(images, labels, classes, np.random.default_rng(seed))
+    return augment.KINDS[kind](images, labels, classes, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("kind", augment.KINDS)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_cnn import data
 from keras_cnn.__main__ import main
-from keras_cnn.data import inspect
+from keras_cnn.data import inspect, pictures
 from keras_cnn.errors import UserError
 
 SIZE = 8
@@ -114,13 +114,13 @@ def test_duplicates(folder):
     def names(groups):
         return {tuple(picture.name for picture in group) for group in groups}
 
-    assert names(description.repeated_within("train")) == {
+    assert names(description.shared("train", "train")) == {
         ("train/ant/00.png", "train/ant/20.png"),
         ("train/ant/01.png", "train/bee/01.png"),
         ("train/bee/05.png", "train/bee/06.png"),
         ("train/cat/00.png", "train/cat/01.png"),
     }
-    assert description.repeated_within("test") == []
+    assert description.shared("test", "test") == []
     assert names(description.shared("train", "test")) == {
         ("train/ant/02.png", "test/ant/02.png"),
         ("train/bee/05.png", "train/bee/06.png", "test/bee/05.png"),
@@ -201,26 +201,26 @@ def test_many_classes_are_summed_up(tmp_path):
     assert "2 to 3" in text
     assert "class07" not in text
     dataset = data.load(str(tmp_path), 4)
-    inspect.picture_grid(dataset, tmp_path / "grid.png")
+    pictures.samples(dataset, tmp_path / "grid.png")
     assert Image.open(tmp_path / "grid.png").width > 300
 
 
-def test_mosaic_shows_each_class_in_its_row():
+def test_samples_show_each_class_in_its_row():
     labels = np.repeat([0, 1, 2], [5, 2, 9])
     images = np.empty((16, 4, 4, 3), np.uint8)
     images[:] = (labels * 50 + 10)[:, None, None, None]
     images[:, 0, 0, 0] = np.arange(16)  # which image it is
     dataset = data.Dataset("x", ("a", "b", "c"), {"train": data.Split(images, labels)}, "", 4)
-    mosaic = inspect._mosaic(dataset, "train", 0, 3, 5)
-    assert mosaic.shape == (12, 20, 3)
-    cells = mosaic.reshape(3, 4, 5, 4, 3).swapaxes(1, 2)  # (rows, columns, h, w, 3)
+    cells = pictures._samples(dataset, 3, 5)
     for row, (shade, present) in enumerate([(10, 5), (60, 2), (110, 5)]):
         assert (cells[row, :present, 1:] == shade).all()
         assert (cells[row, present:] == 255).all()
         shown = cells[row, :present, 0, 0, 0].tolist()
         assert len(set(shown)) == present
         assert (labels[shown] == row).all()
-    np.testing.assert_array_equal(inspect._mosaic(dataset, "train", 2, 1, 5), mosaic[8:])
+    mosaic = pictures._mosaic(cells, 2)
+    assert mosaic.shape == (18, 25, 3) and (mosaic[4:6] == 255).all()
+    np.testing.assert_array_equal(mosaic[6:10, 5:9], cells[1, 1])
 
 
 def test_picture_holds_the_samples(folder, tmp_path):
@@ -228,7 +228,7 @@ def test_picture_holds_the_samples(folder, tmp_path):
     colours = {"ant": (200, 0, 0), "bee": (0, 200, 0), "cat": (0, 0, 200)}
     for path in folder.glob("*/*/*.png"):
         write(path, np.full((SIZE, SIZE, 3), colours[path.parent.name], np.uint8))
-    inspect.picture_grid(data.load(str(folder), SIZE), tmp_path / "grid.png")
+    pictures.samples(data.load(str(folder), SIZE), tmp_path / "grid.png")
     picture = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB"))
     middles = []
     for colour in colours.values():
@@ -240,7 +240,7 @@ def test_picture_holds_the_samples(folder, tmp_path):
 
 def test_a_picture_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        inspect.picture_grid(data.load("synthetic:10"), tmp_path / "nowhere" / "grid.png")
+        pictures.samples(data.load("synthetic:10"), tmp_path / "nowhere" / "grid.png")
 
 
 def test_the_command(folder, tmp_path, capsys):

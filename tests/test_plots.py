@@ -5,13 +5,14 @@ import shutil
 import matplotlib.colors
 import numpy as np
 import pytest
+from method_runs import finished
 from scipy import stats
 
 from keras_cnn import plots, recipe, statistics
 from keras_cnn.errors import UserError
 from keras_cnn.plots import Plot, by_epoch, draw
 from keras_cnn.recipe import resolve, schema
-from keras_cnn.results.store import Result
+from keras_cnn.recipe.schema import FIGURE_KINDS
 
 RECIPE = """\
 title: A recipe
@@ -68,25 +69,9 @@ def made(tmp_path):
                 {"epoch": epoch, **dict(zip(names, random.random(4).tolist(), strict=True))}
                 for epoch in (1, 2, 3)
             ]
-            metrics = {
-                **{name: history[-1][name] for name in names},
-                "seconds": 60 + 10 * int(run.place.row) + run.place.repeat,
-                "parameters": 10 ** int(run.place.row),
-            }
-            where = {"backend": "torch", "versions": {}, "device": "cpu", "processor": "a one"}
-            confusion = [[9, 1], [2, 8]]
-            results.append(
-                Result(
-                    folder,
-                    run.place,
-                    run.spec.model_dump(),
-                    where,
-                    history,
-                    metrics,
-                    ["a", "b"],
-                    confusion,
-                )
-            )
+            row, repeat = int(run.place.row), run.place.repeat
+            figures = {"seconds": 60 + 10 * row + repeat, "parameters": 10**row}
+            results.append(finished(run, folder, history, **figures))
         return plan, results
 
     return make
@@ -97,8 +82,19 @@ def drawn(plan, results, **settings):
     return plots.KINDS[figure.kind](Plot(plan, figure, results))
 
 
+def axes_of(kind):
+    """What a kind of figure must be told."""
+    return {name: {"by": "dropout", "across": "l2"}[name] for name in FIGURE_KINDS[kind].settings}
+
+
 def of(results, row, variant):
     return [r for r in results if (r.place.row, r.place.variant) == (row, variant)]
+
+
+def as_run(results, **settings):
+    """The runs as the deck's code did them, with some settings."""
+    runs = (result for result in results if result.place.variant == "as_run")
+    return [run for run in runs if settings.items() <= run.settings.items()]
 
 
 def series(group, quantity):
@@ -112,7 +108,7 @@ def ends(container):
 
 
 def test_every_kind_of_recipes_is_drawn_by_the_function_of_its_name():
-    assert plots.KINDS.keys() == schema.FIGURE_KINDS.keys()
+    assert plots.KINDS.keys() == FIGURE_KINDS.keys()
 
 
 def test_curves_have_a_band_of_one_sample_standard_deviation(made):
@@ -181,10 +177,8 @@ def test_variants_stand_side_by_side_on_shared_axes(made):
 @pytest.mark.parametrize("band", [True, False])
 def test_lines_are_means_told_apart_by_a_setting(made, band):
     plan, results = made()
-    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
-    figure = drawn(
-        plan, group, kind="lines", by="l2", quantities=["test_loss", "test_accuracy"], band=band
-    )
+    settings = {"by": "l2", "quantities": ["test_loss", "test_accuracy"], "band": band}
+    figure = drawn(plan, as_run(results, dropout=0), kind="lines", **settings)
     # The slide's means alone above, the same with bands below.
     above, below = figure.axes[:2], figure.axes[2:]
     for _, accuracy in [above, below][: 1 + band]:
@@ -207,9 +201,8 @@ def test_lines_are_means_told_apart_by_a_setting(made, band):
 
 def test_bars_have_the_runs_spread_and_the_decks_figures_only_for_the_same_measurement(made):
     plan, results = made()
-    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
     settings = {"kind": "bars", "by": "l2", "quantities": ["seconds"]}
-    (panel,) = drawn(plan, group, **settings).axes
+    (panel,) = drawn(plan, as_run(results, dropout=0), **settings).axes
     heights = {bar.get_height() for bar in panel.patches}
     assert heights == {71.5, 81.5, 70, 80}  # ours: 60 + 10 row + 0, 1, 2, 3
     sd = np.std([0, 1, 2, 3], ddof=1)
@@ -220,28 +213,22 @@ def test_bars_have_the_runs_spread_and_the_decks_figures_only_for_the_same_measu
     ]
     assert panel.get_ylim()[0] == 0
     plan, results = made("mini")
-    group = [r for r in results if r.settings["dropout"] == 0 and r.place.variant == "as_run"]
-    figure = drawn(plan, group, **settings)
+    figure = drawn(plan, as_run(results, dropout=0), **settings)
     assert {bar.get_height() for bar in figure.axes[0].patches} == {71.5, 81.5}
     assert "digits" in figure.get_supxlabel() and "mini" in figure.get_supxlabel()
 
 
 def test_bars_of_names_lie_so_that_the_names_can_be_read(made):
     plan, results = made("mini")
-    (panel,) = drawn(
-        plan,
-        [r for r in results if r.place.variant == "as_run"],
-        kind="bars",
-        by="row",
-        quantities=["seconds"],
-    ).axes
+    settings = {"kind": "bars", "by": "row", "quantities": ["seconds"]}
+    (panel,) = drawn(plan, as_run(results), **settings).axes
     assert [text.get_text() for text in panel.get_yticklabels()] == ["1", "2", "3", "4"]
     assert [bar.get_width() for bar in panel.patches] == [71.5, 81.5, 91.5, 101.5]
 
 
 def test_scatter_has_a_point_a_row_and_logarithmic_axes_for_a_wide_range(made):
     plan, results = made("mini")
-    group = [r for r in results if r.place.variant == "as_run"]
+    group = as_run(results)
     settings = {"kind": "scatter", "by": "dropout", "across": "parameters"}
     linear, log = drawn(plan, group, quantities=["seconds"], **settings).axes
     assert (linear.get_xscale(), log.get_xscale()) == ("linear", "log")
@@ -334,14 +321,8 @@ def test_interval_is_students(made):
 @pytest.mark.parametrize("kind", ["interval", "bars", "scatter", "heat_map"])
 def test_results_that_lack_the_figure_leave_an_empty_panel(made, kind, tmp_path):
     plan, results = made()
-    settings = {
-        key: value
-        for key, value in {"by": "dropout", "across": "l2"}.items()
-        if key in schema.FIGURE_KINDS[kind].settings
-    }
-    group = [r for r in results if r.place.variant == "as_run"]
-    group = group if kind == "heat_map" else of(group, "1", "as_run")
-    figure = drawn(plan, group, kind=kind, quantities=["processor_use"], **settings)
+    group = as_run(results) if kind == "heat_map" else of(results, "1", "as_run")
+    figure = drawn(plan, group, kind=kind, quantities=["processor_use"], **axes_of(kind))
     figure.savefig(tmp_path / "picture.png")
     panel = figure.axes[0]
     assert not any(len(line.get_xdata()) for line in panel.lines) and not panel.texts
@@ -353,14 +334,9 @@ def test_one_run_that_diverged_is_drawn(made, kind, tmp_path):
     (only, *_) = of(results, "1", "as_run")
     for record in [*only.history, only.metrics]:
         record.update(test_loss=float("nan"))
-    settings = {
-        key: value
-        for key, value in {"by": "dropout", "across": "l2"}.items()
-        if key in schema.FIGURE_KINDS[kind].settings
-    }
     inked = {}
     for quantity in ("test_loss", "test_accuracy"):
-        figure = drawn(plan, [only], kind=kind, quantities=[quantity], **settings)
+        figure = drawn(plan, [only], kind=kind, quantities=[quantity], **axes_of(kind))
         figure.savefig(tmp_path / "picture.png")
         panel = figure.axes[0]
         drawn_at = [line.get_ydata() for line in panel.lines]
@@ -402,25 +378,18 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
     after = times()
     assert after["by_penalty.png"] == before["by_penalty.png"]
     assert after["grid.png"] != before["grid.png"]
-    draw.recipe_plots(plan.model_copy(update={"title": "Another"}), results, tmp_path)
-    assert all(times()[name] != after[name] for name in after)
+    few = [schema.Figure(name="by_penalty", kind="lines", by="l2", where={"dropout": 0})]
+    draw.recipe_plots(plan.model_copy(update={"figures": few}), results, tmp_path)
+    assert times()["by_penalty.png"] != after["by_penalty.png"]
 
 
-def test_a_figure_without_a_finished_run_is_skipped(made, tmp_path):
+def test_figures_are_of_finished_runs_and_of_each_row_where_the_recipe_names_none(made, tmp_path):
     plan, results = made()
-    pictures = draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
-    assert [picture.name for picture in pictures] == ["grid.png"]
-
-
-def test_a_recipe_without_figures_gets_each_rows_curves_and_confusion_matrices(made, tmp_path):
-    plan, results = made()
+    row = of(results, "4", "as_run")
+    assert [picture.name for picture in draw.recipe_plots(plan, row, tmp_path)] == ["grid.png"]
     plan = plan.model_copy(update={"figures": []})
-    pictures = draw.recipe_plots(plan, [r for r in results if r.place.row == "4"], tmp_path)
-    assert {picture.name for picture in pictures} == {
-        "row-4-curves.png",
-        "row-4-as_run-confusion.png",
-        "row-4-corrected-confusion.png",
-    }
+    pictures = draw.recipe_plots(plan, row, tmp_path)
+    assert [one.name for one in pictures] == ["row-4-curves.png", "row-4-as_run-confusion.png"]
     assert all(picture.is_file() for picture in pictures)
 
 
@@ -478,8 +447,7 @@ def test_trend_has_a_line_a_value_with_95_percent_intervals_and_may_be_logarithm
         "l2: 0.1}", "l2: 0.1, learning_rate: 0.5}"
     )
     plan, results = made(text=text)
-    group = [result for result in results if result.place.variant == "as_run"]
-    panel = drawn(plan, group, kind="trend", **settings).axes[0]
+    panel = drawn(plan, as_run(results), kind="trend", **settings).axes[0]
     assert panel.get_xscale() == "log"
     assert panel.get_xticks().tolist() == [0.001, 0.5]
     containers = panel.containers
@@ -524,7 +492,7 @@ def test_a_row_of_all_images_has_no_place_along_the_shots(made, kind, tmp_path):
         "l2: 0.1}", "l2: 0.1, shots: null}"
     )
     plan, results = made(text=text)
-    group = [result for result in results if result.place.variant == "as_run"]
+    group = as_run(results)
     settings = {"by": "dropout", "across": "shots", "quantities": ["test_loss"]}
     figure = drawn(plan, group, kind=kind, **settings)
     figure.savefig(tmp_path / "picture.png")

@@ -11,6 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from method_runs import finished, write
 
 from keras_cnn import files, recipe, report
 from keras_cnn.__main__ import main
@@ -91,7 +92,6 @@ RECIPES = {
     "fewshot_augmentation": AUGMENTATION,
     "fewshot_shots": BEYOND,
 }
-SPLITS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 HOSTILE = 'a_b_ <i>|c| `d` & "e" *f* $g$ &lt;'
 REPEATS = 3
 
@@ -118,6 +118,7 @@ def out(tmp_path, monkeypatch):
     for name, text in RECIPES.items():
         (recipes / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(reader, "folder", lambda: recipes)
+    monkeypatch.setattr(files, "sync", lambda path: None)  # for speed
     return tmp_path / "out"
 
 
@@ -135,29 +136,12 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
     overrides = {"data": data} if data else {}
     for run in resolve.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
         folder = out / name / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-{seed}"
-        folder.mkdir(parents=True)
-        history = [[epoch, 0.1, *random.random(4), 1.5] for epoch in (1, 2, 3)]
-        columns = ("epoch", "learning_rate", *SPLITS, "seconds")
-        last = dict(zip(columns, history[-1], strict=True))
-        metrics = {key: last[key] for key in SPLITS} | {
-            "test_accuracy_over_images": random.random(),
-            "train_images": 1000,
-            "test_images": 800,
-            "seconds": 4.5,
-            **(more(run) if more else {}),
-        }
-        where = {"backend": "torch", "versions": {"keras": "3"}, "device": "cpu", "processor": "p"}
-        store.write_json(folder / "run.json", run.model_dump())
-        store.write_json(folder / "environment.json", where)
-        store.write_json(folder / "metrics.json", metrics)
-        rows_of = [
-            [record[columns.index(key)] for key in store.HISTORY_COLUMNS] for record in history
+        history = [
+            dict(zip(store.HISTORY_COLUMNS, [epoch, 0.1, *random.random(4), 1.5], strict=True))
+            for epoch in (1, 2, 3)
         ]
-        store.write_csv(folder / "history.csv", store.HISTORY_COLUMNS, rows_of)
-        store.write_csv(
-            folder / "confusion.csv", ["", "cat", "dog"], [["cat", 9, 1], ["dog", 2, 8]]
-        )
-        results.append(store.read(folder))
+        measured = {"test_accuracy_over_images": random.random(), **(more(run) if more else {})}
+        results.append(write(finished(run, folder, history, **measured), run))
     text = table.as_json(table.build(plan, results, f"a command for {name}"))
     files.write_text(out / name / "table.json", text)
     return results
@@ -382,49 +366,37 @@ def test_rows_of_unlike_repeats_are_taken_as_independent(out):
     assert of.by_chance == pytest.approx(np.median(errors) * 2 / np.sqrt(np.pi), rel=1e-4)
 
 
-def test_a_row_that_stops_learning_is_an_effect_of_l2_and_left_out_of_dropouts(out):
+@pytest.mark.parametrize(
+    ("text", "failing", "counts", "compared"),
+    [
+        (GRID, "34", (1, 2, 2), ["12"]),  # L2 0.1
+        (GRID, "4", (1, 2, 2), ["12"]),  # which leaves 3 alone
+        (SIX, "2", (1, 5, 1), ["13456"]),
+    ],
+)
+def test_a_row_that_does_not_learn_is_left_out_unless_that_is_the_settings_effect(
+    out, text, failing, counts, compared
+):
+    (reader.folder() / "regularization.yaml").write_text(text)
+
     def more(run):
-        fails = run.place.row in ("3", "4")  # L2 0.1; of two classes
-        return {"train_accuracy": (0.5 if fails else 0.9) + 0.01 * run.place.repeat}
+        fails = run.place.row in failing
+        return {"train_accuracy": (0.5 if fails else 0.9) + 0.01 * run.place.repeat}  # of 2 classes
 
     results = made(out, "regularization", more=more)
     for measure in ("train_accuracy", "test_accuracy"):
-        of = apart(out, "l2", measure, "as_run")
-        means = [finals(results, row, "as_run", measure).mean() for row in "1234"]
-        assert (of.sets, of.rows, of.left_out) == (2, 4, 0)
-        assert of.range == pytest.approx(
-            np.median([abs(means[0] - means[2]), abs(means[1] - means[3])])
-        )
+        means = {
+            row: finals(results, row, "as_run", measure).mean() for row in {*"1234", *compared[0]}
+        }
         of = apart(out, "dropout", measure, "as_run")
-        assert (of.sets, of.rows, of.left_out) == (1, 2, 2)
-        assert of.range == pytest.approx(abs(means[0] - means[1]))
-    assert "40.0 points apart (4 rows in 2 sets, " in told(out, "l2")
-    assert told(out, "dropout").count("(2 rows in 1 set, 2 left out, ") == 4
-    assert "Left out are rows that did not learn (one and a half times" in told(out, "dropout")
-
-
-def test_the_other_rows_of_a_set_are_compared_without_the_one_that_did_not_learn(out):
-    (reader.folder() / "regularization.yaml").write_text(SIX)
-
-    def more(run):
-        return {"train_accuracy": 0.5 if run.place.row == "2" else 0.9}  # of two classes
-
-    results = made(out, "regularization", more=more)
-    of = apart(out, "dropout", "test_accuracy", "as_run")
-    means = [finals(results, row, "as_run").mean() for row in "13456"]
-    assert (of.sets, of.rows, of.left_out) == (1, 5, 1)
-    assert of.range == pytest.approx(np.ptp(means))
-
-
-def test_a_row_left_alone_by_those_that_did_not_learn_is_left_out(out):
-    def more(run):
-        return {"train_accuracy": 0.5 if run.place.row == "4" else 0.9}  # of two classes
-
-    results = made(out, "regularization", more=more)
-    of = apart(out, "dropout", "test_accuracy", "as_run")
-    means = [finals(results, row, "as_run").mean() for row in "12"]
-    assert (of.sets, of.rows, of.left_out) == (1, 2, 2)
-    assert of.range == pytest.approx(abs(means[0] - means[1]))
+        assert (of.sets, of.rows, of.left_out) == counts
+        ranges = [np.ptp([means[row] for row in rows]) for rows in compared]
+        assert of.range == pytest.approx(np.median(ranges))
+    if text == GRID:
+        of = apart(out, "l2", "test_accuracy", "as_run")
+        assert (of.sets, of.rows, of.left_out) == (2, 4, 0)
+        ranges = [abs(means["1"] - means["3"]), abs(means["2"] - means["4"])]
+        assert of.range == pytest.approx(np.median(ranges))
 
 
 def test_each_comparison_says_how_many_rows_it_is_of(out):
@@ -438,6 +410,8 @@ def test_each_comparison_says_how_many_rows_it_is_of(out):
         as_run, corrected = re.findall(rf"{split} accuracy [^(]*\(([^)]*)\)", text)
         assert as_run.startswith("4 rows in 2 sets, by chance")
         assert corrected.startswith("2 rows in 1 set, 2 left out, by chance")
+    assert "Left out are rows that did not learn (one and a half times" in text
+    assert "40.0 points apart (4 rows in 2 sets, " in told(out, "l2")
 
 
 def test_what_was_measured_is_never_called_not_measured(out):
@@ -680,11 +654,6 @@ def test_the_slides_of_weight_decay_are_those_of_the_recipes():
     assert defect.slides == sorted(decayed - {18, 23})  # of ConvNeXt's row 4, which has none
 
 
-def test_figures_that_no_slide_prints_are_not_called_a_slides(out):
-    introduction = words(page(out).partition("## ")[0])
-    assert "as a slide prints it" in introduction and "as its notebooks give it" in introduction
-
-
 def test_the_figures_of_defect_2_are_the_notebooks():
     plan = recipe.read("regularization")
     assert "notebooks" in plan.deck_figures
@@ -741,6 +710,7 @@ def test_names_are_escaped_in_html_and_in_markdown(out, tmp_path):
 
 def test_markdown_reads_back_as_what_was_meant(tmp_path):
     (tmp_path / "a b").mkdir()
+    assert markdown.prose("a_ `b_` c") == "a\\_ `b_` c" and markdown.prose("`b`") == "`b`"
     parts = [
         markdown.heading(2, "A_part_ *here*", "part"),
         markdown.escape("x_y <b> [z] 1*2*3 ") + markdown.code("a | `b` ``c``"),
@@ -784,11 +754,6 @@ def test_spaces_that_indent_a_cell_stay(tmp_path):
     indented = "\N{NO-BREAK SPACE}" * 3 + "layer"
     text = f"# T\n\n{markdown.table('A', [Column('layer', [indented])])}"
     assert indented in Reader(to_html.render(text, tmp_path)).text
-
-
-def test_backticks_make_code():
-    assert markdown.prose("a_ `b_` c") == "a\\_ `b_` c"
-    assert markdown.prose("`b`") == "`b`"
 
 
 def test_the_command_writes_both_forms_and_says_where(out, drawn, tmp_path, capsys):

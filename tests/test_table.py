@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from method_runs import finished
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve, schema
 from keras_cnn.results import table
-from keras_cnn.results.store import Result
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
 TRAIN_ACCURACIES = {"as_run": [0.99, 0.90, 1.00], "corrected": [0.97, 0.96, 0.95]}
@@ -25,43 +25,9 @@ def results(tmp_path, profile="deck", repeats=3):
         folder.mkdir(exist_ok=True)
         test = TEST_ACCURACIES[run.place.variant][run.place.repeat]
         train = TRAIN_ACCURACIES[run.place.variant][run.place.repeat]
-        history = [
-            {
-                "epoch": epoch,
-                "train_loss": 2 / epoch,
-                "test_loss": 2.2 / epoch + 0.1 * run.place.repeat,
-                "train_accuracy": train * epoch / 3,
-                "test_accuracy": test * epoch / 3,
-            }
-            for epoch in (1, 2, 3)
-        ]
-        metrics = {
-            "train_accuracy": train,
-            "test_accuracy": test,
-            "train_images": 1000,
-            "test_images": 1000,
-            "seconds": 100 + run.place.repeat,
-            "parameters": 1149770,
-        }
-        where = {
-            "backend": "torch",
-            "versions": {"keras": "3"},
-            "device": "cpu",
-            "processor": "a processor",
-        }
-        confusion = [[9, 1], [2, 8]]
-        made.append(
-            Result(
-                folder,
-                run.place,
-                run.spec.model_dump(),
-                where,
-                history,
-                metrics,
-                ["cat", "dog"],
-                confusion,
-            )
-        )
+        history = [{"epoch": 1, "train_accuracy": train, "test_accuracy": test}]
+        figures = {"seconds": 100 + run.place.repeat, "parameters": 1149770}
+        made.append(finished(run, folder, history, **figures))
     return plan, made
 
 
@@ -105,7 +71,7 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     made[1].spec["images"]["image_size"] = 64
     made[2].environment["versions"]["keras"] = "4"
     caption = table.build(plan, made, "a command").caption
-    assert "10 to 1,000 training and 1,000 test images, 32 to 64 pixels" in caption
+    assert "10 to 1,000 training and 800 test images, 32 to 64 pixels" in caption
     assert "(keras 3, 4)" in caption
 
 

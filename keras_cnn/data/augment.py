@@ -5,23 +5,24 @@ gives new images (n, h, w, 3) uint8 and labels: integers (n,), or of `cutmix` an
 classes' shares (n, classes) float32. What it is given stays as it is.
 
 To add a kind, write its function and name it in `KINDS`. NumPy is imported where it is used:
-recipes are checked against these names, and reading them imports nothing heavy.
+recipes are checked against these names, and reading a recipe imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from keras_cnn.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy import ndarray
+    from numpy.random import Generator
 
-# Raised when a change makes the same call give other images; it is part of the identity of runs
-# that use it.
-VERSION = 1
+VERSION = 1  # raised when a change makes the same call give other images
 
-Augmented: TypeAlias = "tuple[np.ndarray, np.ndarray]"
-Augmentation: TypeAlias = "Callable[[np.ndarray, np.ndarray, int, np.random.Generator], Augmented]"
+Augmented: TypeAlias = "tuple[ndarray, ndarray]"
+Augmentation: TypeAlias = "Callable[[ndarray, ndarray, int, Generator], Augmented]"
 
 FLIP_PROBABILITY = 0.5
 ROTATION_DEGREES = 30.0
@@ -34,8 +35,8 @@ BLOCK_PIXELS = 2**16  # worked on together: bounds memory, and fits a core's cac
 
 
 def augmented(
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: ndarray,
+    labels: ndarray,
     class_count: int,
     kind: str,
     share: float,
@@ -60,18 +61,15 @@ def augmented(
 
     generator = np.random.default_rng((*seed, _STREAM))
     chosen = np.sort(generator.permutation(len(images))[: round(share * len(images))])
-    change, mixes_labels = KINDS[kind]
-    all_images, all_labels = images.copy(), labels
-    all_images[chosen], new_labels = change(images[chosen], labels[chosen], class_count, generator)
-    if mixes_labels:
-        all_labels = one_hot(labels, class_count)
-        all_labels[chosen] = new_labels
-    return all_images, all_labels
+    changed = images.copy()
+    changed[chosen], shares = KINDS[kind](images[chosen], labels[chosen], class_count, generator)
+    if kind in MIXES_LABELS:
+        labels = one_hot(labels, class_count)
+        labels[chosen] = shares
+    return changed, labels
 
 
-def flip(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def flip(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Mirrors left and right with probability 0.5."""
     mirrored = generator.random(len(images)) < FLIP_PROBABILITY
     flipped = images.copy()
@@ -79,35 +77,27 @@ def flip(
     return flipped, labels
 
 
-def rotation(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def rotation(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Turns by uniform angles of -30 to 30 degrees; corners that come into view are black."""
     degrees = generator.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, len(images))
     return rotate(images, degrees), labels
 
 
-def jitter(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def jitter(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Varies brightness, contrast, saturation (factors 0.8 to 1.2) and hue (0.2 of a turn)."""
     factors = generator.uniform(1 - JITTER, 1 + JITTER, (3, len(images)))
     hue = generator.uniform(-JITTER, JITTER, len(images))
     return adjust_colour(images, *factors, hue), labels
 
 
-def mixed(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def mixed(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Flip, rotation and colour jitter in turn on each image."""
     for augmentation in (flip, rotation, jitter):
         images, labels = augmentation(images, labels, class_count, generator)
     return images, labels
 
 
-def cutmix(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def cutmix(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Pastes a box of another image; classes share the label by area (Yun et al. 2019).
 
     The box has the image's proportions, an area of 1 - lambda with lambda from Beta(1, 1), and its
@@ -124,9 +114,7 @@ def cutmix(
     return pasted, _shares(labels, labels[others], area / (height * width), class_count)
 
 
-def mixup(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def mixup(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Averages two images and their labels with weights from Beta(1, 1) (Zhang et al. 2018)."""
     others = _partners(len(images), generator)
     weights = generator.beta(BETA, BETA, len(images))  # of the first image
@@ -138,9 +126,7 @@ def mixup(
     return averaged, _shares(labels, labels[others], 1 - weights, class_count)
 
 
-def cutout(
-    images: np.ndarray, labels: np.ndarray, class_count: int, generator: np.random.Generator
-) -> Augmented:
+def cutout(images: ndarray, labels: ndarray, class_count: int, generator: Generator) -> Augmented:
     """Covers a square of half the shorter side with the images' mean (DeVries & Taylor 2017).
 
     Its centre may be any pixel, so part of it may lie outside the image.
@@ -161,32 +147,31 @@ def cutout(
     return covered, labels
 
 
-class Kind(NamedTuple):
-    """A kind of augmentation.
-
-    Attributes:
-        change: What makes new images and labels.
-        mixes_labels: Whether the labels it gives are the classes' shares.
-    """
-
-    change: Augmentation
-    mixes_labels: bool = False
-
-
-KINDS = {
-    "flip": Kind(flip),
-    "rotation": Kind(rotation),
-    "jitter": Kind(jitter),
-    "mixed": Kind(mixed),
-    "cutmix": Kind(cutmix, mixes_labels=True),
-    "mixup": Kind(mixup, mixes_labels=True),
-    "cutout": Kind(cutout),
+KINDS: dict[str, Augmentation] = {
+    "flip": flip,
+    "rotation": rotation,
+    "jitter": jitter,
+    "mixed": mixed,
+    "cutmix": cutmix,
+    "mixup": mixup,
+    "cutout": cutout,
 }
-MIXES_LABELS = tuple(name for name, kind in KINDS.items() if kind.mixes_labels)
+MIXES_LABELS = ("cutmix", "mixup")  # give the classes' shares as labels
 _STREAM = 1  # sets these draws apart from others made with the same seed
 
 
-def rotate(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+def kinds(name: str) -> list[str]:
+    """The kinds that a name stands for: one of `KINDS`, or `all` of them.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if name not in (*KINDS, "all"):
+        raise UserError(f"no augmentation {name!r}: {nearest(name, [*KINDS, 'all'])}")
+    return list(KINDS) if name == "all" else [name]
+
+
+def rotate(images: ndarray, degrees: ndarray) -> ndarray:
     """Turns each image about its centre, bilinear, black outside.
 
     Args:
@@ -209,12 +194,8 @@ def rotate(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def adjust_colour(
-    images: np.ndarray,
-    brightness: np.ndarray,
-    contrast: np.ndarray,
-    saturation: np.ndarray,
-    hue: np.ndarray,
-) -> np.ndarray:
+    images: ndarray, brightness: ndarray, contrast: ndarray, saturation: ndarray, hue: ndarray
+) -> ndarray:
     """Changes colours in this order, by torchvision's definitions; rounds once, at the end.
 
     Args:
@@ -245,31 +226,30 @@ def adjust_colour(
     return adjusted
 
 
-def one_hot(labels: np.ndarray, class_count: int) -> np.ndarray:
+def one_hot(labels: ndarray, class_count: int) -> ndarray:
     """Labels (n,) as shares (n, class_count) float32, each the whole of one class."""
     import numpy as np
 
     return np.eye(class_count, dtype=np.float32)[labels]
 
 
-def _blocks(images: np.ndarray) -> Iterator[slice]:
+def _blocks(images: ndarray) -> Iterator[slice]:
     """Slices of few images each."""
     count, height, width, _ = images.shape
     size = max(1, BLOCK_PIXELS // (height * width))
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def _grey(channels: np.ndarray) -> np.ndarray:
+def _grey(channels: ndarray) -> ndarray:
     """(3, b, h, w) to (b, h, w)."""
-    red, green, blue = (channel * share for channel, share in zip(channels, LUMINANCE, strict=True))
-    return red + green + blue
+    return sum(channel * share for channel, share in zip(channels, LUMINANCE, strict=True))
 
 
-def _blend(channels: np.ndarray, grey: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _blend(channels: ndarray, grey: ndarray, factor: ndarray) -> ndarray:
     return (grey + factor * (channels - grey)).clip(0, 1)
 
 
-def _turn_hue(channels: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def _turn_hue(channels: ndarray, turn: ndarray) -> ndarray:
     """Adds to the hue of colours (3, b, h, w) in [0, 1]; value and saturation stay."""
     import numpy as np
 
@@ -294,7 +274,7 @@ def _turn_hue(channels: np.ndarray, turn: np.ndarray) -> np.ndarray:
     return turned
 
 
-def _partners(count: int, generator: np.random.Generator) -> np.ndarray:
+def _partners(count: int, generator: Generator) -> ndarray:
     """For each image another one, any with the same probability; itself where it is alone."""
     import numpy as np
 
@@ -304,20 +284,12 @@ def _partners(count: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def _boxes(
-    heights: np.ndarray,
-    widths: np.ndarray,
-    image_height: int,
-    image_width: int,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """Boxes of these sizes about random pixels, cut off at the image's edges.
-
-    Returns:
-        (n, 4) integers: top, bottom, left, right, the second and fourth exclusive.
-    """
+    heights: ndarray, widths: ndarray, image_height: int, image_width: int, generator: Generator
+) -> ndarray:
+    """Boxes about random pixels, cut off at the edges: (n, 4) of top, bottom, left, right."""
     import numpy as np
 
-    edges: list[np.ndarray] = []
+    edges: list[ndarray] = []
     for sizes, limit in ((heights, image_height), (widths, image_width)):
         whole = np.rint(sizes).astype(np.int64)
         start = generator.integers(0, limit, len(whole)) - whole // 2
@@ -325,10 +297,9 @@ def _boxes(
     return np.stack(edges, axis=1)
 
 
-def _shares(
-    first: np.ndarray, second: np.ndarray, share_of_second: np.ndarray, class_count: int
-) -> np.ndarray:
-    """Two labels of each image as the classes' shares, (n, class_count) float32."""
+def _shares(first: ndarray, second: ndarray, share_of_second: ndarray, classes: int) -> ndarray:
+    """Two labels of each image as the classes' shares, (n, classes) float32."""
     share = share_of_second[:, None]
-    mixed_labels = (1 - share) * one_hot(first, class_count) + share * one_hot(second, class_count)
-    return mixed_labels.astype("float32")
+    return ((1 - share) * one_hot(first, classes) + share * one_hot(second, classes)).astype(
+        "float32"
+    )

@@ -8,26 +8,15 @@ from __future__ import annotations
 import pickle
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from keras_cnn.data.listing import Listing, Source, files_key
 from keras_cnn.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 CLASS_NAMES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 FETCH = "run `python -m keras_cnn fetch cifar10`"
 
@@ -50,8 +39,6 @@ def _list_split(folder: Path, split: str) -> Listing:
 
 
 def _read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-
     batches = [read_batch(path) for path in paths]
     return np.concatenate([b[0] for b in batches]), np.concatenate([b[1] for b in batches])
 
@@ -69,17 +56,14 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: The file is damaged, or holds anything but arrays, numbers and text.
     """
-    import numpy as np
-
     try:
         with path.open("rb") as file:
             batch = _Unpickler(file, encoding="bytes").load()
         (rows, columns), fortran, raw = batch[b"data"].layout
         order = "F" if fortran else "C"
         planes = np.frombuffer(raw, np.uint8).reshape(rows, columns, order=order)
-        images = planes.reshape(rows, 3, 32, 32).transpose(
-            0, 2, 3, 1
-        )  # (n, c, h, w) to (n, h, w, c)
+        # (n, c * h * w) to (n, h, w, c)
+        images = planes.reshape(rows, 3, 32, 32).transpose(0, 2, 3, 1)
         labels = np.array(batch[b"labels"], np.int64).reshape(rows)
         if not ((labels >= 0) & (labels < len(CLASS_NAMES))).all():
             raise ValueError("a label is not from 0 to 9")
@@ -99,7 +83,7 @@ class _Array:
 
 
 class _Dtype:
-    """Stands in for numpy.dtype; what it is told is not needed, the format has only uint8."""
+    """Stands in for numpy.dtype, of which the format has only uint8."""
 
     def __init__(self, *_: object) -> None:
         pass

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-# Raised when a change makes the same call give other images; it is part of the identity of runs
-# that use it.
-VERSION = 1
+VERSION = 1  # raised when a change makes the same call give other images
 
 WIDEST_RATIO = 4 / 3  # of a crop's sides, either way
 
@@ -54,10 +52,10 @@ def resized(
 
     Args:
         images: (n, s, s, 3) uint8.
-        tops: (n,) of the boxes, in pixels; not whole, as the other three.
-        lefts: (n,).
-        heights: (n,).
-        widths: (n,).
+        tops: (n,) floats, the boxes' first rows, in pixels.
+        lefts: (n,) floats, their first columns.
+        heights: (n,) floats.
+        widths: (n,) floats.
         flipped: (n,) whether left and right change places.
         size: Height and width of the result, in pixels.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from keras_cnn.data.listing import Listing, Source
-
-if TYPE_CHECKING:
-    import numpy as np
+from keras_cnn.data.sampling import draw_shots
 
 DIGITS_SEED = 0
 DIGITS_TRAIN_SHOTS = 100
@@ -30,11 +30,7 @@ def digits() -> Source:
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    from keras_cnn.data.sampling import draw_shots
+    from sklearn.datasets import load_digits  # here: it takes a second
 
     bunch = load_digits()
     labels = bunch.target.astype(np.int64)
@@ -64,22 +60,17 @@ def synthetic(count: int) -> Source:
 
 
 def _gratings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-
     labels = np.arange(count, dtype=np.int64) % (len(WAVELENGTHS) * len(ORIENTATIONS))
     images = np.empty((count, 32, 32, 3), np.uint8)
     for start in range(0, count, 1000):  # in blocks: the noise is eight times the images' size
         stop = min(start + 1000, count)
-        images[start:stop] = _draw_gratings(
-            labels[start:stop], np.random.default_rng([seed, start])
-        )
+        rng = np.random.default_rng([seed, start])
+        images[start:stop] = _draw_gratings(labels[start:stop], rng)
     return images, labels
 
 
 def _draw_gratings(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One grating for each label: uint8 (n, 32, 32, 3)."""
-    import numpy as np
-
     n = len(labels)
     wavelength = np.array(list(WAVELENGTHS.values()))[labels // len(ORIENTATIONS)]
     radians = np.deg2rad(np.array(ORIENTATIONS))[labels % len(ORIENTATIONS)]

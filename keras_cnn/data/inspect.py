@@ -7,15 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_cnn.data import cache, sources
 from keras_cnn.data.cache import Decoded
 from keras_cnn.data.listing import Listing
-from keras_cnn.data.sources import Dataset
-from keras_cnn.errors import UserError
 from keras_cnn.results import grid
 
 SMALL_CLASS = 1 / 3  # of the split's median class
@@ -24,20 +22,9 @@ BLOCK = 512  # images looked at together
 NAMED = 5  # examples given of each fault
 TABLE_CLASSES = 40  # above this the counts of single classes are not listed
 
-GRID_SEED = 0
-GRID_ROWS, GRID_COLUMNS = 20, 10
-GRID_IMAGES = 200
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a source.
-
-    Attributes:
-        split: Its split.
-        name: Its file, relative to the source's folder; `train 17` where there are no files.
-        class_name: Its class.
-    """
+class Sample(NamedTuple):
+    """An image: its split, its file within the source's folder (or `train 17`), its class."""
 
     split: str
     name: str
@@ -91,19 +78,16 @@ class Description:
     strays: tuple[str, ...]
     duplicates: tuple[tuple[Sample, ...], ...]
 
-    def repeated_within(self, split: str) -> list[tuple[Sample, ...]]:
-        """For each image that a split holds more than once, its copies there."""
-        inside = (tuple(p for p in group if p.split == split) for group in self.duplicates)
-        return [group for group in inside if len(group) > 1]
-
     def shared(self, first: str, second: str) -> list[tuple[Sample, ...]]:
-        """For each image that two splits share, its copies in both."""
-        both = (tuple(p for p in group if p.split in (first, second)) for group in self.duplicates)
-        return [group for group in both if len({p.split for p in group}) == 2]
+        """For each image that two splits share, or one holds more than once, its copies there."""
+        inside = (
+            tuple(s for s in group if s.split in (first, second)) for group in self.duplicates
+        )
+        return [g for g in inside if len(g) > 1 and {s.split for s in g} == {first, second}]
 
     def conflicting(self) -> list[tuple[Sample, ...]]:
         """Groups of the same pixels in different classes."""
-        return [g for g in self.duplicates if len({p.class_name for p in g}) > 1]
+        return [group for group in self.duplicates if len({s.class_name for s in group}) > 1]
 
 
 def describe(name: str, image_size: int) -> Description:
@@ -119,7 +103,7 @@ def describe(name: str, image_size: int) -> Description:
     source = sources.find(name)
     splits: dict[str, SplitDescription] = {}
     strays: dict[str, None] = {}
-    samples: list[tuple[str, str, int]] = []  # split, name and label of each image
+    samples: list[Sample] = []
     digests: list[np.ndarray] = []
     for split, listed in source.splits.items():
         listing = listed()
@@ -128,15 +112,12 @@ def describe(name: str, image_size: int) -> Description:
         names = _names(split, listing, decoded)
         splits[split] = _describe_split(decoded, names, source.class_names, image_size)
         strays |= dict.fromkeys(listing.strays)
-        samples += zip([split] * len(names), names, decoded.labels.tolist(), strict=True)
-        digests.append(_digests(decoded.images))
-    groups = [
-        tuple(
+        samples += [
             Sample(split, image_name, source.class_names[label])
-            for split, image_name, label in map(samples.__getitem__, group)
-        )
-        for group in _alike(np.concatenate(digests))
-    ]
+            for image_name, label in zip(names, decoded.labels, strict=True)
+        ]
+        digests.append(_digests(decoded.images))
+    groups = [tuple(samples[index] for index in group) for group in _alike(np.concatenate(digests))]
     return Description(
         name=name,
         image_size=image_size,
@@ -149,11 +130,7 @@ def describe(name: str, image_size: int) -> Description:
 
 
 def render(description: Description) -> str:
-    """A description as text for people.
-
-    Args:
-        description: What `describe` gave.
-    """
+    """A description as text for people."""
     size = description.image_size
     lines = [f"{description.name}: {len(description.class_names)} classes, at {size}x{size} pixels"]
     if description.note:
@@ -162,54 +139,6 @@ def render(description: Description) -> str:
     if not faults:
         faults = ["no faults: every file is an image, none occurs twice, no class is far smaller"]
     return "\n".join([*lines, "", *_table(description), "", *faults, ""])
-
-
-def picture_grid(dataset: Dataset, path: Path) -> None:
-    """Draws samples of each class's training images.
-
-    Twenty classes share a panel, one a row. Of many classes fewer samples are drawn, and at most
-    the first 200 classes are.
-
-    Args:
-        dataset: What `keras_cnn.data.load` gave.
-        path: Where the picture goes; its ending says what kind it is.
-
-    Raises:
-        UserError: It cannot be written there.
-    """
-    from matplotlib.figure import Figure
-
-    shown = dataset.class_names[:GRID_IMAGES]
-    panels = [shown[at : at + GRID_ROWS] for at in range(0, len(shown), GRID_ROWS)]
-    columns = max(1, GRID_COLUMNS // len(panels))
-    inches = 0.55  # the side of a sample
-    width = len(panels) * (columns * inches + 1.3)
-    height = len(panels[0]) * inches + 0.6
-    figure = Figure(figsize=(max(width, 5.0), height), layout="constrained")
-    some = f"{len(shown)} of " if len(shown) < len(dataset.class_names) else ""
-    figure.suptitle(
-        f"{sources.title(dataset.name)}, train: samples of {some}"
-        f"{len(dataset.class_names)} classes at {dataset.image_size}x{dataset.image_size}",
-        fontsize=10,
-        parse_math=False,
-    )
-    for number, (panel, names) in enumerate(
-        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
-    ):
-        panel.imshow(
-            _mosaic(dataset, "train", number * GRID_ROWS, len(names), columns),
-            extent=(0, columns, len(names), 0),  # one unit a sample
-            interpolation="auto",
-        )
-        panel.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
-        panel.set_xticks([])
-        panel.tick_params(length=0)
-        for side in panel.spines.values():
-            side.set_visible(False)
-    try:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _names(split: str, listing: Listing, decoded: Decoded) -> list[str]:
@@ -271,18 +200,20 @@ def _alike(digests: np.ndarray) -> list[list[int]]:
 
 
 def _table(description: Description) -> list[str]:
-    splits = description.splits
-    rows: list[list[str]] = [["", *splits]]
+    splits = description.splits.values()
+    rows = [["", *description.splits]]
     if len(description.class_names) <= TABLE_CLASSES:
         for label, name in enumerate(description.class_names):
-            rows.append([name, *(f"{split.counts[label]:,}" for split in splits.values())])
+            rows.append([name, *(f"{split.counts[label]:,}" for split in splits)])
     else:
-        rows.append(["images a class", *(_span(s.counts) for s in splits.values())])
-    rows.append(["images", *(f"{sum(split.counts):,}" for split in splits.values())])
-    rows.append(["mean, R G B", *(_three(split.mean) for split in splits.values())])
-    rows.append(["standard deviation", *(_three(s.standard_deviation) for s in splits.values())])
-    rows.append(["original height", *(_span(split.heights) for split in splits.values())])
-    rows.append(["original width", *(_span(split.widths) for split in splits.values())])
+        rows.append(["images a class", *(_span(split.counts) for split in splits)])
+    rows += [
+        ["images", *(f"{sum(split.counts):,}" for split in splits)],
+        ["mean, R G B", *(_three(split.mean) for split in splits)],
+        ["standard deviation", *(_three(split.standard_deviation) for split in splits)],
+        ["original height", *(_span(split.heights) for split in splits)],
+        ["original width", *(_span(split.widths) for split in splits)],
+    ]
     return grid.aligned(rows, right=range(1, len(rows[0])))
 
 
@@ -294,12 +225,11 @@ def _faults(description: Description) -> list[str]:
     faults += _fault("not images, or not where images are looked for", description.strays)
     groups = [_joined(group) for group in description.conflicting()]
     faults += _fault("same pixels in different classes", groups)
-    for first, second in combinations(description.splits, 2):
+    pairs = [*combinations(description.splits, 2), *((name, name) for name in description.splits)]
+    for first, second in pairs:
         groups = [_joined(group) for group in description.shared(first, second)]
-        faults += _fault(f"same pixels in {first} and {second}", groups)
-    for name in description.splits:
-        groups = [_joined(group) for group in description.repeated_within(name)]
-        faults += _fault(f"same pixels more than once in {name}", groups)
+        where = f"more than once in {first}" if first == second else f"in {first} and {second}"
+        faults += _fault(f"same pixels {where}", groups)
     for name, split in description.splits.items():
         counts = dict(zip(description.class_names, split.counts, strict=True))
         named = [f"{class_name}: {counts[class_name]:,}" for class_name in split.small_classes]
@@ -320,7 +250,7 @@ def _fault(what: str, cases: Sequence[str]) -> list[str]:
 
 def _joined(group: Sequence[Sample]) -> str:
     """`train 17 (cat) = test 3 (dog)`."""
-    named = " = ".join(f"{p.name} ({p.class_name})" for p in group[:NAMED])
+    named = " = ".join(f"{s.name} ({s.class_name})" for s in group[:NAMED])
     return named + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "")
 
 
@@ -331,22 +261,3 @@ def _span(values: Sequence[int]) -> str:
 
 def _three(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
-
-
-def _mosaic(
-    dataset: Dataset, split_name: str, first_label: int, rows: int, columns: int
-) -> np.ndarray:
-    """Samples of `rows` classes side by side, white where a class has no more.
-
-    Returns:
-        uint8 (rows * s, columns * s, 3).
-    """
-    split, side = dataset.splits[split_name], dataset.image_size
-    mosaic = np.full((rows, columns, side, side, 3), 255, np.uint8)
-    for row in range(rows):
-        label = first_label + row
-        members = np.flatnonzero(split.labels == label)
-        drawn = np.random.default_rng([GRID_SEED, label]).permutation(members)[:columns]
-        mosaic[row, : len(drawn)] = split.images[drawn]
-    # (rows, columns, h, w, 3) to (rows * h, columns * w, 3)
-    return mosaic.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)

@@ -19,12 +19,12 @@ class Listing:
     """One split of a source.
 
     Attributes:
-        key: Cheap cache key; changes when the files do.
-        content: Returns what there is to decode (paths of image files, or a uint8 array
-            (n, h, w, 3)) and its labels, int64 (n,).
+        key: Of the cache; another one when the files are others.
+        content: Gives what there is to decode, paths of image files or images uint8 (n, h, w, 3),
+            and labels, int64 (n,).
         folder: Where the files lie; empty for arrays.
         strays: What is passed over, relative to `folder`: files among the images that are none,
-            images and folders beside those that are read. Other files beside them do not count.
+            images and folders beside those that are read.
     """
 
     key: str

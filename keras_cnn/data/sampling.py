@@ -21,16 +21,15 @@ def draw_shots(
 ) -> np.ndarray:
     """Draws the same number of images from each class, without replacement.
 
-    The classes take turns: one image of each, then the next of each. So any stretch of the draw is
-    balanced, and fewer shots with the same seed are the beginning of more. Each class has a random
-    stream of its own; what other classes hold does not move its draw.
+    The classes take turns, so that fewer shots with the same seed are the beginning of more. Each
+    class has a random stream of its own: what other classes hold does not move its draw.
 
     Args:
         labels: Integer classes (n,).
         shots: Images from each class.
-        seed: Not negative; NumPy's global state plays no part.
-        class_names: In the order of the labels; each of these classes is then needed. None draws
-            from the classes that occur.
+        seed: Not negative.
+        class_names: In the order of the labels; images of each are then needed. None draws from
+            the classes that occur.
 
     Returns:
         int64 (shots * classes,), indices into `labels`.
@@ -40,13 +39,11 @@ def draw_shots(
     """
     if shots < 1:
         raise UserError(f"shots is {shots}: at least 1 is needed")
-    classes, members = _members(labels, class_names)
-    fewest = min(range(len(members)), key=lambda index: len(members[index]))
-    if len(members[fewest]) < shots:
-        name = repr(class_names[fewest]) if class_names else classes[fewest]
+    classes, members, name, count = _members(labels, class_names)
+    if count < shots:
         raise UserError(
-            f"{shots} shots a class: class {name} has {len(members[fewest])} images; "
-            f"at most {len(members[fewest])} shots can be drawn"
+            f"{shots} shots a class: class {name} has {count} images; "
+            f"at most {count} shots can be drawn"
         )
     drawn = [
         np.random.default_rng([seed, int(label)]).permutation(indices)[:shots]
@@ -82,17 +79,15 @@ def draw_episodes(
     Raises:
         UserError: A class has too few images, or there are fewer classes.
     """
-    classes, members = _members(labels, class_names)
+    classes, members, name, fewest = _members(labels, class_names)
     way = len(classes) if way is None else way
     if way > len(classes):
         raise UserError(f"way is {way}: there are {len(classes)} classes")
     shots = support_shots + query_shots
-    fewest = min(range(len(members)), key=lambda index: len(members[index]))
-    if len(members[fewest]) < shots:
-        name = repr(class_names[fewest]) if class_names else classes[fewest]
+    if fewest < shots:
         raise UserError(
             f"episodes of {support_shots} support_shots and {query_shots} query_shots: class "
-            f"{name} has {len(members[fewest])} images; {shots} are needed"
+            f"{name} has {fewest} images; {shots} are needed"
         )
     episodes = []
     for _ in range(count):
@@ -119,19 +114,20 @@ def split_batches(
         rng: Draws.
 
     Returns:
-        For each batch the images' indices, the support images first, and their labels in the
-        batch: a support image's is its class's place among the classes that are there; a query's
-        is its class as it was, or -1 where that is no place.
+        For each batch the images' indices, the support images first, and their labels in it: of a
+        support image its class's place among those that are there, of a query its class as it was,
+        or -1 where that is no place.
 
     Raises:
         UserError: No batch has a query.
     """
     order = rng.permutation(len(labels))
-    batches = []
-    for start in range(0, len(labels), batch_size):
-        chosen = order[start : start + batch_size]
-        if len(chosen) > support_images:
-            batches.append((chosen, _shifted(labels[chosen], support_images)))
+    cut = [order[start : start + batch_size] for start in range(0, len(labels), batch_size)]
+    batches = [
+        (chosen, _shifted(labels[chosen], support_images))
+        for chosen in cut
+        if len(chosen) > support_images
+    ]
     if not batches:
         raise UserError(
             f"batches of at most {min(batch_size, len(labels))} images leave no query beside "
@@ -158,8 +154,7 @@ def balanced_pairs(
         class_names: As for `draw_shots`.
 
     Returns:
-        The images on the left, each once, and on the right, int64 (n,) indices; and whether the
-        two are of the same class, bool (n,). None is paired with itself.
+        The images on the left, each once, and on the right; none is paired with itself.
 
     Raises:
         UserError: A class has a single image, or there is only one class.
@@ -198,14 +193,12 @@ def _partners(
     class_names: Sequence[str] | None,
 ) -> np.ndarray:
     """For each image another one, uniformly of its own class or of all others."""
-    classes, members = _members(labels, class_names)
+    classes, members, name, fewest = _members(labels, class_names)
     sizes = np.array([len(indices) for indices in members])
-    if len(classes) < 2 or sizes.min() < 2:
-        what = "two classes"
-        if len(classes) > 1:
-            name = repr(class_names[sizes.argmin()]) if class_names else classes[sizes.argmin()]
-            what = f"two images of each class: class {name} has {sizes.min()}"
-        raise UserError(f"pairs of the same class and of two need at least {what}")
+    if len(classes) < 2 or fewest < 2:
+        two = f"two images of each class: class {name} has {fewest}"
+        needed = "two classes" if len(classes) < 2 else two
+        raise UserError(f"pairs of the same class and of two need at least {needed}")
     by_class = np.concatenate(members)
     starts = np.cumsum(sizes) - sizes
     own = np.searchsorted(classes, labels[left])  # the place of each image's class
@@ -219,7 +212,10 @@ def _partners(
 
 def _members(
     labels: np.ndarray, class_names: Sequence[str] | None
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The classes, and the indices of each one's images."""
+) -> tuple[np.ndarray, list[np.ndarray], str, int]:
+    """The classes, the indices of each one's images, and the smallest one's name and size."""
     classes = np.unique(labels) if class_names is None else np.arange(len(class_names))
-    return classes, [np.flatnonzero(labels == label) for label in classes]
+    members = [np.flatnonzero(labels == label) for label in classes]
+    smallest = min(range(len(members)), key=lambda index: len(members[index]))
+    name = repr(class_names[smallest]) if class_names else str(classes[smallest])
+    return classes, members, name, len(members[smallest])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,12 @@ from keras_cnn.home import home
 
 if TYPE_CHECKING:
     import numpy as np
+
+# Those of the network are fetched, `synthetic` is also `synthetic:N`.
+SOURCES = (
+    *("clothing", "clothing:large_test", "cinic10", "cifar10", "tiny_imagenet"),
+    *("digits", "synthetic"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,16 +72,15 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     that cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
-        name: `cinic10`, `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`,
-            `synthetic:N` (N images a split), or the path of a folder of PNG, JPEG, WebP or BMP
-            files.
+        name: `clothing`, `clothing:large_test` (photographs that come with the package), `cinic10`,
+            `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N
+            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
         image_size: Pixels. The centre square of each image is scaled to this height and width; a
             square image of that size keeps its pixels.
         splits: Which splits to load.
 
     Raises:
-        UserError: There is no such source, folder or split, or the folder's layout is not one of
-            the two.
+        UserError: There is no such source, folder or split, or no layout of the two.
     """
     from keras_cnn.data import cache
 
@@ -102,17 +107,10 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
 
 
 def fingerprint(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> str:
-    """The fingerprint that `load` gives; quick once the images are decoded.
+    """The fingerprint that `load` gives, with its arguments and errors.
 
-    It says what was decoded, not where it lies: a copied or touched folder keeps it.
-
-    Args:
-        name: As for `load`.
-        image_size: As for `load`.
-        splits: As for `load`.
-
-    Raises:
-        UserError: As `load` does.
+    It says what was decoded, not where it lies: a copied or touched folder keeps it. Quick once the
+    images are decoded.
     """
     return load(name, image_size, splits).fingerprint  # maps the pixels, reads none
 
@@ -123,13 +121,8 @@ def find(name: str) -> Source:
     Raises:
         UserError: It is neither a source nor a folder, or has to be fetched first.
     """
-    kind, _, size = name.partition(":")
-    if kind == "synthetic" and size:
-        from keras_cnn.data import generated
-
-        return generated.synthetic(_count(name, size))
-    if name in SOURCES:
-        return SOURCES[name]()
+    if name in SOURCES or (name.startswith("synthetic:") and name != "synthetic:"):
+        return _named(name)
     folder = Path(name).expanduser()
     if name and folder.is_dir():  # an empty name would be the current folder
         return folders.source(folder)
@@ -153,53 +146,36 @@ def title(name: str) -> str:
     return name if name in SOURCES else Path(name).expanduser().resolve().name
 
 
-def _count(name: str, size: str) -> int:
-    if not size.isascii() or not size.isdigit() or int(size) < 10:
-        raise UserError(f"{name!r}: synthetic:N needs a whole number of at least 10 images a split")
-    return int(size)
+def _named(name: str) -> Source:
+    from keras_cnn.data import (
+        cifar10,
+        clothing,
+        generated,
+        tiny_imagenet,
+    )  # here: they import NumPy
 
-
-def _cinic10() -> Source:
-    return folders.source(_fetched("cinic10", home() / "cinic10"))
-
-
-def _cifar10() -> Source:
-    from keras_cnn.data import cifar10
-
-    return cifar10.source(_fetched("cifar10", home() / "cifar10" / "cifar-10-batches-py"))
-
-
-def _tiny_imagenet() -> Source:
-    from keras_cnn.data import tiny_imagenet
-
-    folder = home() / "tiny_imagenet" / "tiny-imagenet-200"
-    return tiny_imagenet.source(_fetched("tiny_imagenet", folder))
-
-
-def _fetched(name: str, folder: Path) -> Path:
+    if name == "clothing":
+        return clothing.source()
+    if name == "clothing:large_test":
+        return clothing.large_test()
+    if name == "digits":
+        return generated.digits()
+    kind, _, count = name.partition(":")
+    if kind == "synthetic":
+        return generated.synthetic(_count(name, count or "1000"))
+    folder = home() / name
     if not folder.is_dir():
         raise UserError(
             f"{name} is not on this machine ({folder}): run `python -m keras_cnn fetch {name}`"
         )
-    return folder
+    if name == "cifar10":
+        return cifar10.source(folder / "cifar-10-batches-py")
+    if name == "tiny_imagenet":
+        return tiny_imagenet.source(folder / "tiny-imagenet-200")
+    return folders.source(folder)
 
 
-def _digits() -> Source:
-    from keras_cnn.data import generated
-
-    return generated.digits()
-
-
-def _synthetic() -> Source:
-    from keras_cnn.data import generated
-
-    return generated.synthetic(1000)
-
-
-SOURCES: dict[str, Callable[[], Source]] = {
-    "cinic10": _cinic10,
-    "cifar10": _cifar10,
-    "tiny_imagenet": _tiny_imagenet,
-    "digits": _digits,
-    "synthetic": _synthetic,
-}
+def _count(name: str, size: str) -> int:
+    if not size.isascii() or not size.isdigit() or int(size) < 10:
+        raise UserError(f"{name!r}: synthetic:N needs a whole number of at least 10 images a split")
+    return int(size)

@@ -7,18 +7,13 @@ the validation images serve as test.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from keras_cnn.data.listing import Listing, Source, files_key
 from keras_cnn.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-FindFiles = Callable[[Path, list[str]], list[tuple[Path, int]]]
 
 AGAIN = "delete the folder and run `python -m keras_cnn fetch tiny_imagenet`"
 
@@ -40,16 +35,15 @@ def source(folder: Path) -> Source:
         name if seen[name] == 1 else f"{name} ({class_id})"
         for name, class_id in zip(names, class_ids, strict=True)
     )
-    listed = {"train": _train_files, "test": _validation_files}
-    note = "the test images have no labels: the validation images serve as test"
     splits = {
-        split: partial(_list, folder, class_ids, find_files) for split, find_files in listed.items()
+        "train": lambda: _listing(folder, _train_files(folder, class_ids)),
+        "test": lambda: _listing(folder, _validation_files(folder, class_ids)),
     }
+    note = "the test images have no labels: the validation images serve as test"
     return Source(class_names, splits, note)
 
 
-def _list(folder: Path, class_ids: list[str], find_files: FindFiles) -> Listing:
-    files = find_files(folder, class_ids)
+def _listing(folder: Path, files: list[tuple[Path, int]]) -> Listing:
     if not files:
         raise UserError(f"{folder} lacks images: {AGAIN}")
     key = files_key((path for path, _ in files), AGAIN)
@@ -72,8 +66,6 @@ def _validation_files(folder: Path, class_ids: list[str]) -> list[tuple[Path, in
 
 
 def _content(files: list[tuple[Path, int]]) -> tuple[list[str], np.ndarray]:
-    import numpy as np
-
     return [str(path) for path, _ in files], np.array([label for _, label in files], np.int64)
 
 

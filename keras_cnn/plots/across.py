@@ -14,17 +14,17 @@ from keras_cnn import statistics
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
     Plot,
-    as_text,
     colour_and_marker,
+    draw_panels,
     final_values,
     keep_to_range,
-    name_outer,
-    new_panels,
+    legend_beside,
     setting_value,
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results.store import Result
+from keras_cnn.results.table import setting_text
 
 # From this ratio of largest to smallest on, a linear axis hides the small ones.
 WIDE_RANGE = 30
@@ -38,26 +38,23 @@ def scatter(plot: Plot) -> Figure:
 
     Where `across` spans a wide range, once more with logarithmic axes.
     """
-    across, setting = plot.spec.across, plot.spec.by
-    values = list(plot.groups(plot.results, setting))
-    places = [_along(result, across) for result in plot.results]
-    scales = ["linear", "log"] if _spans_wide_range(places) else ["linear"]
-    figure, panels = new_panels(plot, len(plot.spec.shown) * len(scales))
-    shown = [(quantity, scale) for quantity in plot.spec.shown for scale in scales]
-    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
-        for panel, (quantity, _) in zip(column, shown, strict=True):
-            for value, group in plot.groups(variant_runs, setting).items():
-                _points(panel, plot, group, quantity, colour_and_marker(values.index(value)))
-            panel.set_xlabel(MEASURES[across].heading if across in MEASURES else across)
-            panel.set_ylabel(MEASURES[quantity].heading)
-    for panel_row, (_, scale) in zip(panels, shown, strict=True):
-        for panel in panel_row:  # once all are drawn: a limit set holds for those that share it
-            _number_axes(panel, scale)
+    across, values = plot.spec.across, plot.values
+    wide = _spans_wide_range([_along(result, across) for result in plot.results])
+    shown = [(quantity, log) for quantity in plot.spec.shown for log in (False, True)[: 1 + wide]]
+
+    def draw(panel: Axes, runs: Sequence[Result], item: tuple[str, bool]) -> None:
+        for value, group in plot.groups(runs, plot.spec.by).items():
+            _points(panel, plot, group, item[0], colour_and_marker(values.index(value)))
+        panel.set_xlabel(MEASURES[across].heading if across in MEASURES else across)
+        panel.set_ylabel(MEASURES[item[0]].heading)
+
+    figure, panels = draw_panels(plot, shown, draw)
+    for panel_row, (_, log) in zip(panels, shown, strict=True):
+        for panel in panel_row:
+            _number_axes(panel, log)
     handles, names = panels[0, 0].get_legend_handles_labels()
     order = np.argsort(names)  # each value beside its deck
-    handles, names = [handles[i] for i in order], [names[i] for i in order]
-    figure.legend(handles, names, loc="outside right upper", frameon=False)
-    name_outer(panels)
+    legend_beside(figure, [handles[i] for i in order], [names[i] for i in order])
     return figure
 
 
@@ -68,95 +65,93 @@ def trend(plot: Plot) -> Figure:
     repeats; they may reach out of the panel. Lines stand a little beside one another, so that
     their bars can be told apart. Numbers that span a wide range stand on a logarithmic axis.
     """
-    setting, across = plot.spec.by, plot.spec.across
-    values = list(plot.groups(plot.results, setting))
-    places = sorted(
-        place
-        for place in {_along(result, across) for result in plot.results}
-        if not np.isnan(place)
-    )
-    figure, panels = new_panels(plot, len(plot.spec.shown), height=4.2, width=5.6)
-    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
-        for panel, quantity in zip(column, plot.spec.shown, strict=True):
-            for value, group in plot.groups(variant_runs, setting).items():
-                finals = {
-                    _along(row[0], across): final_values(row, quantity)
-                    for row in plot.groups(group, "row").values()
-                }
-                along = sorted(place for place in finals if place in places and len(finals[place]))
-                means = np.array([finals[place].mean() for place in along])
-                reach = [_reach(finals[place]) for place in along]
-                number = values.index(value)
-                panel.errorbar(
-                    _beside(along, places, number - (len(values) - 1) / 2),
-                    means,
-                    reach,
-                    **colour_and_marker(number),
-                    label=as_text(value).replace("_", " "),
-                    markersize=5,
-                    linewidth=1.2,
-                    capsize=3,
-                )
-            panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
-            if _spans_wide_range(places):
-                panel.set_xscale("log")
-            panel.set_xticks(places, [f"{place:g}" for place in places])
-            panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        column[-1].set_xlabel(plot.label(across))
-    for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
-        keep_to_range(panel_row, quantity)
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", frameon=False)
-    name_outer(panels)
+    across, values = plot.spec.across, plot.values
+    everywhere = {_along(result, across) for result in plot.results}
+    places = sorted(place for place in everywhere if not np.isnan(place))
+
+    def draw(panel: Axes, runs: Sequence[Result], quantity: str) -> None:
+        for value, group in plot.groups(runs, plot.spec.by).items():
+            finals = {
+                _along(row[0], across): final_values(row, quantity)
+                for row in plot.groups(group, "row").values()
+            }
+            along = sorted(place for place in finals if place in places and len(finals[place]))
+            number = values.index(value)
+            panel.errorbar(
+                _beside(along, places, number - (len(values) - 1) / 2),
+                [finals[place].mean() for place in along],
+                [_reach(finals[place]) for place in along],
+                **colour_and_marker(number),
+                label=setting_text(value).replace("_", " "),
+                markersize=5,
+                linewidth=1.2,
+                capsize=3,
+            )
+        panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
+        if _spans_wide_range(places):
+            panel.set_xscale("log")
+        panel.set_xticks(places, [f"{place:g}" for place in places])
+        panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+    figure, panels = draw_panels(plot, plot.spec.shown, draw, height=4.2, width=5.6)
+    for panel in panels[-1]:
+        panel.set_xlabel(plot.label(across))
+    keep_to_range(panels, plot.spec.shown)
+    legend_beside(figure, *panels[0, 0].get_legend_handles_labels())
     return figure
 
 
 def heat_map(plot: Plot) -> Figure:
     """Mean and standard deviation after the last epoch, `by` downwards, `across` to the right."""
-    rows = list(plot.groups(plot.results, plot.spec.by))
-    columns = list(plot.groups(plot.results, plot.spec.across))
+    rows, columns = plot.values, list(plot.groups(plot.results, plot.spec.across))
     size = {"height": 1.1 + 0.55 * len(rows), "width": max(3.2, 0.6 + 0.78 * len(columns))}
-    figure, panels = new_panels(plot, len(plot.spec.shown), grid=False, **size)
+    everywhere = {quantity: _colours(plot, quantity, rows, columns) for quantity in plot.spec.shown}
+
+    def draw(panel: Axes, runs: Sequence[Result], quantity: str) -> None:
+        norm, places = everywhere[quantity]
+        mean, sd = _cells(plot, runs, quantity, rows, columns)
+        image = panel.imshow(np.ma.masked_invalid(mean), norm=norm, cmap="cividis")
+        image.axes.set_aspect("auto")
+        for (row, column), value in np.ndenumerate(mean):
+            if np.isfinite(value):
+                text = f"{value:,.{places}f}"
+                if np.isfinite(sd[row, column]):
+                    text += f"\n± {sd[row, column]:,.{places}f}"
+                ink = "black" if norm(value) > 0.5 else "white"
+                panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
+        panel.set_xticks(range(len(columns)), map(setting_text, columns))
+        panel.set_yticks(range(len(rows)), map(setting_text, rows))
+        panel.set_xlabel(plot.label(plot.spec.across))
+        panel.set_ylabel(plot.label(plot.spec.by))
+
+    figure, panels = draw_panels(plot, plot.spec.shown, draw, grid=False, **size)
     for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
-        grids = [_cells(plot, variant_runs, quantity) for variant_runs in plot.variants.values()]
-        means = np.ma.masked_invalid([mean for mean, _ in grids])
-        norm = matplotlib.colors.Normalize(means.min(), means.max())
-        places = measures.decimals(quantity, means.compressed().tolist())
-        for panel, (mean, sd) in zip(panel_row, grids, strict=True):
-            image = panel.imshow(np.ma.masked_invalid(mean), norm=norm, cmap="cividis")
-            image.axes.set_aspect("auto")
-            for (row, column), value in np.ndenumerate(mean):
-                if np.isfinite(value):
-                    text = f"{value:,.{places}f}"
-                    if np.isfinite(sd[row, column]):
-                        text += f"\n± {sd[row, column]:,.{places}f}"
-                    ink = "black" if norm(value) > 0.5 else "white"
-                    panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
-            panel.set_xticks(range(len(columns)), [as_text(value) for value in columns])
-            panel.set_yticks(range(len(rows)), [as_text(value) for value in rows])
-            panel.set_xlabel(plot.label(plot.spec.across))
-            panel.set_ylabel(plot.label(plot.spec.by))
-            panel.label_outer()
+        (image,) = panel_row[-1].images
         figure.colorbar(image, ax=list(panel_row), label=MEASURES[quantity].heading)
     return figure
 
 
+def _colours(
+    plot: Plot, quantity: str, rows: Sequence[object], columns: Sequence[object]
+) -> tuple[matplotlib.colors.Normalize, int]:
+    """The scale of colours and the decimals that all variants share."""
+    grids = [_cells(plot, runs, quantity, rows, columns) for runs in plot.variants.values()]
+    means = np.ma.masked_invalid([mean for mean, _ in grids])
+    norm = matplotlib.colors.Normalize(means.min(), means.max())
+    return norm, measures.decimals(quantity, means.compressed().tolist())
+
+
 def _points(
-    panel: Axes,
-    plot: Plot,
-    group: Sequence[Result],
-    quantity: str,
-    ink: dict[str, str],
+    panel: Axes, plot: Plot, group: Sequence[Result], quantity: str, ink: dict[str, str]
 ) -> None:
     """A value's points with their spread, joined, and the deck's in grey where comparable."""
-    name = as_text(setting_value(group[0], plot.spec.by))
+    name = setting_text(setting_value(group[0], plot.spec.by))
     rows = [row for row in plot.groups(group, "row").values() if len(final_values(row, quantity))]
     along = [_along(row[0], plot.spec.across) for row in rows]
     finals = [final_values(row, quantity) for row in rows]
-    means = [values.mean() for values in finals]
     sds = [values.std(ddof=1) if len(values) > 1 else 0 for values in finals]
     style = {**ink, "markersize": 5, "linewidth": 0.8}
-    panel.errorbar(along, means, sds, label=name, capsize=3, **style)
+    panel.errorbar(along, [values.mean() for values in finals], sds, label=name, capsize=3, **style)
     decks = [plot.deck(row, quantity) for row in rows]
     if any(deck is not None for deck in decks):
         heights = [np.nan if deck is None else deck for deck in decks]
@@ -164,16 +159,16 @@ def _points(
         panel.plot(along, heights, label=f"{name}, deck", **style)
 
 
-def _number_axes(panel: Axes, scale: str) -> None:
+def _number_axes(panel: Axes, log: bool) -> None:
     """Linear axes from zero or logarithmic ones, with numbers written out."""
-    panel.set_xscale(scale)
-    panel.set_yscale(scale)
-    if scale == "linear":
+    if log:
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    else:
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
         panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    else:
-        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(lambda number, _: f"{number:,.10g}")
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
@@ -184,17 +179,21 @@ def _reach(finals: np.ndarray) -> float:
     return statistics.half_width(finals.std(ddof=1), len(finals)) if len(finals) > 1 else 0.0
 
 
-def _cells(plot: Plot, results: Sequence[Result], quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (by, across); nan where there is none."""
-    rows = list(plot.groups(plot.results, plot.spec.by))
-    columns = list(plot.groups(plot.results, plot.spec.across))
+def _cells(
+    plot: Plot,
+    results: Sequence[Result],
+    quantity: str,
+    rows: Sequence[object],
+    columns: Sequence[object],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (rows, columns); nan where there is none."""
     mean, sd = np.full((2, len(rows), len(columns)), np.nan)
-    for value, of_value in plot.groups(results, plot.spec.by).items():
-        for other, group in plot.groups(of_value, plot.spec.across).items():
+    for value, row in plot.groups(results, plot.spec.by).items():
+        for other, group in plot.groups(row, plot.spec.across).items():
             finals = final_values(group, quantity)
-            at = rows.index(value), columns.index(other)
-            mean[at] = finals.mean() if len(finals) else np.nan
-            sd[at] = finals.std(ddof=1) if len(finals) > 1 else np.nan
+            cell = rows.index(value), columns.index(other)
+            mean[cell] = finals.mean() if len(finals) else np.nan
+            sd[cell] = finals.std(ddof=1) if len(finals) > 1 else np.nan
     return mean, sd
 
 

@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from keras_cnn.plots.plot import (
     COLOURS,
     Plot,
-    as_text,
+    draw_panels,
     is_number,
     keep_to_range,
-    name_outer,
-    new_panels,
+    legend_beside,
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results.store import Result
+from keras_cnn.results.table import setting_text
 
 SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
 DASHES = ("-", "--", ":", "-.")
@@ -45,33 +45,28 @@ def lines(plot: Plot) -> Figure:
     standard deviation, where there are repeats.
     """
     setting, quantities = plot.spec.by, plot.spec.shown
-    styles = line_styles(list(plot.groups(plot.results, setting)))
+    styles = line_styles(plot.values)
     has_bands = plot.spec.band and any(
         len(group) > 1
         for variant_runs in plot.variants.values()
         for group in plot.groups(variant_runs, setting).values()
     )
     shown = [(quantity, band) for band in (False, True)[: 1 + has_bands] for quantity in quantities]
-    figure, panels = new_panels(plot, len(shown))
+
+    def draw(panel: Axes, variant_runs: Sequence[Result], item: tuple[str, bool]) -> None:
+        quantity, band = item
+        for value, group in plot.groups(variant_runs, setting).items():
+            _line(panel, group, quantity, styles[value], band, BAND_OF_MANY)
+        spread = "mean ± standard deviation" if band else "mean"
+        panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
+
+    figure, panels = draw_panels(plot, shown, draw)
     for banded, plain in zip(panels[len(quantities) :, 0], panels[:, 0], strict=False):
         banded.sharey(plain)
-    for column, variant_runs in zip(panels.T, plot.variants.values(), strict=True):
-        groups = plot.groups(variant_runs, setting)
-        for panel, (quantity, band) in zip(column, shown, strict=True):
-            for value, group in groups.items():
-                _line(panel, group, quantity, styles[value], band, BAND_OF_MANY)
-            spread = "mean ± standard deviation" if band else "mean"
-            panel.set_ylabel(f"{MEASURES[quantity].heading}\n{spread}")
-        _epochs_below(column)
-    for panel_row, (quantity, _) in zip(panels, shown, strict=True):
-        keep_to_range(panel_row, quantity)
-    handles = [
-        matplotlib.lines.Line2D([], [], **style, label=as_text(value))
-        for value, style in styles.items()
-    ]
-    title = plot.label(setting)
-    figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False)
-    name_outer(panels)
+    _number_epochs(panels)
+    keep_to_range(panels, [quantity for quantity, _ in shown])
+    handles = [matplotlib.lines.Line2D([], [], **style) for style in styles.values()]
+    legend_beside(figure, handles, [setting_text(value) for value in styles], plot.label(setting))
     return figure
 
 
@@ -80,18 +75,17 @@ def _by_family(plot: Plot, draw: Callable[[Axes, Sequence[Result], str, str], No
     families: dict[str, list[str]] = {}
     for quantity in plot.spec.shown:
         families.setdefault(quantity.split("_", 1)[1], []).append(quantity)
-    figure, panels = new_panels(plot, len(families))
-    for column, group in zip(panels.T, plot.variants.values(), strict=True):
-        for panel, quantities in zip(column, families.values(), strict=True):
-            for quantity in quantities:
-                draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
-            panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
-        _epochs_below(column)
-    for panel_row, quantities in zip(panels, families.values(), strict=True):
-        keep_to_range(panel_row, quantities[0])
+
+    def draw_family(panel: Axes, group: Sequence[Result], quantities: Sequence[str]) -> None:
+        for quantity in quantities:
+            draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
+        panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
+
+    figure, panels = draw_panels(plot, list(families.values()), draw_family)
+    _number_epochs(panels)
+    keep_to_range(panels, [quantities[0] for quantities in families.values()])
     for panel in panels[:, 0]:
         panel.legend(frameon=False, fontsize=8)
-    name_outer(panels)
     return figure
 
 
@@ -137,9 +131,10 @@ def _history(group: Sequence[Result], quantity: str) -> tuple[list[float], np.ma
     return [record["epoch"] for record in longest], values
 
 
-def _epochs_below(column: Sequence[Axes]) -> None:
-    column[-1].set_xlabel("epoch")
-    for panel in column:
+def _number_epochs(panels: np.ndarray) -> None:
+    for panel in panels[-1]:
+        panel.set_xlabel("epoch")
+    for panel in panels.flat:
         panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 

@@ -27,15 +27,10 @@ def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> lis
     """Draws a recipe's plots; where it lists none, each row's curves and confusion matrices.
 
     A plot whose runs and recipe have not changed since it was drawn is left alone; one without a
-    finished run is skipped.
-
-    Args:
-        recipe: The recipe.
-        results: Finished runs of it, in the order of its rows.
-        folder: Where the files go.
+    finished run is skipped. The results are in the order of the recipe's rows.
 
     Returns:
-        The files' paths.
+        The files' paths, in the folder.
     """
     stamps = _read_stamps(folder)
     wanted = _listed(recipe, results) if recipe.figures else _of_each_row(recipe, results)
@@ -78,9 +73,8 @@ def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:
         curves = Plot(recipe, spec, runs)
         wanted[f"row-{row}-curves.png"] = (runs, partial(plots.KINDS["curves"], curves))
         for variant, repeats in curves.variants.items():
-            settings = repeats[0].settings
-            data = sources.title(settings["data"])
-            title = f"Row {row}, {variant}: {settings['model']} on {data}"
+            model, source = (repeats[0].settings[name] for name in ("model", "data"))
+            title = f"Row {row}, {variant}: {model} on {sources.title(source)}"
             matrix = partial(plots.confusion, title, repeats)
             wanted[f"row-{row}-{variant}-confusion.png"] = (repeats, matrix)
     return wanted

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn import statistics
-from keras_cnn.plots.plot import COLOURS, Plot, final_values, name_outer, new_panels
+from keras_cnn.plots.plot import COLOURS, Plot, draw_panels, final_values
 from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.results.store import Result
+from keras_cnn.statistics import half_width
 
 
 def interval(plot: Plot) -> Figure:
@@ -19,48 +20,50 @@ def interval(plot: Plot) -> Figure:
     Below it, how far the interval reaches on each side: of the first n runs, and as expected of
     any n runs with the spread of them all. Student's t; the runs are taken as independent.
     """
-    quantities = plot.spec.shown
-    figure, panels = new_panels(plot, 2 * len(quantities), height=2.8)
-    for column, group in zip(panels.T, plot.variants.values(), strict=True):
-        for upper, lower, quantity in zip(column[::2], column[1::2], quantities, strict=True):
-            finals = final_values(group, quantity)
-            if not len(finals):
-                continue
-            style = {"color": "#555555", "linestyle": "--", "linewidth": 1}
-            upper.axhline(finals.mean(), label=f"mean of all {len(finals)}", **style)
-            upper.plot(np.arange(len(finals)) + 1, finals, "x", color="#555555", label="each run")
+    shown = [(quantity, kind) for quantity in plot.spec.shown for kind in (_means, _reaches)]
+
+    def draw(panel: Axes, runs: Sequence[Result], item: tuple) -> None:
+        quantity, kind = item
+        finals = final_values(runs, quantity)
+        if len(finals):
             counts = np.arange(2, len(finals) + 1)
-            means = [finals[:n].mean() for n in counts]
-            reach = [statistics.half_width(finals[:n].std(ddof=1), n) for n in counts]
-            expected = (
-                [statistics.half_width(finals.std(ddof=1), n) for n in counts]
-                if len(counts)
-                else []
-            )
-            upper.errorbar(
-                counts, means, reach, fmt="o", capsize=4, color=COLOURS[0], label="mean of first n"
-            )
-            lower.plot(counts, reach, "o", color=COLOURS[0], label="of the first n runs")
-            label = f"expected, spread of all {len(finals)}"
-            lower.plot(counts, expected, color=COLOURS[1], label=label)
-            _zoom(upper, finals, means, reach)
-            upper.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
-            unit = "percentage points" if MEASURES[quantity].unit == "percent" else None
-            lower.set_ylabel(f"half width of the interval,\n{unit or MEASURES[quantity].heading}")
-            lower.set_ylim(bottom=0)
-            for panel in (upper, lower):
-                panel.legend(frameon=False, fontsize=8)
-                panel.set_xlim(0.5, len(finals) + 0.5)
-                panel.xaxis.get_major_locator().set_params(integer=True)
-        column[-1].set_xlabel("runs")
-    name_outer(panels)
+            reach = [half_width(finals[:n].std(ddof=1), n) for n in counts]
+            kind(panel, finals, counts, reach, quantity)
+            panel.legend(frameon=False, fontsize=8)
+            panel.set_xlim(0.5, len(finals) + 0.5)
+            panel.xaxis.get_major_locator().set_params(integer=True)
+
+    figure, panels = draw_panels(plot, shown, draw, height=2.8)
+    for panel in panels[-1]:
+        panel.set_xlabel("runs")
     return figure
 
 
-def _zoom(panel: Axes, finals: np.ndarray, means: Sequence[float], reach: Sequence[float]) -> None:
-    """Shows the intervals of three runs and more whole; that of two may reach out of the panel."""
+def _means(
+    panel: Axes, finals: np.ndarray, counts: np.ndarray, reach: Sequence[float], quantity: str
+) -> None:
+    """Intervals of three runs and more are shown whole; that of two may reach out of the panel."""
+    grey, means = "#555555", [finals[:n].mean() for n in counts]
+    label = f"mean of all {len(finals)}"
+    panel.axhline(finals.mean(), color=grey, linestyle="--", linewidth=1, label=label)
+    panel.plot(np.arange(len(finals)) + 1, finals, "x", color=grey, label="each run")
+    style = {"fmt": "o", "capsize": 4, "color": COLOURS[0]}
+    panel.errorbar(counts, means, reach, label="mean of first n", **style)
     ends = [mean + sign * half for mean, half in zip(means, reach, strict=True) for sign in (-1, 1)]
     inside = [end for end in [*finals, *(ends[2:] or ends)] if np.isfinite(end)] or [0]
-    low, high = min(inside), max(inside)
-    margin = 0.08 * (high - low) or 1
-    panel.set_ylim(low - margin, high + margin)
+    margin = 0.08 * (max(inside) - min(inside)) or 1
+    panel.set_ylim(min(inside) - margin, max(inside) + margin)
+    panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
+
+
+def _reaches(
+    panel: Axes, finals: np.ndarray, counts: np.ndarray, reach: Sequence[float], quantity: str
+) -> None:
+    panel.plot(counts, reach, "o", color=COLOURS[0], label="of the first n runs")
+    expected = [half_width(finals.std(ddof=1), n) for n in counts]
+    label = f"expected, spread of all {len(finals)}"
+    panel.plot(counts, expected, color=COLOURS[1], label=label)
+    percent = MEASURES[quantity].unit == "percent"
+    unit = "percentage points" if percent else MEASURES[quantity].heading
+    panel.set_ylabel(f"half width of the interval,\n{unit}")
+    panel.set_ylim(bottom=0)

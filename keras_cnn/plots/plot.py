@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 DPI = 120
+Item = TypeVar("Item")
 CHARACTERS_AN_INCH = 17  # of the small print, in 7 points, with room to spare for wide letters
 
 
@@ -42,6 +44,11 @@ class Plot:
     def variants(self) -> dict[str, list[Result]]:
         """The runs of each variant."""
         return _grouped(self.results, lambda result: result.place.variant)
+
+    @property
+    def values(self) -> list[object]:
+        """The values of `by`, in the recipe's order."""
+        return list(self.groups(self.results, self.spec.by))
 
     @property
     def comparable(self) -> bool:
@@ -74,54 +81,72 @@ def final_values(group: Sequence[Result], quantity: str) -> np.ndarray:
     return np.array([value for value in values if value is not None])
 
 
-def new_panels(
-    plot: Plot, rows: int, height: float = 3.0, width: float = 4.4, grid: bool = True
+def draw_panels(
+    plot: Plot,
+    items: Sequence[Item],
+    draw: Callable[[Axes, list[Result], Item], None],
+    height: float = 3.0,
+    width: float = 4.4,
+    grid: bool = True,
 ) -> tuple[Figure, np.ndarray]:
-    """A titled figure of `rows` x variants panels; axes are shared along a row."""
+    """A titled figure with a row of panels for each item, a panel for each variant.
+
+    Args:
+        plot: What is drawn.
+        items: What the rows of panels show, each on axes of its own, shared along the row.
+        draw: Draws an item of a variant's runs. Limits are set once all are drawn: they hold for
+            the whole row.
+        height: Of a panel, in inches.
+        width: Likewise.
+        grid: Draw grid lines in place of a frame.
+
+    Returns:
+        The figure, and its panels (items, variants).
+    """
     variants = plot.variants
-    size = (max(6.4, 1.6 + width * len(variants)), 0.9 + height * rows)
+    size = (max(6.4, 1.6 + width * len(variants)), 0.9 + height * len(items))
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(plot.spec.title or plot.recipe.title)
     small_print = textwrap.fill(_small_print(plot), int(CHARACTERS_AN_INCH * size[0]))
     figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left", parse_math=False)
-    panels = figure.subplots(rows, len(variants), squeeze=False, sharex="row", sharey="row")
+    panels = figure.subplots(len(items), len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
         column[0].set_title(f"{variant}, n = {_repeats(group)}", fontsize=10)
-        for panel in column:
+        for panel, item in zip(column, items, strict=True):
             panel.spines[["top", "right"]].set_visible(not grid)
             if grid:
                 panel.grid(alpha=0.25)
                 panel.set_axisbelow(True)
+            draw(panel, group, item)
+    for panel in panels[:, 1:].flat:  # the vertical axis is named at the left alone
+        panel.set_ylabel("")
+        panel.tick_params(labelleft=False)
     return figure, panels
 
 
-def name_outer(panels: np.ndarray) -> None:
-    """Leaves the vertical axis, shared along a row, named at the left alone."""
-    for panel in panels[:, 1:].flat:
-        panel.set_ylabel("")
-        panel.tick_params(labelleft=False)
-
-
-def keep_to_range(panel_row: Sequence[Axes], quantity: str) -> None:
+def keep_to_range(panels: np.ndarray, quantities: Sequence[str]) -> None:
     """Shows of a spread what can be: nothing below zero, no percentage above 100.
 
-    Call it once all is drawn.
+    Args:
+        panels: (quantities, variants), all drawn.
+        quantities: What each row of them shows.
     """
-    highest = 100.0 if MEASURES[quantity].unit == "percent" else np.inf
-    for panel in panel_row:
-        low, high = panel.get_ylim()
+    for panel_row, quantity in zip(panels, quantities, strict=True):
+        highest = 100.0 if MEASURES[quantity].unit == "percent" else np.inf
+        low, high = panel_row[0].get_ylim()  # shared
         margin = 0.02 * min(high, highest)
-        panel.set_ylim(max(low, -margin), min(high, highest + margin))
+        panel_row[0].set_ylim(max(low, -margin), min(high, highest + margin))
+
+
+def legend_beside(figure: Figure, handles: Sequence, names: Sequence[str], title: str = "") -> None:
+    """One legend for all panels, at their right."""
+    style = {"loc": "outside right upper", "frameon": False}
+    figure.legend(handles, names, title=title or None, **style)
 
 
 def colour_and_marker(index: int) -> dict[str, str]:
     """The colour and the marker of a line of points, by its number."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-
-
-def as_text(value: object) -> str:
-    """A setting's value as a label: `0.001`, not `0.0010000`."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_number(value: object) -> bool:

@@ -55,20 +55,14 @@ def report(out: Path, to: Path) -> None:
 
 
 def page(recipes: Sequence[Collected], out: Path, to: Path) -> str:
-    """The page as Markdown.
-
-    Args:
-        recipes: The results of every recipe.
-        out: Where the results are.
-        to: Where the page goes.
-    """
+    """The page as Markdown, of the results of every recipe in `out`, for the folder `to`."""
     deck = slides.read()
     on_slides = [
         (slide, [one for one in recipes if {*one.recipe.slides} & {*slide.slides}])
         for slide in deck.slides
     ]
-    numbers = {number for slide in deck.slides for number in slide.slides}
-    others = [one for one in recipes if not numbers & {*one.recipe.slides}]
+    shown_somewhere = {one.recipe.name for _, shown in on_slides for one in shown}
+    others = [one for one in recipes if one.recipe.name not in shown_somewhere]
     anchors = {one.recipe.name: f"recipe-{one.recipe.name}" for one in others}
     for slide, shown in on_slides:
         for one in shown if slide.table else ():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,13 +41,9 @@ def link(text: str, anchor: str) -> str:
 
 
 def heading(level: int, text: str, anchor: str, short: str = "") -> str:
-    """A heading that links can name.
+    """A heading that links can name by its anchor: letters, digits and hyphens.
 
-    Args:
-        level: From 2 on; 1 is the page's title.
-        text: The heading.
-        anchor: Letters, digits and hyphens.
-        short: A word or two for a narrow table of contents; the heading where it is empty.
+    `short` is a word or two for a narrow table of contents.
     """
     title = f' title="{short}"' if short else ""
     return f'{"#" * level} <a id="{anchor}"{title}></a>{escape(text)}'
@@ -72,23 +67,12 @@ def problem(text: str, what: str = "Left out") -> str:
 def table(caption: str, columns: Sequence[Column]) -> str:
     """A table under its caption; the first column names the rows."""
     escaped = [
-        replace(
-            column,
-            heading=escape(column.heading),
-            group=escape(column.group),
-            cells=[escape(cell) for cell in column.cells],
-        )
-        for column in columns
+        Column(escape(c.heading), [*map(escape, c.cells)], escape(c.group), c.is_number)
+        for c in columns
     ]
     return f"**{escape(caption)}**\n\n{grid.markdown(escaped)}"
 
 
 def picture(path: Path, text: str, folder: Path) -> str:
-    """A PNG file.
-
-    Args:
-        path: The file.
-        text: What it shows: its caption, and for those who cannot see it.
-        folder: The folder of the page.
-    """
+    """A PNG file as seen from the page's folder; the text says what it shows."""
     return f"![{escape(text)}]({quote(Path(os.path.relpath(path, folder)).as_posix())})"

@@ -9,18 +9,8 @@ from pathlib import Path
 from keras_cnn.deck.slides import Defect, Network, Slide
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.schema import Recipe
-from keras_cnn.report.markdown import (
-    code,
-    escape,
-    heading,
-    link,
-    missing,
-    note,
-    picture,
-    problem,
-    prose,
-    table,
-)
+from keras_cnn.report import markdown
+from keras_cnn.report.markdown import code, escape, heading, link, missing, note, problem, prose
 from keras_cnn.report.sentences import SENTENCES
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.grid import Column
@@ -46,7 +36,7 @@ def slide_section(
         slide: The slide.
         recipes: The results of the recipes that name it.
         anchors: By recipe, the heading its table stands under.
-        folder: The folder of the page.
+        folder: Of the page.
     """
     words = numbers(slide.slides)
     short = words.removeprefix("slides ").removeprefix("slide ").replace(" and ", ", ")
@@ -79,13 +69,7 @@ def recipe_section(collected: Collected, folder: Path) -> list[str]:
 def defect_section(
     defect: Defect, recipes: Mapping[str, Collected], anchors: Mapping[str, str]
 ) -> list[str]:
-    """What the deck did, where, and what it changes in the results at hand.
-
-    Args:
-        defect: The defect.
-        recipes: The results, by recipe.
-        anchors: By recipe, the heading its table stands under.
-    """
+    """What the deck did, where, and what it changes in the results at hand, by recipe."""
     title = f"{defect.number}. {defect.heading}"
     parts = [
         heading(3, title, f"defect-{defect.number}", f"defect {defect.number}"),
@@ -110,7 +94,7 @@ def defect_section(
 
 def at_hand(recipes: Sequence[Collected]) -> str:
     """Which recipes have results, and from which data."""
-    return table(
+    return markdown.table(
         "Results at hand",
         [
             Column("recipe", [one.recipe.name for one in recipes]),
@@ -136,7 +120,7 @@ def _tables(collected: Collected) -> list[str]:
     problems = [problem(text) for text in collected.problems]
     parts = []
     if not (made and made.comparable) and (deck := deck_table(recipe)):
-        parts.append(table(f"The deck's figures ({recipe.deck_figures})", deck))
+        parts.append(markdown.table(f"The deck's figures ({recipe.deck_figures})", deck))
     if not made:
         return [*parts, *problems, _not_measured(collected)]
     columns = side_by_side(made, recipe)
@@ -145,7 +129,7 @@ def _tables(collected: Collected) -> list[str]:
     beside = ", ".join([*deck, *map(variant_text, run)])
     again = f" Made by {code(made.command)}." if made.command else ""
     parts += [
-        table(f"{recipe.title}: {beside}", columns),
+        markdown.table(f"{recipe.title}: {beside}", columns),
         note(f"{escape(made.caption)}{again}"),
         *problems,
     ]
@@ -175,7 +159,7 @@ def _pictures(collected: Collected, patterns: Sequence[str] | None, folder: Path
     except (UserError, OSError) as error:
         return [problem(str(error), "Pictures left out")]
     return [
-        picture(path, _description(recipe, path), folder)
+        markdown.picture(path, _description(recipe, path), folder)
         for path in paths
         if any(fnmatch(path.name, pattern) for pattern in patterns)
     ]
@@ -208,15 +192,15 @@ def _network(network: Network) -> list[str]:
     layers = list(_flat(counted.model))
     here = [_total(key, getattr(counted, key)) for key in TOTALS]
     return [
-        table(
+        markdown.table(
             f"{name}: totals for a batch of {BATCH}",
             [
                 Column("", list(TOTALS.values())),
-                Column("deck", [_total(key, network.deck.get(key)) for key in TOTALS], "", True),
+                Column("deck", [_total(key, network.deck[key]) for key in TOTALS], "", True),
                 Column("here", here, "", True),
             ],
         ),
-        table(
+        markdown.table(
             f"{name}: layers",
             [
                 Column("layer", [_indented(layer) for layer in layers]),
@@ -237,11 +221,7 @@ def _indented(layer: object) -> str:
     return "\N{NO-BREAK SPACE}" * 3 * (layer.depth - 1) + layer.name
 
 
-def _total(key: str, number: float | None) -> str:
-    if number is None:
-        return "-"
-    if key == "parameters":
-        return f"{number:,}"
+def _total(key: str, number: float) -> str:
     if key == "mult_adds":
         return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
-    return f"{number:,.2f}"
+    return f"{number:,}" if key == "parameters" else f"{number:,.2f}"

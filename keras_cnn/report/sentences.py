@@ -98,11 +98,11 @@ def augmentation(collected: Collected) -> str | None:
     """Defect 5: what each augmentation adds or takes away, by variant."""
     texts = []
     for variant in collected.recipe.variants:
-        effect = compare.augmentation_effect(collected, variant)
-        if effect:
-            each = ", ".join(f"{kind} {added:+z.1f}" for kind, added in effect.added.items())
-            without = f"{effect.without:.1f} with none"
-            texts.append(f"{variant_text(variant)} {each} points against {without}")
+        means = compare.augmentation_means(collected, variant)
+        if means:
+            none = means.pop("none")
+            each = ", ".join(f"{kind} {mean - none:+z.1f}" for kind, mean in means.items())
+            texts.append(f"{variant_text(variant)} {each} points against {none:.1f} with none")
     return f"test accuracy {'; '.join(texts)}." if texts else None
 
 
@@ -124,12 +124,12 @@ def method(name: str, shown: Sequence[str], collected: Collected) -> str | None:
 
 
 def _means(line: Line, shown: Sequence[str]) -> str:
-    texts = []
-    for name in shown:
-        one = line.measures[name]
-        if one.mean is not None:
-            places = measures.decimals(name, [one.mean])
-            texts.append(f"{MEASURES[name].label} {measures.written(one.mean, one.sd, places)}")
+    measured = {name: line.measures[name] for name in shown if line.measures[name].mean is not None}
+    texts = [
+        f"{MEASURES[name].label} "
+        f"{measures.written(one.mean, one.sd, measures.decimals(name, [one.mean]))}"
+        for name, one in measured.items()
+    ]
     return ", ".join(texts) or "none of what is needed"
 
 

@@ -58,10 +58,8 @@ class Collected:
 
     def line(self, row: str, variant: str) -> Line | None:
         """One row and variant; None where it has no runs."""
-        for line in self.lines:
-            if (line.row, line.variant) == (row, variant):
-                return line
-        return None
+        named = (line for line in self.lines if (line.row, line.variant) == (row, variant))
+        return next(named, None)
 
     def runs(self, line: Line) -> list[Result]:
         """The runs of one line."""
@@ -69,13 +67,9 @@ class Collected:
 
 
 def collect(recipe: Recipe, out: Path) -> Collected:
-    """Reads the runs in the table of the last `recipe` command.
+    """Reads the runs in the table of the last `recipe` command with this `--out`.
 
     What cannot be read is left out and named among the problems.
-
-    Args:
-        recipe: The recipe.
-        out: The folder the command was given.
     """
     folder = out / recipe.name
     problems: list[str] = []
@@ -87,11 +81,11 @@ def collect(recipe: Recipe, out: Path) -> Collected:
             result = store.read(folder / name)
         except UserError as error:
             problems.append(str(error) if (folder / name).is_dir() else f"{folder / name}: gone")
-            continue
-        if (result.place.row, result.place.variant) in rows:
-            results.append(result)
         else:
-            problems.append(f"{result.folder}: of a row or variant that the recipe has no longer")
+            if (result.place.row, result.place.variant) in rows:
+                results.append(result)
+            else:
+                problems.append(f"{folder / name}: of a row or variant the recipe has no longer")
     made = table.build(recipe, results, command) if results else None
     return Collected(recipe, folder, results, made, problems)
 

@@ -75,19 +75,6 @@ class SettingEffect:
     by_chance: float | None
 
 
-@dataclass(frozen=True)
-class AugmentationEffect:
-    """Test accuracy with each augmentation against that without any.
-
-    Attributes:
-        without: Mean of the row that changes no image.
-        added: By augmentation, its row's mean minus that.
-    """
-
-    without: float
-    added: dict[str, float]
-
-
 def best_minus_mean(collected: Collected) -> dict[str, float]:
     """Best of n minus the mean of the same runs, by row: test accuracy as run, n from 2."""
     return {
@@ -142,21 +129,17 @@ def setting_effect(
 ) -> SettingEffect | None:
     """Compares rows that differ in one setting alone; None where no two do.
 
-    Rows that did not learn are left out, since a row at chance tells nothing about the setting,
-    unless failing to learn is what the setting does.
-
-    Args:
-        collected: The results.
-        setting: The setting's name.
-        measure: The measure's name.
-        variant: The variant whose rows are compared.
+    Rows of the variant that did not learn are left out, since a row at chance tells nothing about
+    the setting, unless failing to learn is what the setting does.
     """
     alike = _alike_but_for(collected, setting, variant)
     if not alike:
         return None
-    counted = [
-        [line for line in lines if _counts(collected, line, setting, measure)] for lines in alike
-    ]
+
+    def counts(line: Line) -> bool:
+        return _is_measured(line, measure) and (setting in MAY_FAIL or _learned(collected, line))
+
+    counted = [list(filter(counts, lines)) for lines in alike]
     sets = [lines for lines in counted if len(lines) > 1]
     rows = sum(map(len, sets))
     means = [[line.measures[measure].mean for line in lines] for lines in sets]
@@ -179,11 +162,6 @@ def _alike_but_for(collected: Collected, setting: str, variant: str) -> list[lis
             same = sets.setdefault(json.dumps(others, sort_keys=True), {})
             same[settings.get(setting)] = line
     return [list(lines.values()) for lines in sets.values() if len(lines) > 1]
-
-
-def _counts(collected: Collected, line: Line, setting: str, measure: str) -> bool:
-    """Whether a row counts in the comparison."""
-    return _is_measured(line, measure) and (setting in MAY_FAIL or _learned(collected, line))
 
 
 def _learned(collected: Collected, line: Line) -> bool:
@@ -210,9 +188,6 @@ def _error_variance(rows: Sequence[dict[int, float]]) -> float:
 
     Rows of one repeat share their images and their seed. What these do to all rows alike moves no
     row away from another, so it is taken out where all rows have the same repeats.
-
-    Args:
-        rows: For each row, its numbers by repeat.
     """
     if any(row.keys() != rows[0].keys() for row in rows):
         return fmean(variance(row.values()) / len(row) for row in rows)
@@ -231,17 +206,14 @@ def _normal_range(count: int) -> float:
     return float(np.trapezoid(1 - below**count - (1 - below) ** count, x))
 
 
-def augmentation_effect(collected: Collected, variant: str) -> AugmentationEffect | None:
-    """Compares each augmentation with no change; None without a row of each."""
+def augmentation_means(collected: Collected, variant: str) -> dict[str, float]:
+    """Mean test accuracy by augmentation, `none` among them; empty without anything to compare."""
     means = {
         str(collected.runs(line)[0].settings.get("augment")): line.measures["test_accuracy"].mean
         for line in collected.lines
         if line.variant == variant and _is_measured(line, "test_accuracy")
     }
-    if "none" not in means or len(means) < 2:
-        return None
-    without = means.pop("none")
-    return AugmentationEffect(without, {kind: mean - without for kind, mean in means.items()})
+    return means if "none" in means and len(means) > 1 else {}
 
 
 def _by_repeat(collected: Collected, line: Line, measure: str) -> dict[int, float]:

@@ -155,17 +155,8 @@ def write(
 ) -> None:
     """Writes a finished run; its folder appears whole, in place of an older one.
 
-    Call it while holding the run's lock.
-
-    Args:
-        folder: The run's.
-        run: What was run.
-        environment: Backend, device, versions, fingerprints.
-        history: One record an epoch, with the keys of `HISTORY_COLUMNS`.
-        metrics: The final figures.
-        class_names: In the order of the labels.
-        confusion: Counts (classes, classes), true class by row, predicted class by column.
-        save_model: Called with the path that the model is to be written to.
+    Call it while holding the run's lock. The arguments are as in `Result`; `save_model` is called
+    with the path that the model is to be written to.
     """
     with new_folder(folder) as partial:
         write_json(partial / "run.json", run.model_dump())
@@ -231,17 +222,10 @@ def read(folder: str | Path) -> Result:
 
 
 def read_as(folder: Path, run: Run) -> Result:
-    """Reads a finished run and updates where it stands in its run.json.
+    """Reads a finished run as `read` does, and updates where it stands in its run.json.
 
     Its place and the path of its data are no part of its identity: another command may have made
-    it under other names.
-
-    Args:
-        folder: `identity.run_folder(run, out)`.
-        run: What the command at hand asks for.
-
-    Raises:
-        UserError: The folder is damaged.
+    it under other names than the run at hand.
     """
     result = read(folder)
     spec = run.spec.model_dump(mode="json")

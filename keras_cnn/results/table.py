@@ -28,8 +28,8 @@ class Statistic:
     """One measure over the repeats of a row and variant, in the measure's unit.
 
     Attributes:
-        best: Accuracy of the repeat with the best final test accuracy: what the deck's few-shot
-            tables print. None for other measures.
+        best: Accuracy of the repeat with the best final test accuracy, as the deck's few-shot
+            tables print it; None for other measures.
         mean: None where an older result lacks the measure.
         sd: Sample standard deviation; None for one repeat.
         deck: What the slide or its notebook gives.
@@ -88,10 +88,9 @@ class Table:
 
     @property
     def comparable(self) -> bool:
-        """Whether the deck's numbers may stand beside ours in one table.
+        """Whether every run is of the deck's data, weights and settings.
 
-        Only if every run has the deck's data, weights and settings. Otherwise theirs is another
-        measurement, and has a table of its own.
+        Only then do its numbers stand beside ours; else they have a table of their own.
         """
         return all(line.comparable for line in self.lines)
 
@@ -104,16 +103,15 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
         results: Finished runs of it, at least one.
         command: The command line that prints the table again.
     """
-    lines = []
-    for row in recipe.rows:
-        for variant in recipe.variants:
-            group = [
-                result
-                for result in results
-                if (result.place.row, result.place.variant) == (str(row.row), variant)
-            ]
-            if group:
-                lines.append(_line(recipe, row, group))
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.place.row, result.place.variant), []).append(result)
+    lines = [
+        _line(recipe, row, groups[str(row.row), variant])
+        for row in recipe.rows
+        for variant in recipe.variants
+        if (str(row.row), variant) in groups
+    ]
     beside_deck = all(sources.is_named(result.settings["data"]) for result in results)
     return Table(
         title=recipe.title,
@@ -131,21 +129,15 @@ def presented(recipe: Recipe) -> list[Line]:
 
     There are no runs of ours in it: `n` is 0.
     """
-    first = {}
-    for run in resolve.runs(recipe, "deck", repeats=1):
-        first.setdefault(run.place.row, run)
-    return [
-        Line(
-            row=str(row.row),
-            settings=_settings(recipe, first[str(row.row)].spec.settings),
-            variant=first[str(row.row)].place.variant,
-            n=0,
-            comparable=True,
-            measures={name: Statistic(deck=getattr(row.deck, name, None)) for name in MEASURES},
-            runs=[],
-        )
-        for row in recipe.rows
-    ]
+    runs = reversed(resolve.runs(recipe, "deck", repeats=1))
+    first = {run.place.row: run for run in runs}  # in the row's first variant
+    lines = []
+    for row in recipe.rows:
+        run = first[str(row.row)]
+        decks = {name: Statistic(deck=getattr(row.deck, name, None)) for name in MEASURES}
+        settings = _settings(recipe, run.spec.settings)
+        lines.append(Line(run.place.row, settings, run.place.variant, 0, True, decks, []))
+    return lines
 
 
 def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
@@ -231,9 +223,11 @@ def layout(table: Table) -> list[Column]:
     the deck's number, where the two are comparable.
     """
     lines = table.lines
-    columns = _row_columns(lines)
-    columns.append(Column("variant", [line.variant for line in lines]))
-    columns.append(Column("n", [str(line.n) for line in lines]))
+    columns = [
+        *_row_columns(lines),
+        Column("variant", [line.variant for line in lines]),
+        Column("n", [str(line.n) for line in lines]),
+    ]
     for name in table.shown:
         mean = "mean" if MEASURES[name].varies else ""
         columns += _measured(name, {mean: lines}, _heading(name), {mean: "best of n"})
@@ -315,13 +309,9 @@ def _measured(
     group: str,
     best: Mapping[str, str],
 ) -> list[Column]:
-    """A measure's columns, all with the same number of decimals.
+    """A measure's columns, all with the same number of decimals, under the headings of the means.
 
-    Args:
-        name: The measure.
-        lines: By the heading of the means, the lines they are of; None where there are no runs.
-        group: The heading above all columns.
-        best: By the heading of the means, that of the best of n beside them, if it is shown.
+    `best` gives by those headings that of the best of n beside them, if it is shown.
     """
     statistics = {
         heading: [line.measures[name] if line else Statistic() for line in column]
