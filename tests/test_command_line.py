@@ -30,7 +30,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
-from keras_cnn.results import identity, store
+from keras_cnn.results import store
 from keras_cnn.runs import engine, estimate, preflight, study, worker
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
