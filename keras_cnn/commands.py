@@ -197,7 +197,10 @@ def evaluate(
     picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
-    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
+    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
+    if evaluation.shared:
+        print(f"{evaluation.shared} of them have the pixels of training images")
+    print()
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
     matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
