@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
@@ -33,11 +34,7 @@ EXIT_BUSY = 75
 
 
 def make(
-    run: Run,
-    folder: Path,
-    report: Callable[[dict], None],
-    fresh: bool = False,
-    wait: bool = False,
+    run: Run, folder: Path, report: Callable[[dict], None], fresh: bool = False, wait: bool = False
 ) -> None:
     """Makes a run's result folder, unless it is there.
 
@@ -69,6 +66,7 @@ def make(
         metrics = {
             **_metrics(trained, train, test),
             "processor_use": spent / (time.perf_counter() - began),
+            "shared_images": images.count_shared(spec),
         }
         store.write(
             folder,
@@ -144,16 +142,37 @@ def _card(run: Run, class_names: Sequence[str], metrics: dict[str, float]) -> di
     }
 
 
-def _die_with_parent() -> None:
-    """Ends this process when the parent is gone: its end of standard input closes then."""
+def fit_weights(spec: Spec) -> None:
+    """Fits the weights a run starts from to its network.
+
+    Raises:
+        UserError: They cannot be used.
+    """
+    from keras_cnn import models, pretrained
+
+    network = spec.network
+    graph = models.backbone(
+        network.model, spec.images.image_size, hidden_units=network.hidden_units
+    )
+    pretrained.load(graph, network.weights)
+
+
+def _die_with_parent(scratch: str) -> None:
+    """Ends this process when the parent is gone: its end of standard input closes then.
+
+    The folder for temporary files goes with it, to which this process may be writing.
+    """
     sys.stdin.buffer.read()
+    for _ in range(10):
+        shutil.rmtree(scratch, ignore_errors=True)
     os._exit(EXIT_ORPHANED)
 
 
 def main() -> int:
-    """Makes the run named by one line of JSON on standard input; reports by lines of JSON.
+    """Does the task named by one line of JSON on standard input; reports by lines of JSON.
 
-    Standard output carries the reports alone: what libraries print goes to standard error.
+    The task is a run to make, or one whose weights are to be fitted to its network. Standard
+    output carries the reports alone: what libraries print goes to standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -162,13 +181,16 @@ def main() -> int:
     def report(record: dict) -> None:
         print(json.dumps(record), file=reports)
 
-    job = json.loads(sys.stdin.buffer.readline())
+    task = json.loads(sys.stdin.buffer.readline())
     memory.keep_freed_memory()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:
-        run = Run.model_validate(job["run"])
+        if "weights_of" in task:
+            fit_weights(Spec.model_validate(task["weights_of"]))
+            return 0
+        run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
-        make(run, Path(job["folder"]), report, job["fresh"], job["wait"])
+        make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
     except store.Busy:
         return EXIT_BUSY
     except UserError as error:
