@@ -1,4 +1,4 @@
-"""Baseline and enhanced against the deck's parameter counts and plain torch networks."""
+"""The networks from scratch against the deck's parameter counts and plain torch networks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,8 @@ import torch
 from torch import nn
 
 from keras_cnn import models
-from keras_cnn.models.initializers import torch_initializers, torch_uniform
-from keras_cnn.models.seeds import layer_seed
-
-
-def baseline(class_count, image_size, hidden_units, dropout=0.0, seed=0):
-    return models.classifier(
-        "baseline", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
-    )
-
-
-def enhanced(class_count, image_size, hidden_units, dropout=0.5, seed=0):
-    return models.classifier(
-        "enhanced", class_count, image_size, dropout=dropout, seed=seed, hidden_units=hidden_units
-    )
-
+from keras_cnn.models import heads
+from keras_cnn.models.initializers import layer_seed, torch_initializers, torch_uniform
 
 BASELINE_PARAMETERS = {
     10: 9_420,
@@ -52,94 +39,91 @@ ENHANCED_PARAMETERS = {
     128: 4_585_098,
 }
 SIZE = 16
-BUILDERS = {"baseline": baseline, "enhanced": enhanced}
+NAMES = ("baseline", "enhanced")
 
 
-def trainable(model):
+def network(name, hidden_units=None, size=SIZE, dropout=0.0, seed=0):
+    return models.classifier(name, 10, size, dropout=dropout, seed=seed, hidden_units=hidden_units)
+
+
+def parameters_that_train(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
 @pytest.mark.parametrize(("hidden_units", "parameters"), BASELINE_PARAMETERS.items())
 def test_baseline_has_the_decks_parameters(hidden_units, parameters):
-    model = baseline(10, 32, hidden_units)
-    assert trainable(model) == model.count_params() == parameters
+    model = network("baseline", hidden_units, 32)
+    assert parameters_that_train(model) == model.count_params() == parameters
 
 
 @pytest.mark.parametrize(("hidden_units", "parameters"), ENHANCED_PARAMETERS.items())
 def test_enhanced_has_the_decks_parameters(hidden_units, parameters):
-    model = enhanced(10, 32, hidden_units)
-    assert trainable(model) == parameters
+    model = network("enhanced", hidden_units, 32)
+    assert parameters_that_train(model) == parameters
     assert model.count_params() == parameters + 2 * 2 * 7 * hidden_units  # running statistics
 
 
-def torch_baseline(hidden):
-    def stage(channels):
-        return [
-            nn.Conv2d(channels, hidden, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
+def torch_networks():
+    """Each network in plain torch, for images of 16 pixels; narrow where the deck varies width."""
 
-    head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(hidden * (SIZE // 4) ** 2, 10)]
-    return nn.Sequential(*stage(3), *stage(hidden), *head)
+    def stage(convolutions, size=3, norm=False):
+        for inputs, outputs in convolutions:
+            yield nn.Conv2d(inputs, outputs, size, padding=size // 2)
+            yield nn.ReLU()
+            if norm:
+                yield nn.BatchNorm2d(outputs)
+        yield nn.MaxPool2d(2)
 
-
-def torch_enhanced(hidden):
-    def stage(channels, width):
-        return [
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.ReLU(),
-            nn.BatchNorm2d(width),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.BatchNorm2d(width),
-            nn.MaxPool2d(2),
-        ]
-
-    stages = [*stage(3, hidden), *stage(hidden, 2 * hidden), *stage(2 * hidden, 4 * hidden)]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4 * hidden, 10)]
-    return nn.Sequential(*stages, *head)
-
-
-def with_torchs_weights(model, reference):
-    """Copies a torch network's weights and returns the Keras model."""
-    sources = [module for module in reference if list(module.parameters())]
-    targets = [layer for layer in model.layers if layer.weights]
-    assert len(sources) == len(targets)
-    for source, target in zip(sources, targets, strict=True):
-        # copies: jax would share the memory, and torch's training step writes to it
-        values = {key: value.numpy().copy() for key, value in source.state_dict().items()}
-        weight = values["weight"]
-        if isinstance(source, nn.Conv2d):
-            target.set_weights([weight.transpose(2, 3, 1, 0), values["bias"]])
-        elif isinstance(source, nn.BatchNorm2d):
-            statistics = [values["running_mean"], values["running_var"]]
-            target.set_weights([weight, values["bias"], *statistics])
-        else:
-            if isinstance(model.get_layer(index=-3), keras.layers.Flatten):
-                # (classes, c * h * w) -> (classes, h * w * c): Keras flattens channels last
-                side = SIZE // 4
-                weight = weight.reshape(10, -1, side, side).transpose(0, 2, 3, 1).reshape(10, -1)
-            target.set_weights([weight.T, values["bias"]])
-    return model
-
-
-def references():
     torch.manual_seed(0)
-    pairs = []
-    for make, build, hidden in ((torch_baseline, baseline, 6), (torch_enhanced, enhanced, 4)):
-        reference = make(hidden)
-        for module in reference:
-            if isinstance(module, nn.BatchNorm2d):
-                with torch.no_grad():
-                    module.weight.uniform_(0.5, 2)
-                    module.bias.normal_()
-                    module.running_mean.uniform_(0, 0.5)
-                    module.running_var.uniform_(0.3, 1)
-        pairs.append((reference, with_torchs_weights(build(10, SIZE, hidden, 0.5), reference)))
-    return pairs
+    layers = {
+        "baseline": [*stage([(3, 6), (6, 6)]), *stage([(6, 6), (6, 6)]), nn.Flatten()],
+        "enhanced": [
+            *stage([(3, 4), (4, 4)], norm=True),
+            *stage([(4, 8), (8, 8)], norm=True),
+            *stage([(8, 16), (16, 16)], norm=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ],
+        "fewshot_cnn": [*stage([(3, 32)]), *stage([(32, 64)]), *stage([(64, 128)]), nn.Flatten()],
+        "siamese_cnn": [*stage([(3, 64)], 5), *stage([(64, 128)], 5), nn.Flatten()],
+    }
+    layers["baseline"].append(nn.Linear(6 * 4 * 4, 10))
+    layers["enhanced"].append(nn.Linear(16, 10))
+    layers["fewshot_cnn"] += [nn.Linear(128 * 2 * 2, 256), nn.ReLU(), nn.Linear(256, 10)]
+    layers["siamese_cnn"].append(nn.Linear(128 * 4 * 4, 128))
+    for module in layers["enhanced"]:
+        if isinstance(module, nn.BatchNorm2d):
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 2)
+                module.bias.normal_()
+                module.running_mean.uniform_(0, 0.5)
+                module.running_var.uniform_(0.3, 1)
+    return {name: nn.Sequential(*modules).eval() for name, modules in layers.items()}
+
+
+def with_torchs_weights(name, reference):
+    """Our network with the weights of the torch network."""
+    model = network(name, {"baseline": 6, "enhanced": 4}.get(name), dropout=0.5)
+    if name == "siamese_cnn":
+        model = heads.embedder(model, 128)
+    targets = iter([layer for layer in model.layers if layer.weights])
+    channels = 3
+    for module in reference:
+        if not list(module.parameters()):
+            continue
+        # Copies: JAX would share the memory, and torch's training step writes to it.
+        weight, *others = (v.numpy().copy() for v in [*module.state_dict().values()][:4])
+        if isinstance(module, nn.Conv2d):
+            channels, weight = len(weight), weight.transpose(2, 3, 1, 0)
+        elif isinstance(module, nn.Linear):
+            side = round((weight.shape[1] / channels) ** 0.5)  # Keras flattens channels last
+            if channels * side**2 == weight.shape[1] and side > 1:
+                maps = weight.reshape(-1, channels, side, side)
+                weight = maps.transpose(0, 2, 3, 1).reshape(weight.shape)
+            weight = weight.T
+            channels = weight.shape[1]
+        next(targets).set_weights([weight, *others])
+    return model
 
 
 def images(count=8):
@@ -147,21 +131,24 @@ def images(count=8):
 
 
 @pytest.mark.every_backend
-def test_raw_images_give_the_logits_of_the_torch_network():
-    for reference, model in references():
-        found = model(keras.ops.convert_to_tensor(images()), training=False)
-        found = keras.ops.convert_to_numpy(found)
-        with torch.no_grad():
-            scaled = torch.tensor(images().transpose(0, 3, 1, 2) / 255).float()
-            expected = reference.eval()(scaled).numpy()
-        assert np.abs(expected).max() > 0.1
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "fewshot_cnn", "siamese_cnn"])
+def test_raw_images_give_what_the_torch_network_gives(name):
+    reference = torch_networks()[name]
+    model = with_torchs_weights(name, reference)
+    ours = model(keras.ops.convert_to_tensor(images()), training=False)
+    pixels = torch.tensor(images().transpose(0, 3, 1, 2) / 255)
+    with torch.no_grad():
+        scaled = (pixels - 0.5) / 0.5 if name == "fewshot_cnn" else pixels
+        expected = reference(scaled.float()).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), expected, atol=1e-5)
 
 
 @pytest.mark.every_backend
 def test_a_training_step_moves_batchnorms_statistics_as_torchs_does():
     """Means alike; variances by the biased one of the batch, where torch takes n/(n - 1) of it."""
-    (_, _), (reference, model) = references()
+    reference = torch_networks()["enhanced"]
+    model = with_torchs_weights("enhanced", reference)
     scaled = torch.tensor(images().transpose(0, 3, 1, 2) / 255).float()
     expected = [module for module in reference if isinstance(module, nn.BatchNorm2d)]
     before = [module.running_var.numpy().copy() for module in expected]
@@ -179,9 +166,9 @@ def test_a_training_step_moves_batchnorms_statistics_as_torchs_does():
         assert np.abs(module.running_var.numpy() - before[number]).max() > 0.01
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_layers_begin_as_torchs(name):
-    model = BUILDERS[name](10, 32, 24)
+    model = network(name, 24, 32)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             continue
@@ -228,10 +215,10 @@ def test_bounds_and_variance_of_torchs_layers():
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_the_weights(name):
     first, again, other = (
-        [keras.ops.convert_to_numpy(w) for w in BUILDERS[name](10, 32, 8, seed=seed).weights]
+        [keras.ops.convert_to_numpy(w) for w in network(name, 8, 32, seed=seed).weights]
         for seed in (1, 1, 2)
     )
     drawn = [index for index, weight in enumerate(first) if weight.std() > 0]  # not BatchNorm's
@@ -252,11 +239,11 @@ def test_no_two_tensors_repeat_one_anothers_numbers():
             assert abs(np.corrcoef(drawn[one], drawn[other])[0, 1]) < 0.5
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_dropout_acts_in_training_alone(name):
     images_ = keras.ops.convert_to_tensor(images())
     for rate, acts in ((0.5, True), (0.0, False)):
-        model = BUILDERS[name](10, SIZE, 8, dropout=rate)
+        model = network(name, 8, dropout=rate)
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False  # it would differ in training by itself
@@ -266,19 +253,13 @@ def test_dropout_acts_in_training_alone(name):
         assert (np.abs(still - training).max() > 1e-3) == acts
 
 
-def test_layers_are_named_by_stage():
-    stages = {"baseline": 2, "enhanced": 3}
-    for name, build in BUILDERS.items():
-        names = [layer.name for layer in build(10, SIZE, 4, 0.5).layers[1:]]
-        found = list(dict.fromkeys(each.split("_")[0] for each in names))
-        expected = [f"stage{number}" for number in range(1, stages[name] + 1)]
-        assert found == ["stem", *expected, "features", "head"]
-        assert names[-2:] == ["head_dropout", "head_logits"]
-
-
-def test_a_saved_model_needs_keras_alone():
-    for build in BUILDERS.values():
-        assert "keras_cnn" not in build(10, SIZE, 4).to_json()
+@pytest.mark.parametrize(("name", "stages"), [("baseline", 2), ("enhanced", 3)])
+def test_layers_are_named_by_stage(name, stages):
+    names = [layer.name for layer in network(name, 4, dropout=0.5).layers[1:]]
+    numbered = [f"stage{number}" for number in range(1, stages + 1)]
+    groups = dict.fromkeys(each.split("_")[0] for each in names)
+    assert [*groups] == ["stem", *numbered, "features", "head"]
+    assert names[-2:] == ["head_dropout", "head_logits"]
 
 
 @pytest.mark.every_backend

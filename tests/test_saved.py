@@ -14,12 +14,11 @@ import pytest
 from keras_cnn import environment, models
 from keras_cnn.deck.supervised_as_run import with_dropout_on_logits
 from keras_cnn.errors import UserError
-from keras_cnn.models import heads, saved
+from keras_cnn.models import convnext, heads, saved
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 CARD = {"class_names": ["cat", "dog", "frog"], "image_size": 32}
-NETWORKS = {"convnext_atto": {"dropout": 0.5, "stochastic_depth": 0.2}, "resnet18": {}}
-SAVED = (*NETWORKS, "cosine", "cosine_after")  # dropout of the logits, as in the deck
+SAVED = ("convnext", "resnet18", "cosine", "cosine_after")  # dropout of the logits, as in the deck
 
 # What a user does elsewhere, with Keras alone: load, predict, train on.
 ELSEWHERE = """
@@ -32,7 +31,9 @@ images = np.load(f"{folder}/images.npy")
 said = {}
 for name in sys.argv[2].split(","):
     model = keras.models.load_model(f"{folder}/{name}.keras")
-    probabilities = model.predict(images, verbose=0)
+    said[name] = {"probabilities": model.predict(images, verbose=0).tolist()}
+    if name == "resnet18" and keras.backend.backend() != "torch":
+        continue  # it compiles for half a minute
     before = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy",
@@ -40,8 +41,7 @@ for name in sys.argv[2].split(","):
     )
     history = model.fit(images, np.arange(len(images)) % 3, epochs=1, verbose=0)
     after = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
-    said[name] = {
-        "probabilities": probabilities.tolist(),
+    said[name] |= {
         "loss": history.history["loss"][0],
         "moved": sum(bool((a != b).any()) for a, b in zip(after, before)),
         "weights": len(after),
@@ -51,11 +51,18 @@ print(json.dumps(said))
 """
 
 
+def small_convnext(image_size, seed):
+    return convnext.convnext((1, 1, 2, 1), (8, 16, 24, 32), image_size, seed, stochastic_depth=0.2)
+
+
 def a_model(name):
     """A backbone as a recipe leaves it, its last stage trainable; or a cosine head on little."""
     environment.seed_everything(5)
-    if name in NETWORKS:
-        model = models.classifier(name, 3, 32, seed=5, unfrozen_stages=1, **NETWORKS[name])
+    if name == "convnext":
+        name = f"{__name__}.small_convnext"
+        model = models.classifier(name, 3, seed=5, unfrozen_stages=1, dropout=0.5)
+    elif name == "resnet18":
+        model = models.classifier(name, 3, seed=5, unfrozen_stages=1)
     else:
         inputs = keras.Input((32, 32, 3))
         x = keras.layers.Conv2D(8, 3, strides=4)(keras.layers.Rescaling(1 / 255)(inputs))
@@ -103,8 +110,9 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
     said = json.loads(done.stdout.splitlines()[-1])
     for name in SAVED:
         np.testing.assert_allclose(said[name]["probabilities"], expected[name], atol=1e-4)
-        assert np.isfinite(said[name]["loss"])
-        assert said[name]["moved"] > 0.9 * said[name]["weights"] > 0, name
+        if name != "resnet18" or backend == "torch":
+            assert np.isfinite(said[name]["loss"])
+            assert said[name]["moved"] > 0.9 * said[name]["weights"] > 0, name
 
 
 def test_the_file_holds_built_in_layers_on_raw_images_and_the_card(files):
@@ -122,7 +130,7 @@ def test_the_file_holds_built_in_layers_on_raw_images_and_the_card(files):
 
 
 def test_what_was_frozen_stays_frozen(tmp_path):
-    model = a_model("convnext_atto")
+    model = a_model("convnext")
     saved.save(saved.classifier(model), tmp_path / "model.keras", CARD)
     loaded, _ = saved.load(tmp_path / "model.keras")
     trainable = {weight.path for weight in model.trainable_weights}
@@ -138,7 +146,7 @@ def test_a_file_of_keras_itself_has_an_empty_card(tmp_path):
 
 
 def test_what_is_no_model_is_one_line(tmp_path, files):
-    whole = (files[0] / "convnext_atto.keras").read_bytes()
+    whole = (files[0] / "convnext.keras").read_bytes()
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.keras").write_text("no model")
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Those of the network are fetched, `synthetic` is also `synthetic:N`.
-SOURCES = ("cinic10", "cifar10", "tiny_imagenet", "digits", "synthetic")
+SOURCES = (
+    *("clothing", "clothing:large_test", "cinic10", "cifar10", "tiny_imagenet"),
+    *("digits", "synthetic"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,9 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     that cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
-        name: `cinic10`, `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`,
-            `synthetic:N` (N images a split), or the path of a folder of PNG, JPEG, WebP or BMP
-            files.
+        name: `clothing`, `clothing:large_test` (photographs that come with the package), `cinic10`,
+            `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N
+            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
         image_size: Pixels. The centre square of each image is scaled to this height and width; a
             square image of that size keeps its pixels.
         splits: Which splits to load.
@@ -144,8 +147,17 @@ def title(name: str) -> str:
 
 
 def _named(name: str) -> Source:
-    from keras_cnn.data import cifar10, generated, tiny_imagenet  # here: they import NumPy
+    from keras_cnn.data import (
+        cifar10,
+        clothing,
+        generated,
+        tiny_imagenet,
+    )  # here: they import NumPy
 
+    if name == "clothing":
+        return clothing.source()
+    if name == "clothing:large_test":
+        return clothing.large_test()
     if name == "digits":
         return generated.digits()
     kind, _, count = name.partition(":")

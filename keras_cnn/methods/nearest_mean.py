@@ -48,9 +48,9 @@ def train(
             features = keras.layers.Normalization(
                 mean=center.tolist(), variance=np.ones_like(center).tolist(), name="head_centering"
             )(features)
-        features = heads.embedding(features, None, settings.normalised, seed)
         moved = shots - center
         if settings.normalised:
+            features = keras.layers.UnitNormalization(name="head_norm")(features)
             moved = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
         means = heads.class_means(moved, labels, network.output.shape[-1])
         return heads.prototype_logits(features, means, "squared_euclidean")

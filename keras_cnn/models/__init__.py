@@ -19,12 +19,10 @@ class Network:
     """Where a network is built, and what it takes.
 
     Attributes:
-        module: The module with the function that builds its features, which is called as the
-            network is: `resnet18(image_size, seed)`, and its options.
+        module: Has the function of the network's name: `resnet18(image_size, seed)`.
         smallest_image: Height and width in pixels.
-        options: Keywords that the function takes beside.
-        dropout: The rate of the dropout before the dense layer that the network is defined with; a
-            summary shows it, runs set their own.
+        options: Other keywords of the function.
+        dropout: Rate of the dropout before the head that it is published with; runs set their own.
     """
 
     module: str
@@ -67,16 +65,16 @@ def network(name: str) -> Network:
             "module.function"
         )
     try:
-        found = import_module(module)
+        content = vars(import_module(module))
     except (ImportError, ValueError) as error:
         raise UserError(f"model {name!r}: cannot import {module!r} ({error})") from None
-    if not callable(getattr(found, function, None)):
-        functions = [key for key, value in vars(found).items() if callable(value)]
+    functions = {key: value for key, value in content.items() if callable(value)}
+    if function not in functions:
         raise UserError(
             f"model {name!r}: {module} has no function {function!r}: {nearest(function, functions)}"
         )
     try:
-        signature = inspect.signature(getattr(found, function))
+        signature = inspect.signature(functions[function])
         signature.bind("image_size", "seed")
     except (TypeError, ValueError) as error:
         raise UserError(f"model {name!r}: it is to take (image_size, seed): {error}") from None
@@ -95,20 +93,12 @@ def check(
     hidden_units: int | None = None,
     stochastic_depth: float = 0.0,
 ) -> None:
-    """Refuses a name that is no network's, images too small for it, or an option it has not.
-
-    A network of your own is built to see what it gives, which imports keras; others are not.
-
-    Args:
-        name: As for `backbone`.
-        image_size: Height and width of its input, in pixels.
-        hidden_units: As for `backbone`.
-        stochastic_depth: As for `backbone`.
+    """Refuses what `backbone` would refuse, and builds only a network of your own to see it.
 
     Raises:
         UserError: As `backbone` does.
     """
-    _checked(name, image_size, _given(hidden_units, stochastic_depth))
+    _checked(name, image_size, hidden_units, stochastic_depth)
     if name not in NETWORKS:
         backbone(name, image_size, 0, hidden_units, stochastic_depth)
 
@@ -148,9 +138,9 @@ def backbone(
         UserError: There is no such network, it has no such option, it cannot take images of this
             size, or a function of your own gives something else.
     """
-    options = _given(hidden_units, stochastic_depth)
-    module = import_module(_checked(name, image_size, options).module)
-    model = getattr(module, name.rpartition(".")[2])(image_size, seed, **options)
+    module, options = _checked(name, image_size, hidden_units, stochastic_depth)
+    build = getattr(import_module(module), name.rpartition(".")[2])
+    model = build(image_size, seed, **options)
     import keras
 
     if not isinstance(model, keras.Model) or not _maps_images_to_features(model, image_size):
@@ -215,35 +205,29 @@ def classifier(
     return model
 
 
-def _given(hidden_units: int | None, stochastic_depth: float) -> dict[str, float]:
-    """The options that are not left at what every network has."""
-    options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
-    return {option: value for option, value in options.items() if value is not None}
-
-
-def _checked(name: str, image_size: int, options: dict[str, float]) -> Network:
-    """The network of a name, which takes such images and options."""
-    found = network(name)
-    if image_size < found.smallest_image:
+def _checked(
+    name: str, image_size: int, hidden_units: int | None, stochastic_depth: float
+) -> tuple[str, dict[str, float]]:
+    """The module of a network that takes such images, and the options it has been given."""
+    wanted = network(name)
+    if image_size < wanted.smallest_image:
         raise UserError(
-            f"{name} needs images of at least {found.smallest_image} pixels, image_size is "
+            f"{name} needs images of at least {wanted.smallest_image} pixels, image_size is "
             f"{image_size}"
         )
-    for option in options:
-        if option not in found.options:
+    options = {"hidden_units": hidden_units, "stochastic_depth": stochastic_depth or None}
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in wanted.options:
             raise UserError(f"{name} has no {option}: leave it out")
-    return found
+    return wanted.module, given
 
 
 def _maps_images_to_features(model: keras.Model, image_size: int) -> bool:
     """Whether a model has a graph, one input of images and one output of features."""
-    shapes = [
-        [tuple(tensor.shape) for tensor in getattr(model, ends, None) or ()]
-        for ends in ("inputs", "outputs")
-    ]
-    if [len(ends) for ends in shapes] != [1, 1]:
+    ends = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
+    if [len(tensors) for tensors in ends] != [1, 1]:
         return False
-    (images,), (features,) = shapes
-    known = (image_size, None)
-    fits = len(images) == 4 and images[1] in known and images[2] in known and images[3] == 3
-    return fits and len(features) == 2 and features[1] is not None
+    images, features = (tuple(tensors[0].shape) for tensors in ends)
+    takes_images = len(images) == 4 and images[3] == 3 and {*images[1:3]} <= {image_size, None}
+    return takes_images and len(features) == 2 and features[1] is not None

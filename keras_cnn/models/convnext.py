@@ -7,7 +7,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_cnn.models.seeds import layer_seed
+from keras_cnn.models.initializers import layer_seed
 
 VERSION = 1  # raised when the same settings give another network or other weights
 

@@ -12,9 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_cnn.models import initializers
-from keras_cnn.models.initializers import torch_initializers
-from keras_cnn.models.seeds import layer_seed
+from keras_cnn.models.initializers import draw, layer_seed, torch_initializers
 
 Tensor: TypeAlias = Any  # the backend's
 VERSION = 1  # raised when the same settings give a head that computes, or begins, otherwise
@@ -68,7 +66,8 @@ def head_layer(network: keras.Model) -> layers.Layer:
 def features(network: keras.Model) -> keras.KerasTensor:
     """What a network's head is given, (n, channels), without the dropout before it."""
     tensor = head_layer(network).input
-    while (before := _made_by(network, tensor)) and isinstance(before, layers.Dropout):
+    dropouts = [layer for layer in network.layers if isinstance(layer, layers.Dropout)]
+    while before := next((layer for layer in dropouts if layer.output is tensor), None):
         tensor = before.input
     return tensor
 
@@ -76,10 +75,6 @@ def features(network: keras.Model) -> keras.KerasTensor:
 def dropout_rate(network: keras.Model) -> float:
     """The highest rate of a network's dropout, of whole branches too."""
     return max((x.rate for x in network.layers if isinstance(x, layers.Dropout)), default=0.0)
-
-
-def _made_by(network: keras.Model, tensor: keras.KerasTensor) -> layers.Layer | None:
-    return next((layer for layer in network.layers if layer.output is tensor), None)
 
 
 def logits(
@@ -123,36 +118,19 @@ def embedder(
         network: Raw images (n, h, w, 3), 0 to 255, to logits; its head is left out.
         size: Outputs of a new dense layer on the features; None embeds by the features alone.
         normalised: Bring embeddings to length 1.
-        seed: Seeds the new layer's weights.
+        seed: Seeds the new layer's weights, which begin as torch's.
 
     Returns:
         Raw images to embeddings (n, size), on the same layers.
     """
-    inside = features(network)
-    outputs = embedding(inside, size, normalised, seed)
+    outputs = inside = features(network)
     if size is not None:
-        initializers.draw(keras.Model(inside, outputs), seed)  # the same on every backend
+        start = torch_initializers(inside.shape[-1], seed, "head_embedding")
+        outputs = layers.Dense(size, name="head_embedding", **start)(inside)
+        draw(keras.Model(inside, outputs), seed)  # the same on every backend
+    if normalised:
+        outputs = layers.UnitNormalization(name="head_norm")(outputs)
     return keras.Model(network.input, outputs, name=network.name)
-
-
-def embedding(
-    features: keras.KerasTensor, size: int | None, normalised: bool, seed: int
-) -> keras.KerasTensor:
-    """Adds an embedding layer, whose weights begin as torch's.
-
-    Args:
-        features: (n, channels).
-        size: Outputs of a dense layer; None leaves it out.
-        normalised: Bring them to length 1.
-        seed: Seeds the weights.
-
-    Returns:
-        (n, size), or (n, channels).
-    """
-    if size is not None:
-        start = torch_initializers(features.shape[-1], seed, "head_embedding")
-        features = layers.Dense(size, name="head_embedding", **start)(features)
-    return layers.UnitNormalization(name="head_norm")(features) if normalised else features
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray, class_count: int) -> np.ndarray:
@@ -200,11 +178,11 @@ def prototype_logits(
     Args:
         embedding: (n, channels).
         prototypes: (classes, channels).
-        distance: `squared_euclidean`, `euclidean` or `cosine`: the logits are minus the distance,
-            or the cosine.
+        distance: As for `distance_logits`.
 
     Returns:
-        (n, classes); under `squared_euclidean` plus |z|^2, which softmax does not see.
+        What `distance_logits` does; under `squared_euclidean` plus |z|^2, which softmax does not
+        see.
     """
     lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)  # (classes, 1)
     if distance == "cosine":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,12 +16,15 @@ import keras
 import numpy as np
 from keras import initializers
 
-from keras_cnn.models.seeds import layer_seed
-
 VERSION = 1  # raised when the same seed draws other weights
 
 # Standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STD = 0.87962566103423978
+
+
+def layer_seed(seed: int, layer_name: str) -> int:
+    """A layer's own seed, from 0 to 2**31 - 1: the same whatever else the model holds."""
+    return zlib.crc32(f"{seed} {layer_name}".encode()) >> 1
 
 
 def torch_uniform(fan_in: int, seed: int) -> initializers.Initializer:
@@ -29,7 +33,7 @@ def torch_uniform(fan_in: int, seed: int) -> initializers.Initializer:
     Args:
         fan_in: Inputs that one output sums over: channels * kernel height * kernel width of a
             convolution (one channel if it is depthwise), features of a dense layer.
-        seed: The same seed draws the same numbers on the same backend.
+        seed: Seeds the draw.
     """
     limit = fan_in**-0.5
     return initializers.RandomUniform(-limit, limit, seed=seed)
@@ -38,13 +42,7 @@ def torch_uniform(fan_in: int, seed: int) -> initializers.Initializer:
 def torch_initializers(
     fan_in: int, seed: int, layer_name: str
 ) -> dict[str, initializers.Initializer]:
-    """Kernel and bias initializers, as keyword arguments of Conv2D and Dense.
-
-    Args:
-        fan_in: As for `torch_uniform`.
-        seed: The model's; each tensor's own is derived from it.
-        layer_name: The layer's.
-    """
+    """Kernel and bias initializers, keyword arguments of Conv2D and Dense, by a model's seed."""
     return {
         f"{part}_initializer": torch_uniform(fan_in, layer_seed(seed, f"{layer_name}_{part}"))
         for part in ("kernel", "bias")
@@ -91,9 +89,9 @@ def _variable(layer: keras.layers.Layer, part: str) -> keras.Variable | None:
     """The variable that `<part>_initializer` is for; None where the layer has none."""
     # DepthwiseConv2D's depthwise_initializer is for `kernel`, SeparableConv2D's is for
     # `depthwise_kernel`; a recurrent cell's recurrent_initializer is for `recurrent_kernel`.
-    names = (part, f"{part}_kernel", *(("kernel",) if part == "depthwise" else ()))
-    found = (getattr(layer, name, None) for name in names)
-    return next((each for each in found if isinstance(each, keras.Variable)), None)
+    names = [part, f"{part}_kernel", *(["kernel"] if part == "depthwise" else [])]
+    variables = (getattr(layer, name, None) for name in names)
+    return next((each for each in variables if isinstance(each, keras.Variable)), None)
 
 
 def _values(

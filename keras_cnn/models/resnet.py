@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_cnn.models.seeds import layer_seed
+from keras_cnn.models.initializers import layer_seed
 
 VERSION = 1  # raised when the same settings give another network or other weights
 

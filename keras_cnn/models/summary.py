@@ -22,7 +22,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 from keras import layers
@@ -47,9 +48,11 @@ BLOCK = re.compile(r"(stem|stage\d+|block\d+|downsample|features|head)_")
 STATISTICS = ("moving_mean", "moving_variance")  # BatchNorm's, by the names of the variables
 BYTES = 4  # of a float32
 TEXT_WIDTH = 100
+SIZES = 4  # of the totals, the last
+SUMMED = ("parameters", "trainable_parameters", "statistics", "mult_adds", "held_values")
+HEADER = ("Layer (name): depth-index", "Output shape", "Parameters", "Mult-adds")
 
 Shape = tuple[int | None, ...]
-Named = tuple[str, layers.Layer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,27 +62,27 @@ class Layer:
     Attributes:
         name: In full; a block's is what the names of its layers begin with.
         kind: The class, or `Block`.
-        depth: 0 for the model, 1 for its blocks, and so on.
-        index: Counts from 1 the layers of the same depth over the whole model.
         output_shapes: One for each output at the first call, with the batch; None where open.
         parameters: Its own and its layers'; shared ones count where they come first.
         trainable_parameters: Those of them that train now.
         statistics: BatchNorm's running means and variances, in values.
         mult_adds: For the batch; None where an open dimension decides.
         held_values: Outputs kept for the backward pass, in values; None likewise.
+        depth: 0 for the model, 1 for its blocks, and so on.
+        index: Counts from 1 the layers of the same depth over the whole model.
         layers: What it is made of.
     """
 
     name: str
     kind: str
-    depth: int
-    index: int
     output_shapes: tuple[Shape, ...]
     parameters: int
     trainable_parameters: int
     statistics: int
     mult_adds: int | None
     held_values: int | None
+    depth: int = 0
+    index: int = 0
     layers: tuple[Layer, ...] = ()
 
 
@@ -110,23 +113,23 @@ def summarise(model: keras.Model, batch_size: int) -> Summary:
     Raises:
         UserError: The model is neither, so its graph is not known.
     """
-    root = _Reader(batch_size).model(model)
-    inputs = [_at(tensor.shape, batch_size) for tensor in model.inputs]
+    counter = _LayerCounter(batch_size)
+    children = counter.layers_of(model)
+    root = _whole(model.name, type(model).__name__, counter.shapes(model.outputs), children)
+    root = _numbered(root, Counter())
     sizes = (
-        _megabytes(_sum(_values(shape) for shape in inputs)),
-        _megabytes(None if root.held_values is None else 2 * root.held_values),
+        _megabytes(_sum(_product(shape) for shape in counter.shapes(model.inputs))),
+        _megabytes(_product((2, root.held_values))),
         _megabytes(root.parameters),
     )
     return Summary(
-        batch_size=batch_size,
-        parameters=root.parameters,
-        trainable_parameters=root.trainable_parameters,
-        non_trainable_parameters=root.parameters - root.trainable_parameters,
-        statistics=root.statistics,
-        mult_adds=root.mult_adds,
-        input_megabytes=sizes[0],
-        forward_backward_megabytes=sizes[1],
-        parameters_megabytes=sizes[2],
+        batch_size,
+        root.parameters,
+        root.trainable_parameters,
+        root.parameters - root.trainable_parameters,
+        root.statistics,
+        root.mult_adds,
+        *sizes,
         total_megabytes=_sum(sizes),
         model=root,
     )
@@ -157,160 +160,104 @@ def render(summary: Summary, format: str = "text") -> str:
     return formats[format](summary)
 
 
-class _Reader:
-    """Reads one model's layers, remembering what has been counted."""
+class _Member(NamedTuple):
+    """A layer of a graph; the rest of its name, without its blocks'; the outputs of each call."""
+
+    layer: layers.Layer
+    name: str
+    outputs: list[tuple[Shape, ...]]
+
+
+class _LayerCounter:
+    """Counts layers for a batch, a shared weight where it comes first."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.indices: Counter[int] = Counter()
         self.counted: set[int] = set()  # ids of weights
 
-    def model(self, model: keras.Model) -> Layer:
-        graph = _graph(model)
-        shapes = self._shapes(graph.outputs)
-        children = self._members(_named(graph), graph, calls=1, depth=1, prefix="")
-        return _whole(model.name, type(model).__name__, 0, 0, shapes, children)
+    def layers_of(self, model: keras.Model, calls: int = 1) -> tuple[Layer, ...]:
+        """The blocks and layers of a model that is called so often.
 
-    def _members(
-        self,
-        members: Sequence[Named],
-        graph: keras.Model,
-        calls: int,
-        depth: int,
-        prefix: str,
-    ) -> tuple[Layer, ...]:
-        """Layers of a graph, each with the rest of its name, gathered into blocks.
-
-        Args:
-            members: Names without `prefix`, and layers.
-            graph: Whose layers they are.
-            calls: How often the graph itself is called.
-            depth: The depth of what is returned.
-            prefix: Names of the blocks around, as `stage1_`.
+        Raises:
+            UserError: The model is not functional.
         """
-        found = []
-        for block, inside in _blocks(members):
-            if block is None:
-                found += [self._layer(layer, graph, calls, depth) for _, layer in inside]
-                continue
-            index = self._next_index(depth)
-            children = self._members(inside, graph, calls, depth + 1, f"{prefix}{block}_")
-            shapes = children[-1].output_shapes
-            found.append(_whole(prefix + block, "Block", depth, index, shapes, children))
-        return tuple(found)
-
-    def _layer(self, layer: layers.Layer, graph: keras.Model, calls: int, depth: int) -> Layer:
+        graph = model._functional if isinstance(model, keras.Sequential) else model
+        if not hasattr(graph, "_nodes_by_depth"):
+            raise UserError(
+                f"model {model.name!r} has no graph of layers: a summary needs a functional model, "
+                "or a Sequential one that has been built"
+            )
         # Keras tells a layer's calls within one model only so; its own summary reads them too.
         inside = {id(node) for level in graph._nodes_by_depth.values() for node in level}
-        nodes = [node for node in layer._inbound_nodes if id(node) in inside]
-        outputs = [self._shapes(node.output_tensors) for node in nodes]
-        index = self._next_index(depth)
-        if isinstance(layer, keras.Model):
-            inner = _graph(layer)
-            called = calls * len(nodes)
-            children = self._members(_named(inner), inner, called, depth + 1, prefix="")
-            return _whole(layer.name, type(layer).__name__, depth, index, outputs[0], children)
-        return self._leaf(layer, depth, index, outputs, calls)
+        members = []
+        for layer in graph.layers:
+            if not isinstance(layer, layers.InputLayer):
+                nodes = [node for node in layer._inbound_nodes if id(node) in inside]
+                outputs = [self.shapes(node.output_tensors) for node in nodes]
+                members.append(_Member(layer, layer.name, outputs * calls))
+        return self.gathered(members)
 
-    def _leaf(
-        self,
-        layer: layers.Layer,
-        depth: int,
-        index: int,
-        outputs: Sequence[tuple[Shape, ...]],
-        calls: int,
-    ) -> Layer:
-        statistics = {id(weight) for weight in layer.weights if weight.name in STATISTICS}
-        weights = [weight for weight in layer.weights if id(weight) not in statistics]
-        size = _size(weights)
+    def gathered(self, members: Sequence[_Member], prefix: str = "") -> tuple[Layer, ...]:
+        """Layers in blocks by what their names begin with; the blocks around are the prefix."""
+        blocks: dict[tuple[bool, str], list[_Member]] = {}
+        for member in members:
+            match = BLOCK.match(member.name)
+            block = (True, match[1]) if match else (False, member.layer.name)
+            rest = member.name[match.end() :] if match else member.name
+            blocks.setdefault(block, []).append(member._replace(name=rest))
+        found = []
+        for (is_block, name), inside in blocks.items():
+            if is_block:
+                children = self.gathered(inside, f"{prefix}{name}_")
+                found.append(_whole(prefix + name, "Block", children[-1].output_shapes, children))
+            else:
+                found += map(self.layer, inside)
+        return tuple(found)
+
+    def layer(self, member: _Member) -> Layer:
+        """A layer with its own figures, or a model inside the model."""
+        layer, outputs = member.layer, member.outputs
+        kind = type(layer).__name__
+        if isinstance(layer, keras.Model):
+            return _whole(layer.name, kind, outputs[0], self.layers_of(layer, len(outputs)))
         new = [weight for weight in layer.weights if id(weight) not in self.counted]
         self.counted |= {id(weight) for weight in new}
+        parameters = [weight for weight in new if weight.name not in STATISTICS]
         trainable = {id(weight) for weight in layer.trainable_weights}
-        counts_as_layer = bool(weights) and not _is_channel_scale(layer)
-        mult_adds = held_values = 0
-        if counts_as_layer:
-            shapes = [shape for call in outputs for shape in call]
-            mult_adds = _sum(_times(_rows(layer, call[0]), size * calls) for call in outputs)
-            held_values = _sum(_times(_values(shape), calls) for shape in shapes)
+        size = count_parameters(layer)
+        computing = outputs if size and not _is_channel_scale(layer) else []
         return Layer(
             name=layer.name,
-            kind=type(layer).__name__,
-            depth=depth,
-            index=index,
+            kind=kind,
             output_shapes=outputs[0],
-            parameters=_size(weight for weight in new if id(weight) not in statistics),
+            parameters=_size(parameters),
             trainable_parameters=_size(weight for weight in new if id(weight) in trainable),
-            statistics=_size(weight for weight in new if id(weight) in statistics),
-            mult_adds=mult_adds,
-            held_values=held_values,
+            statistics=_size(new) - _size(parameters),
+            mult_adds=_sum(_product((_uses(layer, call[0]), size)) for call in computing),
+            held_values=_sum(_product(shape) for call in computing for shape in call),
         )
 
-    def _next_index(self, depth: int) -> int:
-        self.indices[depth] += 1
-        return self.indices[depth]
-
-    def _shapes(self, tensors: Sequence[keras.KerasTensor]) -> tuple[Shape, ...]:
-        return tuple(_at(tensor.shape, self.batch_size) for tensor in tensors)
-
-
-def _graph(model: keras.Model) -> keras.Model:
-    """The functional model that holds a model's layers.
-
-    Raises:
-        UserError: There is none.
-    """
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if not hasattr(graph, "_nodes_by_depth"):
-        raise UserError(
-            f"model {model.name!r} has no graph of layers: a summary needs a functional model, "
-            "or a Sequential one that has been built"
+    def shapes(self, tensors: Iterable[keras.KerasTensor]) -> tuple[Shape, ...]:
+        """Their shapes, with the batch size in place of an open first dimension."""
+        shapes = (tensor.shape for tensor in tensors)
+        return tuple(
+            (self.batch_size, *shape[1:]) if shape and shape[0] is None else tuple(shape)
+            for shape in shapes
         )
-    return graph
 
 
-def _named(graph: keras.Model) -> list[Named]:
-    return [
-        (layer.name, layer) for layer in graph.layers if not isinstance(layer, layers.InputLayer)
-    ]
+def _whole(name: str, kind: str, shapes: tuple[Shape, ...], children: tuple[Layer, ...]) -> Layer:
+    """A model or a block, with the sums of its layers."""
+    sums = {field: _sum(getattr(child, field) for child in children) for field in SUMMED}
+    return Layer(name, kind, shapes, **sums, layers=children)
 
 
-def _blocks(members: Sequence[Named]) -> list[tuple[str | None, list[Named]]]:
-    """Gathers layers whose names begin with the same block, under the rest of their names.
-
-    Returns:
-        Blocks and, as None, single layers, in the order of their first layers.
-    """
-    blocks: dict[tuple[str | None, str], list[Named]] = {}
-    for rest, layer in members:
-        match = BLOCK.match(rest)
-        block = match[1] if match else None
-        name = rest[match.end() :] if match else rest
-        blocks.setdefault((block, block or layer.name), []).append((name, layer))
-    return [(block, inside) for (block, _), inside in blocks.items()]
-
-
-def _whole(
-    name: str,
-    kind: str,
-    depth: int,
-    index: int,
-    output_shapes: tuple[Shape, ...],
-    children: tuple[Layer, ...],
-) -> Layer:
-    """Something made of layers, with their sums."""
-    return Layer(
-        name=name,
-        kind=kind,
-        depth=depth,
-        index=index,
-        output_shapes=output_shapes,
-        parameters=sum(child.parameters for child in children),
-        trainable_parameters=sum(child.trainable_parameters for child in children),
-        statistics=sum(child.statistics for child in children),
-        mult_adds=_sum(child.mult_adds for child in children),
-        held_values=_sum(child.held_values for child in children),
-        layers=children,
-    )
+def _numbered(layer: Layer, indices: Counter[int], depth: int = 0) -> Layer:
+    """The same with depths and indices, each layer before those inside it."""
+    index = indices[depth]
+    indices[depth] += 1
+    inside = tuple(_numbered(child, indices, depth + 1) for child in layer.layers)
+    return dataclasses.replace(layer, depth=depth, index=index + bool(depth), layers=inside)
 
 
 def _is_channel_scale(layer: layers.Layer) -> bool:
@@ -320,31 +267,24 @@ def _is_channel_scale(layer: layers.Layer) -> bool:
     )
 
 
-def _rows(layer: layers.Layer, shape: Shape) -> int | None:
+def _uses(layer: layers.Layer, shape: Shape) -> int | None:
     """How often a layer's parameters are used: images, of a convolution images x positions."""
     if not isinstance(layer, CONVOLUTIONS):
         return shape[0]
-    return _values(shape[:-1] if layer.data_format == "channels_last" else shape[:1] + shape[2:])
+    return _product(shape[:-1] if layer.data_format == "channels_last" else shape[:1] + shape[2:])
 
 
-def _at(shape: Shape, batch_size: int) -> Shape:
-    """A shape with the batch size in place of an open first dimension."""
-    return (batch_size, *shape[1:]) if shape and shape[0] is None else tuple(shape)
-
-
-def _size(weights: Sequence[keras.Variable] | Iterator[keras.Variable]) -> int:
+def _size(weights: Iterable[keras.Variable]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
-def _values(shape: Shape) -> int | None:
-    return None if None in shape else math.prod(shape)
+def _product(factors: Iterable[int | None]) -> int | None:
+    """The product, unknown if one factor is."""
+    factors = list(factors)
+    return None if None in factors else math.prod(factors)
 
 
-def _times(number: int | None, factor: int) -> int | None:
-    return None if number is None else number * factor
-
-
-def _sum(numbers: Iterator[float | None] | Sequence[float | None]) -> float | None:
+def _sum(numbers: Iterable[float | None]) -> float | None:
     """The sum, unknown if one number is."""
     numbers = list(numbers)
     return None if None in numbers else sum(numbers)
@@ -354,67 +294,69 @@ def _megabytes(values: int | None) -> float | None:
     return None if values is None else values * BYTES / 1e6
 
 
-HEADER = ("Layer (name): depth-index", "Output shape", "Parameters", "Mult-adds")
-
-
 def _text(summary: Summary) -> str:
-    rows = [HEADER, *_rows_of(summary.model, summary.model.name)]
-    others = max(map(len, grid.aligned([row[1:] for row in rows], right=(1, 2))))
-    names = TEXT_WIDTH - others - len("  ")
-    lines = grid.aligned([(_cut(row[0], names), *row[1:]) for row in rows], right=(2, 3))
-    rule = "=" * max(map(len, lines))
+    rows = [HEADER, *_rows(summary.model)]
+    without_names = grid.aligned([("", *row[1:]) for row in rows])
+    width = TEXT_WIDTH - max(map(len, without_names))
+    named = [(_cut(row[0], width), *row[1:]) for row in rows]
+    header, *tree = grid.aligned(named, right=(2, 3))
     totals = [f"{label}: {figure}" for label, figure in _totals(summary)]
-    sizes = next(at for at, line in enumerate(totals) if line.startswith("Input"))
-    return "\n".join(
-        [rule, lines[0], rule, *lines[1:], rule, *totals[:sizes], rule, *totals[sizes:], rule]
-    )
+    rule = "=" * max(map(len, (header, *tree)))
+    sizes = totals[-SIZES:]
+    return "\n".join([rule, header, rule, *tree, rule, *totals[:-SIZES], rule, *sizes, rule])
 
 
 def _markdown(summary: Summary) -> str:
     """Two tables; the tree stands in code spans, where spaces survive."""
-    tree = [
-        f"| `{label}` | {shape} | {parameters} | {mult_adds} |"
-        for label, shape, parameters, mult_adds in _rows_of(summary.model, summary.model.name)
-    ]
-    totals = [f"| {label} | {figure} |" for label, figure in _totals(summary)]
-    header = [f"| {' | '.join(HEADER)} |", "|---|---|---:|---:|"]
-    return "\n".join([*header, *tree, "", "| Total | |", "|---|---:|", *totals])
+    names, *others = zip(*_rows(summary.model), strict=True)
+    cells = [[f"`{name}`" for name in names], *others]
+    numbers = (False, False, True, True)
+    tree = map(grid.Column, HEADER, cells, ("",) * len(HEADER), numbers)
+    labels, figures = zip(*_totals(summary), strict=True)
+    totals = [grid.Column("Total", labels), grid.Column("", figures, is_number=True)]
+    return f"{grid.markdown([*tree])}\n\n{grid.markdown(totals)}"
 
 
-def _rows_of(layer: Layer, label: str) -> Iterator[tuple[str, str, str, str]]:
-    """A line of the tree for a layer, then one for each layer inside, in order."""
+def _rows(layer: Layer, block: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """A line of the tree for a layer, then one for each layer inside, in order.
+
+    Names are told without that of the block around.
+    """
     branches = ("", "├─", "│    " * (layer.depth - 1) + "└─")
-    branch = branches[min(layer.depth, 2)]
+    name = layer.name.removeprefix(block)
+    label = name if layer.kind == "Block" or not layer.depth else f"{layer.kind} ({name})"
     place = f": {layer.depth}-{layer.index}" if layer.depth else ""
     yield (
-        f"{branch}{label}{place}",
-        ", ".join(_shape_text(shape) for shape in layer.output_shapes),
+        f"{branches[min(layer.depth, 2)]}{label}{place}",
+        ", ".join(str([*shape]).replace("None", "?") for shape in layer.output_shapes),
         f"{layer.parameters:,}" if layer.parameters and not layer.layers else "--",
         "--" if layer.layers or layer.mult_adds == 0 else _scaled(layer.mult_adds),
     )
     for child in layer.layers:
-        name = child.name.removeprefix(f"{layer.name}_") if layer.depth else child.name
-        yield from _rows_of(child, name if child.kind == "Block" else f"{child.kind} ({name})")
+        yield from _rows(child, f"{layer.name}_" if layer.depth else "")
 
 
 def _totals(summary: Summary) -> list[tuple[str, str]]:
-    statistics = [("Running statistics (in no total)", f"{summary.statistics:,}")]
-    return [
-        ("Batch size", f"{summary.batch_size:,}"),
-        ("Total parameters", f"{summary.parameters:,}"),
-        ("Trainable parameters", f"{summary.trainable_parameters:,}"),
-        ("Non-trainable parameters", f"{summary.non_trainable_parameters:,}"),
-        *(statistics if summary.statistics else []),
-        ("Total mult-adds", _scaled(summary.mult_adds)),
-        ("Input size (MB)", _two_decimals(summary.input_megabytes)),
-        ("Forward/backward pass size (MB)", _two_decimals(summary.forward_backward_megabytes)),
-        ("Parameters size (MB)", _two_decimals(summary.parameters_megabytes)),
-        ("Estimated total size (MB)", _two_decimals(summary.total_megabytes)),
-    ]
-
-
-def _shape_text(shape: Shape) -> str:
-    return f"[{', '.join('?' if length is None else str(length) for length in shape)}]"
+    statistics = {"Running statistics (in no total)": f"{summary.statistics:,}"}
+    sizes = {
+        "Input": summary.input_megabytes,
+        "Forward/backward pass": summary.forward_backward_megabytes,
+        "Parameters": summary.parameters_megabytes,
+        "Estimated total": summary.total_megabytes,
+    }
+    totals = {
+        "Batch size": f"{summary.batch_size:,}",
+        "Total parameters": f"{summary.parameters:,}",
+        "Trainable parameters": f"{summary.trainable_parameters:,}",
+        "Non-trainable parameters": f"{summary.non_trainable_parameters:,}",
+        **(statistics if summary.statistics else {}),
+        "Total mult-adds": _scaled(summary.mult_adds),
+        **{
+            f"{label} size (MB)": "?" if megabytes is None else f"{megabytes:,.2f}"
+            for label, megabytes in sizes.items()
+        },
+    }
+    return [*totals.items()]
 
 
 def _scaled(number: int | None) -> str:
@@ -424,10 +366,6 @@ def _scaled(number: int | None) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
-
-
-def _two_decimals(number: float | None) -> str:
-    return "?" if number is None else f"{number:,.2f}"
 
 
 def _cut(text: str, width: int) -> str:
