@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from types import ModuleType
 
-if "KERAS_BACKEND" not in os.environ:
+if not os.environ.get("KERAS_BACKEND"):
     # What Keras runs on is decided when it is imported: by a file of the user's, or TensorFlow.
     imported = getattr(sys.modules.get("keras"), "backend", None)
     os.environ["KERAS_BACKEND"] = imported.backend() if imported else "torch"

@@ -24,6 +24,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         *("report", "bench"),
     )
 }
+MOST_DIGITS = 9  # of a whole number
+BETWEEN_SETTINGS = "\0"  # which is in no argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,20 +68,29 @@ def _run(name: str = "--help", *arguments: str) -> None:
     else:
         import fire
 
-        checked = _checked(name, arguments)
-        fire.Fire(_typed(COMMANDS[name]), command=checked, name=f"keras_cnn {name}")
+        function = COMMANDS[name]
+        parameters = inspect.signature(function).parameters
+        parsers = {
+            key: partial(PARSERS[one.annotation.removesuffix(" | None")], _flag(key))
+            for key, one in parameters.items()
+        }
+        # Left to itself, Fire would read 1,4 as a tuple and a folder named 5000 as a number.
+        typed = fire.decorators.SetParseFn(str)(function)
+        typed = fire.decorators.SetParseFns(**parsers)(typed)
+        fire.Fire(typed, command=_checked(name, parameters, arguments), name=f"keras_cnn {name}")
 
 
-def _checked(name: str, arguments: Sequence[str]) -> list[str]:
+def _checked(
+    name: str, parameters: Mapping[str, inspect.Parameter], arguments: Sequence[str]
+) -> list[str]:
     """The arguments as Fire takes them, `--flag=value`, after all of them were found right.
 
-    `--set field value`, `--set field=value` and several `--set` become one flag of lines. A flag
-    with an empty value is left at its default, if that is None.
+    `--set field value`, `--set field=value` and several `--set` become one flag. What follows `--`
+    is no flag: Fire gets it as a path, `./-x.png`.
     """
-    parameters = inspect.signature(COMMANDS[name]).parameters
     defaults = {key: one.default for key, one in parameters.items() if one.default is not one.empty}
     positional: list[str] = []
-    values: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
     waiting = deque(arguments)
 
     def next_value(otherwise: str) -> str:
@@ -89,6 +100,9 @@ def _checked(name: str, arguments: Sequence[str]) -> list[str]:
 
     while waiting:
         argument = waiting.popleft()
+        if argument == "--":
+            positional += [f"./{one}" if one.startswith("-") else one for one in waiting]
+            break
         if not argument.startswith("-") or argument == "-":
             positional.append(argument)
             continue
@@ -99,50 +113,42 @@ def _checked(name: str, arguments: Sequence[str]) -> list[str]:
         if not equals:
             is_switch = defaults[key] is False
             value = "true" if is_switch else next_value(f"{flag} needs a value: {flag}=…")
-        if not value and defaults[key] not in (None, False):
-            raise UserError(f"{flag} needs a value: {flag}=…")
         if key == "set" and "=" not in value:
             value += f"={next_value(f'--set needs a setting and a value: --set {value} VALUE')}"
+        if not (value.partition("=")[2] if key == "set" else value):
+            raise UserError(f"{flag}{value and f' {value}'} needs a value: {flag}=…")
         if key in values and key != "set":
             raise UserError(f"{flag} is given twice")
-        values.setdefault(key, []).append(value)
+        values[key] = f"{values[key]}{BETWEEN_SETTINGS}{value}" if key in values else value
     _check_positional(name, parameters, positional)
-    lines = {key: "\n".join(texts) for key, texts in values.items()}
-    given = (f"--{key}={text}" for key, text in lines.items() if text or defaults[key] is not None)
-    return [*positional, *given]
+    return [*positional, *(f"--{key}={value}" for key, value in values.items())]
 
 
 def _check_positional(
     name: str, parameters: Mapping[str, inspect.Parameter], positional: Sequence[str]
 ) -> None:
-    many = [key for key, one in parameters.items() if one.kind is one.VAR_POSITIONAL]
-    required = [key for key, one in parameters.items() if one.default is one.empty]
-    required = [key.upper() for key in required if key not in many]
+    takes_many = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
+    required = [
+        key.upper()
+        for key, one in parameters.items()
+        if one.default is one.empty and one.kind is not one.VAR_POSITIONAL
+    ]
     if len(positional) < len(required):
         wanted = " ".join(required)
         raise UserError(f"{name} needs {wanted}; see: python -m keras_cnn {name} --help")
-    if len(positional) > len(required) and not many:
+    if len(positional) > len(required) and not takes_many:
         wanted, extra = " ".join(required) or "no names", positional[len(required)]
         raise UserError(f"{name} takes {wanted}, {extra!r} is too much")
-
-
-def _typed(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that Fire gives values of the types in its signature.
-
-    Left to itself, Fire would read 1,4 as a tuple and a folder named 5000 as a number.
-    """
-    import fire
-
-    parsers = {
-        key: partial(PARSERS[parameter.annotation.removesuffix(" | None")], _flag(key))
-        for key, parameter in inspect.signature(function).parameters.items()
-    }
-    return fire.decorators.SetParseFns(**parsers)(fire.decorators.SetParseFn(str)(function))
+    if "" in positional:
+        raise UserError(f"{name} is given an empty name: is a variable of the shell not set?")
 
 
 def _whole_number(flag: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{flag} is {text!r}: a whole number from 1 is needed")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise UserError(
+            f"{flag} is {text[:40]!r}: a whole number from 1, of at most {MOST_DIGITS} digits, is "
+            "needed"
+        )
     return int(text)
 
 
@@ -152,12 +158,25 @@ def _switch(flag: str, text: str) -> bool:
     return text.lower() == "true"
 
 
+def _path(flag: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~somebody who is not here
+        raise UserError(f"{flag} is {text!r}: no such user; ./{text} is a path") from None
+
+
 def _settings(flag: str, text: str) -> dict[str, object]:
-    """Lines of `field=value`, with values as the recipe files have them."""
+    """Texts `field=value`, with values as the recipe files have them."""
     from keras_cnn.recipe import strict_yaml
 
-    pairs = (line.partition("=") for line in text.splitlines())
-    return {key.strip().replace("-", "_"): strict_yaml.scalar(value) for key, _, value in pairs}
+    settings: dict[str, object] = {}
+    for one in text.split(BETWEEN_SETTINGS):
+        key, _, value = one.partition("=")
+        key = key.strip().replace("-", "_")
+        if key in settings:
+            raise UserError(f"{flag} {key} is given twice")
+        settings[key] = strict_yaml.scalar(value)
+    return settings
 
 
 # By the annotation of a command's parameter: its flag and a text to a value.
@@ -165,7 +184,7 @@ PARSERS: dict[str, Callable[[str, str], object]] = {
     "str": lambda flag, text: text,
     "int": _whole_number,
     "bool": _switch,
-    "Path": lambda flag, text: Path(text),
+    "Path": _path,
     "list[str]": lambda flag, text: [name.strip() for name in text.split(",")],
     "dict[str, object]": _settings,
 }
@@ -175,20 +194,18 @@ def _overview() -> str:
     lines = ["usage: python -m keras_cnn COMMAND …", ""]
     for name, function in COMMANDS.items():
         lines.append(f"  {name:<9} {inspect.getdoc(function).splitlines()[0]}")
-    lines += ["", "python -m keras_cnn COMMAND --help tells more."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "python -m keras_cnn COMMAND --help tells more."])
 
 
 def _help(name: str) -> str:
     words = ["usage: python -m keras_cnn", name]
-    for parameter in inspect.signature(COMMANDS[name]).parameters.values():
+    for key, parameter in inspect.signature(COMMANDS[name]).parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            words.append(f"{parameter.name.upper()} …")
+            words.append(f"{key.upper()} …")
         elif parameter.default is parameter.empty:
-            words.append(parameter.name.upper())
+            words.append(key.upper())
         else:
-            value = "" if parameter.default is False else "=…"
-            words.append(f"[{_flag(parameter.name)}{value}]")
+            words.append(f"[{_flag(key)}{'' if parameter.default is False else '=…'}]")
     return " ".join(words) + "\n\n" + inspect.getdoc(COMMANDS[name])
 
 

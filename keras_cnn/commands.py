@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_text  # `json` is a flag's name
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,14 +71,14 @@ def recipe(
         dry_run: Print what would be run and an estimate of the time; run nothing.
         fresh: Run again what is on disk too.
     """
-    overrides = {"data": data, "weights": weights, "image_size": image_size}
+    flags = {"data": data, "weights": weights, "image_size": image_size}
     conduct = partial(
         _conduct,
         profile=profile,
         rows=rows,
         variant=variant,
         repeats=repeats,
-        overrides=(set or {}) | {k: v for k, v in overrides.items() if v is not None},
+        overrides=(set or {}) | {key: one for key, one in flags.items() if one is not None},
         backend=_backend(backend),
         out=out,
         parallel=jobs,
@@ -86,18 +86,13 @@ def recipe(
         dry_run=dry_run,
     )
     if name == "all":
-        _refuse_with_all(rows=rows, variant=variant != "both", weights=weights, set=set)
-        failed = not _conduct_all(conduct)
-    else:
-        failed = conduct(name).failed
+        own = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
+        for flag, value in own.items():
+            if value:
+                raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
+    failed = _conduct_all(conduct) if name == "all" else conduct(name).failed
     if failed:
         raise SystemExit(1)
-
-
-def _refuse_with_all(**given: object) -> None:
-    for flag, value in given.items():
-        if value:
-            raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
 
 
 def fetch(name: str) -> None:
@@ -160,7 +155,17 @@ def predict(
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     os.environ["KERAS_BACKEND"] = _backend(backend)
     predictions = prediction.predict(model, images)
-    _print_predictions(predictions.paths, predictions.best(top), json)
+    best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
+    if json:
+        keys = ("name", "probability")
+        content = [
+            {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
+            for path, classes in best
+        ]
+        print(json_text.dumps(content, indent=2))
+    else:
+        for path, classes in best:
+            print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
     for path, reason in predictions.unreadable:
         _say(f"keras_cnn: {path}: {reason}")
     if predictions.unreadable:
@@ -192,7 +197,10 @@ def evaluate(
     picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
-    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images\n")
+    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
+    if evaluation.shared:
+        print(f"{evaluation.shared} of them have the pixels of training images")
+    print()
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
     matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
@@ -329,40 +337,38 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     return _End(f"{runs} done, {failed} failed, {took}: {where}", failed)
 
 
-def _conduct_all(conduct: Callable[[str], _End]) -> bool:
+def _conduct_all(conduct: Callable[[str], _End]) -> int:
     """Conducts the recipes that come with the package, then prints a line for each.
 
-    Args:
-        conduct: Conducts the recipe of a name.
+    A recipe whose input cannot be used is told in its line, and the others go on.
 
     Returns:
-        Whether all went well. A recipe whose input cannot be used is told in its line, and the
-        others go on.
+        How many failed.
 
     Raises:
         UserError: No recipe can use the input; nothing was run.
     """
     from keras_cnn import progress
     from keras_cnn import recipe as recipes
+    from keras_cnn.results import grid
 
     ends: dict[str, _End] = {}
-    first_error: UserError | None = None
+    errors: list[UserError] = []
     for name in recipes.names():
-        if not recipes.read(name).in_all:
-            continue
-        try:
-            ends[name] = conduct(name)
-        except UserError as error:
-            first_error = first_error or error
-            ends[name] = _End(f"not run: {error}", failed=1)
-    if first_error and all(end.line.startswith("not run: ") for end in ends.values()):
-        raise first_error
-    width = max(map(len, ends))
-    print("\n".join(["", *(f"{name.ljust(width)}  {end.line}" for name, end in ends.items())]))
+        if recipes.read(name).in_all:
+            try:
+                ends[name] = conduct(name)
+            except UserError as error:
+                errors.append(error)
+                ends[name] = _End(f"not run: {error}", failed=1)
+    if len(errors) == len(ends):
+        raise errors[0]
+    lines = [(name, end.line) for name, end in ends.items()]
     left = [end.seconds_left for end in ends.values() if end.seconds_left is not None]
     if left:
-        print(f"{'all'.ljust(width)}  about {progress.duration(sum(left))} for what is not on disk")
-    return not any(end.failed for end in ends.values())
+        lines.append(("all", f"about {progress.duration(sum(left))} for what is not on disk"))
+    print("\n".join(["", *grid.aligned(lines)]))
+    return sum(end.failed > 0 for end in ends.values())
 
 
 def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
@@ -371,24 +377,24 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
     from keras_cnn.downloads import registry
     from keras_cnn.pretrained import named
 
-    chosen, missing = plan.recipe.profiles[plan.profile], plan.missing_downloads
-    said = chosen.stands_in or ("the deck's own data, networks and settings")
     if plan.profile not in ("deck", "mini"):
         return ""
+    said = (
+        plan.recipe.profiles[plan.profile].stands_in or "the deck's own data, networks and settings"
+    )
     if overrides:
         specs = [run.spec for run in plan.runs]
-        start = [
+        titles = dict.fromkeys(sources.title(spec.images.data) for spec in specs)
+        starts = dict.fromkeys(
             f"{spec.network.model} from {named.weights_title(spec.network.weights)}"
             for spec in specs
-        ]
-        titles = [sources.title(spec.images.data) for spec in specs]
-        said = f"data {_listed(titles)}; {_listed(start)}"
-        if (
-            overrides.get("weights", "random") not in named.NAMED_WEIGHTS
-            and "model" not in overrides
-        ):
+        )
+        said = f"data {', '.join(titles)}; {', '.join(starts)}"
+        is_file = overrides.get("weights", "random") not in named.NAMED_WEIGHTS
+        if is_file and "model" not in overrides:
             said += " (--set model NAME: another network)"
     if plan.profile == "mini":
+        missing = plan.missing_downloads
         bundle = {download.name for download in registry.find("deck")}
         fetched = ["deck"] if {*missing} <= bundle else missing
         commands = " and ".join(f"`python -m keras_cnn fetch {name}`" for name in fetched)
@@ -424,34 +430,13 @@ def _tell_failures(failed: Mapping[Path, Event], damaged: Sequence[UserError]) -
         _say(f"keras_cnn: left out of the table: {error}")
 
 
-def _print_predictions(
-    paths: Sequence[Path], best: Sequence[list[tuple[str, float]]], as_json: bool
-) -> None:
-    if as_json:
-        content = [
-            {
-                "image": str(path),
-                "classes": [{"name": name, "probability": share} for name, share in classes],
-            }
-            for path, classes in zip(paths, best, strict=True)
-        ]
-        print(json_text.dumps(content, indent=2))
-        return
-    for path, classes in zip(paths, best, strict=True):
-        print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
-
-
 def _say(line: str) -> None:
     if line:
         print(line, file=sys.stderr, flush=True)
 
 
 def _backend(name: str | None = None) -> str:
-    name = name or os.environ.get("KERAS_BACKEND", "torch")
+    name = name or os.environ.get("KERAS_BACKEND") or "torch"
     environment.require(name)
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import data
-from keras_cnn.data import decode, folders
+from keras_cnn.data import decode, folders, sources
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 
@@ -55,11 +55,13 @@ class Evaluation:
         class_names: The model's.
         labels: The true classes (n,), counted as the model counts them.
         probabilities: (n, classes).
+        shared: How many of the images have the pixels of training images of the source.
     """
 
     class_names: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
+    shared: int = 0
 
     def __repr__(self) -> str:
         return f"Evaluation({self.accuracy:.1%} of {len(self.labels)} images)"
@@ -113,8 +115,8 @@ def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
     read, unreadable, probabilities = [], [], []
     for batch in decode.batches([str(path) for path in paths], size):
         unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
-        if len(batch.kept):
-            read += [paths[index] for index in batch.kept]
+        if len(batch.indices):
+            read += [paths[index] for index in batch.indices]
             outputs = network.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
             probabilities.append(np.asarray(outputs))
     return Predictions(read, names, np.concatenate(probabilities), unreadable)
@@ -125,7 +127,8 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
 
     Args:
         model: A `.keras` file.
-        source: A data source's name or a folder of images.
+        source: A data source's name or a folder of images: of a flat one all, or those drawn for
+            testing where the model was trained on it.
         split: Which of its splits.
 
     Raises:
@@ -133,12 +136,15 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     """
     model = Path(model).expanduser()
     network, card = saved.load(model)
-    dataset = data.load(source, _image_size(network, model), (split,))
+    fingerprints = card.get("fingerprints")
+    trained_on = fingerprints.get("data", "") if isinstance(fingerprints, dict) else ""
+    dataset = sources.load_for_testing(source, _image_size(network, model), split, trained_on)
     names = _class_names(network, card)
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
     images = dataset.splits[split].images
     probabilities = np.asarray(network.predict(images, batch_size=BATCH_SIZE, verbose=0))
-    return Evaluation(names, labels, probabilities)
+    shared = sources.count_shared(source, dataset, split) if split != "train" else 0
+    return Evaluation(names, labels, probabilities, shared)
 
 
 def _image_files(given: Sequence[Path]) -> list[Path]:
@@ -198,6 +204,7 @@ def _labels_of_model(
     labels: np.ndarray, class_names: Sequence[str], model_names: Sequence[str]
 ) -> np.ndarray:
     """The data's labels (n,) counted as the model counts its classes."""
+    model_names = [unicodedata.normalize("NFC", name) for name in model_names]
     unknown = [name for name in class_names if name not in model_names]
     if unknown:
         raise UserError(

@@ -17,7 +17,7 @@ from keras_cnn.__main__ import main
 from keras_cnn.data import Split, augment
 from keras_cnn.deck import supervised_as_run
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import Feeding, Supervised
+from keras_cnn.methods.settings import Supervised
 from keras_cnn.models import heads
 from keras_cnn.recipe import resolve
 from keras_cnn.training import feed, feeding, frozen
@@ -301,7 +301,7 @@ def test_a_feed_gives_what_is_drawn_for_its_epoch():
         images, shares = augment.augmented(IMAGES, LABELS, CLASSES, "cutmix", 0.5, (1, epoch))
         return Split(images, shares)
 
-    batches = feed.redrawn(redraw, batch_size=16, seed=5)
+    batches = feed.shuffled(redraw, batch_size=16, seed=5)
     for epoch in (0, 1, 1):
         batches.begin_epoch(epoch)
         expected = augment.augmented(IMAGES, LABELS, CLASSES, "cutmix", 0.5, (1, epoch))
@@ -346,8 +346,7 @@ def trained(monkeypatch, method, **settings):
 
         return made
 
-    for name in ("shuffled", "redrawn"):
-        monkeypatch.setattr(feed, name, noting(getattr(feed, name)))
+    monkeypatch.setattr(feed, "shuffled", noting(feed.shuffled))
     splits = data.load("synthetic:30").splits
     train = Split(np.array(splits["train"].images), splits["train"].labels)
     environment.seed_everything(0)
@@ -443,7 +442,7 @@ def test_files_are_refused_with_one_line(tmp_path):
         recipe.read(str(copy))
 
     split = Split(IMAGES, LABELS)
-    batches = feeding.batches(Feeding(feed="files"), split, split, 4, 4, 0, lambda epoch: split)
+    batches = feeding.batches(Supervised(feed="files"), split, split, 4, 0, lambda epoch: split)
     with pytest.raises(UserError, match="memory"), batches:
         pass
 

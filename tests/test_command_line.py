@@ -30,8 +30,8 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
-from keras_cnn.results import identity, store
-from keras_cnn.runs import engine, estimate, preflight, study
+from keras_cnn.results import store
+from keras_cnn.runs import engine, estimate, preflight, study, worker
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -109,6 +109,25 @@ def finished(workplace):
     assert code == 0, errors
     folder = workplace[0] / "undisturbed" / "fewshot_convnext"
     return Finished(folder, out, errors, time.monotonic() - start)
+
+
+@pytest.fixture
+def here(workplace, monkeypatch, capsys):
+    """As `ended`, by `main` in this process."""
+    folder, variables = workplace
+    monkeypatch.chdir(folder)
+    for name in ("KERAS_CNN_HOME", "COLUMNS", "KERAS_BACKEND"):
+        monkeypatch.setenv(name, variables[name])
+
+    def said(*arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exited:
+            code = exited.code
+        return code, *capsys.readouterr()
+
+    return said
 
 
 @pytest.fixture
@@ -222,7 +241,9 @@ def test_weights_that_do_not_fit_are_one_line_before_any_run(workplace):
     assert not (folder / "unfit" / "fewshot_convnext").exists()
 
 
-def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_path):
+def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "check_weights", worker.fit_weights)
+
     def asked(name, **settings):
         overrides = {"data": "synthetic:20", "weights": str(tmp_path / "model.keras"), **settings}
         overrides |= {"shots": 2, "test_shots": 2} if name == "fewshot_basic" else {}
@@ -392,11 +413,11 @@ def test_the_time_of_what_has_no_epochs_or_a_time_limit_is_estimated_too(tmp_pat
     assert estimate.seconds(probe, measured) == pytest.approx(21 + estimate.START_SECONDS)
 
 
-def test_a_dry_run_of_fresh_counts_what_is_on_disk_again(workplace, finished):
+def test_a_dry_run_of_fresh_counts_what_is_on_disk_again(here, finished):
     command = [*TINY, "--out=undisturbed", "--dry-run"]
-    _, out, _ = ended(workplace, *command)
+    _, out, _ = here(*command)
     assert out.splitlines()[-1] == f"{len(finished.runs)} runs, {len(finished.runs)} on disk."
-    _, out, _ = ended(workplace, *command, "--fresh")
+    _, out, _ = here(*command, "--fresh")
     assert out.splitlines()[-1].startswith(f"{len(finished.runs)} runs, about ")
 
 
@@ -447,20 +468,20 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(finished):
     assert "left)" in lines[-1] and "\x1b" not in finished.stderr
 
 
-def test_again_runs_nothing_and_prints_the_same(workplace, finished):
+def test_again_runs_nothing_and_prints_the_same(here, finished):
     def state():
         paths = [*finished.runs, *finished.folder.glob("*.png")]
         return {path: path.stat().st_mtime_ns for path in paths}
 
     before, table = state(), finished.table
-    code, out, errors = ended(workplace, *TINY, "--out=undisturbed")
+    code, out, errors = here(*TINY, "--out=undisturbed")
     assert (code, out, errors) == (0, finished.stdout, "")
     assert state() == before and finished.table == table
 
 
-def test_the_tables_own_command_gives_the_table_again(workplace, finished):
+def test_the_tables_own_command_gives_the_table_again(here, finished):
     command = re.search(r"Again with: `python -m keras_cnn (.+)`", finished.table).group(1)
-    code, out, errors = ended(workplace, *shlex.split(command))
+    code, out, errors = here(*shlex.split(command))
     assert (code, out, errors) == (0, finished.stdout, "")
 
 
@@ -475,12 +496,10 @@ def one_core():
     os.sched_setaffinity(0, cores)
 
 
-def test_fresh_runs_again_to_the_same_figures(workplace, finished, one_core):
+def test_fresh_runs_again_to_the_same_figures(here, finished, one_core):
     before = {path: path.stat().st_mtime_ns for path in finished.runs}
     metrics = [store.read(path).metrics for path in finished.runs]
-    code, out, errors = ended(
-        workplace, *TINY, "--out=undisturbed", "--variant=corrected", "--fresh"
-    )
+    code, out, errors = here(*TINY, "--out=undisturbed", "--variant=corrected", "--fresh")
     assert code == 0 and "[1/1] row 4 corrected repeat 1 done" in errors
     assert "corrected" in out and "as_run" not in out
     after = {path: path.stat().st_mtime_ns for path in finished.runs}
@@ -490,51 +509,31 @@ def test_fresh_runs_again_to_the_same_figures(workplace, finished, one_core):
         assert {k: v for k, v in new.items() if k not in MEASURED} == {
             k: v for k, v in old.items() if k not in MEASURED
         }
-    code, out, _ = ended(workplace, *TINY, "--out=undisturbed", "--fresh=false")  # the whole again
+    code, out, _ = here(*TINY, "--out=undisturbed", "--fresh=false")  # the whole again
     assert (code, out) == (0, finished.stdout)
 
 
-def test_failed_runs_are_listed_at_the_end_and_tried_again(workplace):
-    folder = workplace[0] / "failing" / "fewshot_convnext"
-    run = resolve.runs(
-        recipe.read("fewshot_convnext"), "mini", ["4"], "as_run", 1,
-        {"data": "synthetic:20", "shots": 2, "test_shots": 2, "epochs": 1},
-    )[0]  # fmt: skip
-    name = identity.run_folder(run, Path()).name
-    bad = folder / ".locks" / f"{name}.lock"
-    bad.mkdir(parents=True)  # a lock that cannot be taken
-    code, out, errors = ended(workplace, *TINY, "--out=failing")
-    assert code == 1
-    assert "| corrected |" in out and "| as_run" not in out, "the other one is done"
-    log = folder / "failed" / f"{name}.txt"
-    assert "\n1 run failed" in errors and errors.rstrip().endswith(
-        str(log.relative_to(workplace[0]))
-    )
-    assert "row 4 as_run repeat 1: IsADirectoryError" in errors
-    assert "IsADirectoryError" in log.read_text()
-    bad.rmdir()
-    code, out, errors = ended(workplace, *TINY, "--out=failing")
-    assert code == 0 and "[1/1] row 4 as_run" in errors
-    assert errors.startswith("fewshot_convnext: 2 runs, 1 on disk already\n")
-    assert "| corrected |" in out and "| as_run" in out
-    assert not log.exists(), "what is done is no longer listed as failed"
-
-
 # A user's own images, other settings, all recipes: what surrounds the runs, which are made up
+
+
+class Made(list):
+    """The runs made; those that are to fail are named by recipe or variant."""
+
+    failing = ("overfitting",)
 
 
 @pytest.fixture
 def made_up(finished, tmp_path, monkeypatch):
     """A command in this process; its runs are copies of a finished one. Gives the runs made."""
     monkeypatch.chdir(tmp_path)
-    made = []
+    made = Made()
 
     def execute(jobs, parallel, threads, notify):
         failed = []
         for job in jobs:
             made.append(job.run)
-            if job.run.place.recipe == "overfitting":
-                failed.append(engine.Event(job, "failed", error="it was to fail"))
+            if {job.run.place.recipe, job.run.place.variant} & {*made.failing}:
+                failed.append(engine.Event(job, "failed", error="it was to fail", log="at length"))
                 continue
             shutil.copytree(finished.runs[0], job.folder)
             (job.folder / "run.json").write_text(job.run.model_dump_json())
@@ -606,6 +605,26 @@ def test_a_damaged_result_is_left_out_and_told_and_the_others_are_in_the_table(
     said = capsys.readouterr()
     assert "| corrected |" in said.out and "| as_run" not in said.out
     assert f"left out of the table: {damaged.relative_to(tmp_path)}: damaged" in said.err
+
+
+def test_failed_runs_are_listed_at_the_end_and_tried_again(made_up, photos, capsys):
+    made_up.failing = ("as_run",)
+    with pytest.raises(SystemExit, match="1"):
+        main(OWN)
+    said = capsys.readouterr()
+    assert "| corrected |" in said.out and "| as_run" not in said.out, "the other one is done"
+    *_, count, failure, log = said.err.splitlines()
+    assert count == "1 run failed; the same command tries again:"
+    assert failure == "  row 4 as_run repeat 1: it was to fail"
+    log = Path(log.removeprefix("    log: "))
+    assert log.parent == Path("artifacts/fewshot_convnext/failed")
+    assert log.read_text() == "at length"
+    made_up.failing = ()
+    assert main(OWN) == 0
+    said = capsys.readouterr()
+    assert "fewshot_convnext: 2 runs, 1 on disk already\n" in said.err
+    assert "| corrected |" in said.out and "| as_run" in said.out
+    assert not log.exists(), "what is done is no longer listed as failed"
 
 
 def test_a_result_is_told_as_what_it_was_last_asked_for(made_up, photos, tmp_path, capsys):
@@ -702,7 +721,7 @@ def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
 ):
     names = ["backends", "fewshot_convnext", "overfitting", "reliability"]
     monkeypatch.setattr(recipe, "names", lambda: names)
-    monkeypatch.setattr(study.models, "check", lambda model, *_: refuse(model))
+    monkeypatch.setattr(study.models, "check", lambda model, *_, **options: refuse(model))
 
     def refuse(model):
         if model == "convnext_atto":
@@ -824,9 +843,9 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_predict_names_the_most_probable_classes(workplace, finished, pictures):
+def test_predict_names_the_most_probable_classes(here, finished, pictures):
     model = finished.runs[0] / "model.keras"
-    code, out, errors = ended(workplace, "predict", model, pictures, "--top=2", "--json")
+    code, out, errors = here("predict", model, pictures, "--top=2", "--json")
     assert (code, errors) == (0, "")
     content = json.loads(out)
     assert sorted(Path(one["image"]).name for one in content) == [
@@ -863,8 +882,8 @@ def test_predict_evaluate_and_summary_as_text(
         assert "mult-adds" in capsys.readouterr().out.lower()
 
 
-def test_data_tells_what_a_source_holds(workplace):
-    code, out, errors = ended(workplace, "data", "synthetic:20")
+def test_data_tells_what_a_source_holds(workplace, here):
+    code, out, errors = here("data", "synthetic:20")
     assert (code, errors) == (0, "")
     assert "train" in out and "20" in out and "fine_0" in out
     assert (workplace[0] / "synthetic:20-samples.png").is_file()

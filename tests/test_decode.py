@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -131,19 +134,23 @@ def test_rgb_with_one_transparent_colour():
     np.testing.assert_array_equal(decoded(raw), expected)
 
 
-def png(pixels: np.ndarray, colour_type: int) -> bytes:
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+
+def png(pixels: np.ndarray, colour_type: int, transparent: np.ndarray | None = None) -> bytes:
     """A 16-bit PNG, (h, w, channels), which Pillow cannot write in every colour type."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
-
     height, width = pixels.shape[:2]
     head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    signature = b"\x89PNG\r\n\x1a\n"
     body = chunk(b"IDAT", zlib.compress(rows))
-    return signature + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
+    if transparent is not None:
+        body = chunk(b"tRNS", transparent.astype(">u2").tobytes()) + body
+    return SIGNATURE + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (3, 2)])
@@ -151,6 +158,16 @@ def test_of_16_bits_the_upper_8_are_kept(channels, colour_type):
     pixels = RNG.integers(0, 65536, (SIZE, SIZE, channels), np.uint16)
     expected = np.broadcast_to(pixels >> 8, (SIZE, SIZE, 3))
     np.testing.assert_array_equal(decoded(png(pixels, colour_type)), expected)
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (3, 2)])
+def test_of_16_bits_one_colour_is_transparent(channels, colour_type):
+    pixels = RNG.integers(0, 65536, (SIZE, SIZE, channels), np.uint16)
+    pixels[2, 3] = pixels[5, 7]
+    expected = np.broadcast_to(pixels >> 8, (SIZE, SIZE, 3)).copy()
+    expected[2, 3] = expected[5, 7] = 255
+    found = decoded(png(pixels, colour_type, transparent=pixels[2, 3]))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_16_bits_with_transparency():
@@ -223,6 +240,23 @@ def test_damaged_exif_leaves_the_image_as_it_is():
     np.testing.assert_array_equal(decoded(raw), PIXELS)
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"tEXt", b"Comment\0" + b"long " * 20_000_000),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"long " * 400_000)),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"long " * 400_000)),
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000))),
+    ],
+    ids=["text", "packed text", "international text", "colour profile"],
+)
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+def test_large_metadata_costs_no_pixel(metadata, place):
+    before = PNG.index(place) - 4
+    raw = PNG[:before] + metadata + PNG[before:]
+    np.testing.assert_array_equal(decoded(raw), PIXELS)
+
+
 def test_first_frame_of_an_animation():
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
     raw = encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
@@ -291,7 +325,7 @@ def test_damaged_files_are_left_out_and_named(tmp_path, name):
     for path, raw in (("a.png", PNG), (name, content), ("z.jpg", JPEG)):
         (tmp_path / path).write_bytes(raw)
     batch = decode.decode_batch([str(tmp_path / n) for n in ("a.png", name, "z.jpg")], SIZE)
-    assert batch.kept.tolist() == [0, 2]
+    assert batch.indices.tolist() == [0, 2]
     assert batch.images.shape == (2, SIZE, SIZE, 3)
     assert batch.sizes.tolist() == [[SIZE, SIZE]] * 2
     ((path, said),) = batch.unreadable
@@ -299,10 +333,55 @@ def test_damaged_files_are_left_out_and_named(tmp_path, name):
     assert said and reason.lower() in said.lower()
 
 
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG of many black pixels in few bytes."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    packer = zlib.compressobj(1)
+    row = bytes(1 + 4 * width)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    return SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def odd_files(folder: Path) -> dict[str, str]:
+    """Files that no one may read to the end, and what is to be said of each."""
+    os.mkfifo(folder / "pipe.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "log.png").symlink_to("/proc/self/mem")  # a regular file of no size
+    with (folder / "sparse.png").open("wb") as file:
+        file.truncate(40_000_000_000)
+    (folder / "bomb.png").write_bytes(huge_png(8200, 8200))
+    (folder / "bomb.bmp").write_bytes(
+        b"BM" + struct.pack("<IIIIiiHH", 0, 0, 54, 40, 60_000, 60_000, 1, 24) + bytes(24)
+    )
+    return {
+        "pipe.png": "not a regular file",
+        "device.png": "not a regular file",
+        "log.png": "empty file",
+        "sparse.png": "40,000,000,000 bytes, more than the 500,000,000 that are read",
+        "bomb.png": "8200 x 8200 pixels, more than the 67,108,864 that are read",
+        "bomb.bmp": "more pixels than the 67,108,864 that are read",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="made of Linux's devices")
+def test_files_without_end_and_bombs_are_left_out_before_they_are_read(tmp_path):
+    said = odd_files(tmp_path)
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batch = decode.decode_batch([str(tmp_path / name) for name in said], SIZE)
+    assert [(Path(path).name, reason) for path, reason in batch.unreadable] == [*said.items()]
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began
+    assert grown < 100_000  # kilobytes
+
+
+def test_a_large_jpeg_is_no_bomb():
+    raw = encoded(Image.new("L", (9000, 9000), 77), "JPEG")
+    assert decode.decode_image(raw, 8)[1] == (9000, 9000)
+
+
 def test_a_batch_of_damaged_files_alone(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
     batch = decode.decode_batch([str(tmp_path / "x.png")], SIZE)
-    assert (batch.images.shape, batch.kept.shape, batch.sizes.shape) == (
+    assert (batch.images.shape, batch.indices.shape, batch.sizes.shape) == (
         (0, SIZE, SIZE, 3),
         (0,),
         (0, 2),
@@ -350,7 +429,7 @@ def gathered(batches: list[decode.Batch]) -> tuple:
     return (*parts, [entry for batch in batches for entry in batch.unreadable])
 
 
-PARTS = ("images", "kept", "sizes")
+PARTS = ("images", "indices", "sizes")
 
 
 def test_workers_give_what_this_process_gives(tmp_path, workers):
@@ -376,7 +455,7 @@ def test_one_core_decodes_in_this_process(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "cores", lambda: 1)
     monkeypatch.setattr(decode, "_worker", None)
     batches = list(decode.batches(paths, 8))
-    assert sum(len(batch.kept) for batch in batches) == 510 - len(range(5, 510, 37))
+    assert sum(len(batch.indices) for batch in batches) == 510 - len(range(5, 510, 37))
 
 
 def test_arrays_are_decoded_in_this_process_with_their_own_numbers(monkeypatch):
@@ -424,4 +503,4 @@ def test_workers_find_the_package_from_any_folder(tmp_path, workers, monkeypatch
     paths = many_files(tmp_path)
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
     monkeypatch.chdir(tmp_path)
-    assert sum(len(batch.kept) for batch in decode.batches(paths, 8)) > 500
+    assert sum(len(batch.indices) for batch in decode.batches(paths, 8)) > 500

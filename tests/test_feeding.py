@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_cnn.data import Split
-from keras_cnn.methods.settings import Feeding
+from keras_cnn.methods.settings import Supervised
 from keras_cnn.training import feed, feeding
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3)).astype("uint8")
@@ -57,8 +57,8 @@ def test_a_feed_gives_each_image_once_an_epoch_in_another_order_each():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_files_give_the_same_images_as_memory(workers):
-    settings = Feeding(feed="files", workers=workers, persistent_workers=True)
-    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
+    settings = Supervised(batch_size=8, feed="files", workers=workers, persistent_workers=True)
+    with feeding.batches(settings, TRAIN, TEST, 4, seed=5) as (train, test, _):
         images, labels, sizes = collected(train)
         assert sizes == [8, 8, 5] and sorted(which(images)) == list(range(21))
         np.testing.assert_array_equal(labels, LABELS[which(images)])
@@ -70,24 +70,24 @@ def test_files_give_the_same_images_as_memory(workers):
 def test_the_processor_time_of_workers_is_counted_and_none_of_this_process():
     """Two passes: workers that stay, and workers that are new in each."""
     for stay in (True, False):
-        settings = Feeding(feed="files", workers=2, persistent_workers=stay)
-        with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, _, measures):
+        settings = Supervised(batch_size=8, feed="files", workers=2, persistent_workers=stay)
+        with feeding.batches(settings, TRAIN, TEST, 4, seed=5) as (train, _, measures):
             seconds = [0.0]
             for _ in range(2):
                 list(train)
                 seconds.append(measures()["worker_seconds"])
         assert 0 == seconds[0] < seconds[1] < seconds[2]
-    alone = Feeding(feed="files")
-    with feeding.batches(alone, TRAIN, TEST, 8, 4, seed=5) as (train, _, measures):
+    alone = Supervised(batch_size=8, feed="files")
+    with feeding.batches(alone, TRAIN, TEST, 4, seed=5) as (train, _, measures):
         list(train)
         assert measures() == {"worker_seconds": 0}
-    with feeding.batches(Feeding(), TRAIN, TEST, 8, 4, seed=5) as (*_, measures):
+    with feeding.batches(Supervised(batch_size=8), TRAIN, TEST, 4, seed=5) as (*_, measures):
         assert measures() == {}
 
 
 def test_drop_last_leaves_out_the_smaller_batch_of_training_only():
-    settings = Feeding(feed="files", drop_last=True)
-    with feeding.batches(settings, TRAIN, TEST, 8, 4, seed=5) as (train, test, _):
+    settings = Supervised(batch_size=8, feed="files", drop_last=True)
+    with feeding.batches(settings, TRAIN, TEST, 4, seed=5) as (train, test, _):
         assert collected(train)[2] == [8, 8]
         assert collected(test)[2] == [4, 4, 1]
 
@@ -96,12 +96,14 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import numpy as np
+from keras_cnn.data import Split
+from keras_cnn.methods.settings import Feeding
 from keras_cnn.training import loader
 
 if __name__ == "__main__":
-    paths = loader.write_png(np.zeros((8, 8, 8, 3), np.uint8), Path(sys.argv[1]))
-    files = loader.ImageFiles(paths, np.zeros(8, np.int64), 8)
-    batches = loader.batches(files, 2, workers=2, persistent_workers=True)
+    split = Split(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int64))
+    files = loader.ImageFiles.written(split, Path(sys.argv[1]))
+    batches = loader.batches(files, 2, Feeding(workers=2, persistent_workers=True))
     iterator = iter(batches)
     next(iterator)
     print(*(worker.pid for worker in iterator._workers), flush=True)

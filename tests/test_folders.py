@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_cnn import data
-from keras_cnn.data import folders
+from keras_cnn.data import folders, sources
 from keras_cnn.errors import UserError
 
 SIZE = 6
@@ -102,6 +102,100 @@ def test_flat_split_is_always_the_same_and_not_the_first_files(tmp_path):
     assert not np.array_equal(drawn[0][:4], of_a[-4:])
 
 
+def test_a_flat_folder_keeps_equal_images_on_one_side(tmp_path):
+    """Each image twice, as another file of the same pixels, under a class drawn at random."""
+    rng = np.random.default_rng(0)
+    images = fill(tmp_path, 0, a=20, b=20, c=20)
+    for number, pixels in enumerate(images.values()):
+        copy = tmp_path / "abc"[rng.integers(3)] / f"copy {number}.png"
+        Image.fromarray(pixels).save(copy, compress_level=0)
+    dataset = data.load(str(tmp_path), SIZE)
+    train, test = ({i.tobytes() for i in split.images} for split in dataset.splits.values())
+    assert not train & test and len(train | test) == 60
+    assert sum(len(split.labels) for split in dataset.splits.values()) == 120
+    assert 18 <= len(dataset.splits["test"].labels) <= 30
+    assert sources.count_shared(str(tmp_path), dataset, "test") == 0
+
+
+def test_a_class_of_equal_images_is_split_all_the_same(tmp_path):
+    fill(tmp_path, 0, a=10, b=10)
+    for path in (tmp_path / "b").iterdir():
+        Image.new("RGB", (SIZE, SIZE), (1, 2, 3)).save(path)
+    dataset = data.load(str(tmp_path), SIZE)
+    assert np.bincount(dataset.splits["test"].labels).tolist() == [2, 2]
+
+
+def test_images_of_test_that_are_training_images_are_counted(tmp_path):
+    for split in ("train", "test"):
+        fill(tmp_path / split, len(split), a=6, b=6)
+    for number in range(3):
+        raw = (tmp_path / "train" / "a" / f"{number}.png").read_bytes()
+        (tmp_path / "test" / "b" / f"x{number}.png").write_bytes(raw)
+    dataset = data.load(str(tmp_path), SIZE, ("test",))
+    assert sources.count_shared(str(tmp_path), dataset, "test") == 3
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    assert sources.count_shared(str(tmp_path), dataset, "test") == 0
+
+
+def test_two_forms_of_a_name_are_one_class(tmp_path):
+    one, other = "caf\u00e9", "cafe\u0301"
+    fill(tmp_path / "train", 0, **{one: 2, "tea": 1})
+    fill(tmp_path / "train" / "more", 1, **{other: 3})
+    (tmp_path / "train" / "more" / other).rename(tmp_path / "train" / other)
+    (tmp_path / "train" / "more").rmdir()
+    fill(tmp_path / "test", 1, **{other: 1, "tea": 1})
+    dataset = data.load(str(tmp_path), SIZE)
+    assert dataset.class_names == (one, "tea")
+    assert np.bincount(dataset.splits["train"].labels).tolist() == [5, 1]
+    assert np.bincount(dataset.splits["test"].labels).tolist() == [1, 1]
+
+
+def test_links_to_themselves_are_passed_over(tmp_path):
+    for split in ("train", "test"):
+        fill(tmp_path / split, len(split), a=2, b=2)
+    for link, target in (
+        ("train/a/loop.png", "loop.png"),
+        ("train/a/up", ".."),
+        ("train/all", "."),
+        ("test/all", ".."),
+        ("valid", "valid"),
+        ("back", "."),
+        ("loop", "loop"),
+    ):
+        (tmp_path / link).symlink_to(target)
+    dataset = data.load(str(tmp_path), SIZE)
+    assert dataset.class_names == ("a", "b")
+    assert len(dataset.splits["train"].labels) == 4
+    source = folders.source(tmp_path)
+    assert "train/a/loop.png" in source.splits["train"]().strays
+    with pytest.raises(UserError, match="no data"):
+        data.load(str(tmp_path / "loop"))
+
+
+def test_a_folder_to_test_on_needs_neither_training_images_nor_two_classes(tmp_path):
+    written = fill(tmp_path / "test", 0, a=3, b=2)
+    (tmp_path / "test" / "empty").mkdir()
+    fill(tmp_path / "valid", 1, c=4)
+    dataset = sources.load_for_testing(str(tmp_path), SIZE)
+    assert dataset.class_names == ("a", "b")
+    np.testing.assert_array_equal(dataset.splits["test"].images, np.stack([*written.values()]))
+    assert sources.load_for_testing(str(tmp_path), SIZE, "valid").class_names == ("c",)
+    with pytest.raises(UserError, match="no split 'train'"):
+        sources.load_for_testing(str(tmp_path), SIZE, "train")
+
+
+def test_of_a_flat_folder_all_is_test_but_for_a_model_trained_on_it(tmp_path):
+    fill(tmp_path, 0, a=10, b=5)
+    trained = data.load(str(tmp_path), SIZE)
+    whole = sources.load_for_testing(str(tmp_path), SIZE)
+    assert np.bincount(whole.splits["test"].labels).tolist() == [10, 5]
+    again = sources.load_for_testing(str(tmp_path), SIZE, trained_on=trained.fingerprint)
+    np.testing.assert_array_equal(again.splits["test"].images, trained.splits["test"].images)
+    fill(tmp_path / "single", 0, a=1)
+    alone = sources.load_for_testing(str(tmp_path / "single"), SIZE, trained_on="0")
+    assert alone.class_names == ("a",) and len(alone.splits["test"].labels) == 1
+
+
 def test_endings_in_any_case(tmp_path):
     for class_name in ("a", "b"):
         (tmp_path / "train" / class_name).mkdir(parents=True)
@@ -125,13 +219,14 @@ def test_strays_are_named_and_hidden_files_passed_over(tmp_path):
     for hidden in (".DS_Store", "train/.thumbnails/0.png", "train/a/.0.png"):
         (tmp_path / hidden).parent.mkdir(exist_ok=True)
         (tmp_path / hidden).touch()
-    listing = folders.source(tmp_path).splits["train"]()
+    source = folders.source(tmp_path)
+    assert source.strays == ("trian/",)
+    listing = source.splits["train"]()
     assert sorted(listing.strays) == [
         "train/0.png",
         "train/a/gone.png",
         "train/a/more.png/",
         "train/a/notes.txt",
-        "trian/",
     ]
     assert len(listing.content()[0]) == 4
 
@@ -148,7 +243,7 @@ def test_listing_key_sees_a_changed_file(tmp_path):
     fill(tmp_path, 0, a=5, b=5)
     source = folders.source(tmp_path)
     before = source.splits["train"]().key
-    assert source.splits["train"]().key == before != source.splits["test"]().key
+    assert source.splits["test"]().key == before  # parts of one file
     stat = (tmp_path / "a" / "0.png").stat()
     os.utime(tmp_path / "a" / "0.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert source.splits["train"]().key != before

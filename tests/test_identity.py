@@ -208,7 +208,8 @@ USED_BY = {
         run["method"] not in ("linear_probe", "nearest_mean", "pretrain")
     ),
     "methods.supervised": methods("supervised", "supervised_as_run"),
-    "methods.prototypical": methods("prototypical", "prototypical_split_batches"),
+    "methods.embedding": PAIRS_OR_EPISODES,
+    "methods.prototypical": methods("prototypical"),
     "methods.siamese": methods("siamese", "siamese_inverted"),
     "methods.maml": methods("maml"),
     "methods.tasks": methods("maml"),

@@ -132,3 +132,23 @@ def test_nothing_to_classify(model_path, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             prediction.predict(model_path, images)
+
+
+def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
+    colours = {"red": (200, 50, 50), "blue": (0, 0, 255)}
+    for name, colour in colours.items():
+        for place in ("flat", "alone/test"):
+            (tmp_path / place / name).mkdir(parents=True)
+            for number in range(3):
+                shade = Image.new("RGB", (32, 32), (*colour[:2], colour[2] - number))
+                shade.save(tmp_path / place / name / f"{number}.png")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "flat" / "red").rename(tmp_path / "one" / "red")
+    for place, count in (("flat", 3), ("one", 3), ("alone", 6)):
+        evaluation = prediction.evaluate(model_path, str(tmp_path / place))
+        assert (evaluation.accuracy, len(evaluation.labels), evaluation.shared) == (1, count, 0)
+    (tmp_path / "alone" / "train").symlink_to(tmp_path / "one")
+    picture = tmp_path / "picture.png"
+    arguments = ["evaluate", str(model_path), f"--data={tmp_path / 'alone'}", f"--out={picture}"]
+    assert main(arguments) == 0
+    assert "\n3 of them have the pixels of training images\n" in capsys.readouterr().out

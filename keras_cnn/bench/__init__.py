@@ -14,7 +14,6 @@ from keras_cnn.bench import goals, interleave
 from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
-CHECKED = ("fewshot", "repeats")  # those with something that has to be equal
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
@@ -38,43 +37,30 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     if out is not None:
         files.check_writable(out.parent)
     everything = not names or "all" in names
-    machine = json.loads(_child(("-c", DESCRIBE), threads))
+    machine = _machine(threads)
     figures = {}
     for name in goals.BENCHES if everything else dict.fromkeys(names):
         load = _load_average()
         rates = interleave.rates(goals.contenders(name), rounds, threads)
-        checks = (
-            [json.loads(_child(("-m", "keras_cnn.bench.checks", name), 1))]
-            if name in CHECKED
-            else []
-        )
         figures[name] = {
             "load_average_before": load,
             "images_a_second": rates,
             "goals": goals.verdicts(name, rates),
-            "checks": checks,
         }
         print(f"## {name}\n\n{goals.HOW[name]}\n\n{goals.markdown(name, rates)}\n")
-        for check in checks:
-            print(f"{check['claim']}: {'yes' if check['met'] else 'no'} ({check['found']})\n")
-        print(
-            f"{rounds} rounds; {_place(machine, name, threads)}; load before: {load}.\n", flush=True
-        )
+        place = _place(machine, name, threads)
+        print(f"{rounds} rounds; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
             files.write_text(out, json.dumps(content, indent=2) + "\n")
 
 
-def _child(arguments: Sequence[str], threads: int) -> str:
-    """The last line a Python process of its own writes."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **environment.child_variables("torch", threads)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.splitlines()[-1]
+def _machine(threads: int) -> dict:
+    """What contenders run on, as one of their processes sees it."""
+    environ = {**os.environ, **environment.child_variables("torch", threads)}
+    command = [sys.executable, "-c", DESCRIBE]
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _place(machine: dict, name: str, threads: int) -> str:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from keras_cnn.data import Split
 from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
+    import keras
     import torch
 
 Turn = Callable[[], int]  # does something once, returns through how many images
@@ -39,9 +40,9 @@ if environment.has_gpu():
 REPEATS = 5
 
 
-def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
+def _images(count: int) -> Split:
     draw = np.random.default_rng(0)
-    return draw.integers(0, 256, (count, 32, 32, 3), np.uint8), draw.integers(0, 10, count)
+    return Split(draw.integers(0, 256, (count, 32, 32, 3), np.uint8), draw.integers(0, 10, count))
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -54,13 +55,11 @@ def torch_loop(network: str, channels_last: bool) -> Turn:
 
     from keras_cnn.training.feed import on_device
 
-    images, labels = _images(BATCH_SIZE * STEPS[network])
-    inputs, targets = on_device(images), on_device(labels)  # where Keras puts them
-    model = _torch_network(network).to(inputs.device)
-    inputs = inputs.permute(0, 3, 1, 2).float().div_(255).contiguous()
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    shown = _images(BATCH_SIZE * STEPS[network])
+    inputs, targets = on_device(shown.images), on_device(shown.labels)  # where Keras puts them
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    inputs = inputs.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=layout)
+    model = _torch_network(network).to(inputs.device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     model.train()
 
@@ -78,36 +77,7 @@ def torch_loop(network: str, channels_last: bool) -> Turn:
     return turn
 
 
-def keras_loop(network: str, ours: bool) -> Turn:
-    """`fit` as it comes, or ours."""
-    import keras
-
-    from keras_cnn import models, torch_fast
-    from keras_cnn.training import feed, optimizers
-
-    model = models.classifier(
-        network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
-    )
-    model = torch_fast.fast(model) if ours else model
-    model.compile(
-        optimizer=optimizers.build("adam", 1e-3) if ours else keras.optimizers.Adam(1e-3),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    images, labels = _images(BATCH_SIZE * STEPS[network])
-    batches = feed.shuffled(Split(images, labels), BATCH_SIZE, seed=0)
-
-    def turn() -> int:
-        if ours:
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[feed.BeginEpoch(batches)])
-        else:
-            model.fit(images, labels, batch_size=BATCH_SIZE, verbose=0)
-        return len(labels)
-
-    return turn
-
-
-def _torch_network(network: str) -> object:
+def _torch_network(network: str) -> torch.nn.Module:
     from torch import nn
 
     width, parts, channels = HIDDEN_UNITS[network], [], 3
@@ -125,31 +95,88 @@ def _torch_network(network: str) -> object:
     return nn.Sequential(*parts, *head)
 
 
+def our_fit(network: str) -> Turn:
+    """Our way of training."""
+    return _our_turn(_compiled(_keras_network(network), 1e-3), _images_of(network), BATCH_SIZE)
+
+
+def keras_fit(network: str) -> Turn:
+    """`fit` as it comes."""
+    return _keras_turn(_keras_network(network), 1e-3, _images_of(network), BATCH_SIZE)
+
+
+def _images_of(network: str) -> Split:
+    return _images(BATCH_SIZE * STEPS[network])
+
+
+def _keras_network(network: str) -> keras.Model:
+    from keras_cnn import models
+
+    return models.classifier(
+        network, 10, dropout=DROPOUT[network], hidden_units=HIDDEN_UNITS[network]
+    )
+
+
+def _compiled(model: keras.Model, learning_rate: float) -> keras.Model:
+    import keras
+
+    from keras_cnn import torch_fast
+    from keras_cnn.training import optimizers
+
+    model = torch_fast.fast(model)
+    model.compile(
+        optimizer=optimizers.build("adam", learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def _our_turn(model: keras.Model, split: Split, batch_size: int) -> Turn:
+    from keras_cnn.training import feed
+
+    batches = feed.shuffled(split, batch_size, seed=0)
+
+    def turn() -> int:
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[feed.BeginEpoch(batches)])
+        return len(split.labels)
+
+    return turn
+
+
+def _keras_turn(model: keras.Model, learning_rate: float, split: Split, batch_size: int) -> Turn:
+    import keras
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+    def turn() -> int:
+        model.fit(split.images, split.labels, batch_size=batch_size, verbose=0)
+        return len(split.labels)
+
+    return turn
+
+
 # --- feeding -----------------------------------------------------------------------------------
 
 
-def feed() -> Turn:
-    """Our feed, shuffled anew each turn."""
-    return _fed(lambda images: images)
-
-
-def feed_as_floats() -> Turn:
-    """The same with what the training step does first: the images become floats."""
-    return _fed(lambda images: images.float())
-
-
-def _fed(use: Callable[[torch.Tensor], torch.Tensor]) -> Turn:
+def feed(as_floats: bool) -> Turn:
+    """Our feed, shuffled anew each turn; as floats with what the training step does first."""
     from keras_cnn.training.feed import shuffled
 
-    images, labels = _images(50_000)
-    batches = shuffled(Split(images, labels), BATCH_SIZE, seed=0)
+    batches = shuffled(_images(50_000), BATCH_SIZE, seed=0)
     epochs = itertools.count()
 
     def turn() -> int:
         batches.begin_epoch(next(epochs))
         for index in range(len(batches)):
-            use(batches[index][0])
-        return len(labels)
+            images, _ = batches[index]
+            if as_floats:
+                images.float()
+        return 50_000
 
     return turn
 
@@ -160,8 +187,8 @@ def sliced_tensor() -> Turn:
 
     from keras_cnn.training.feed import on_device
 
-    images, labels = _images(50_000)
-    inputs, targets = on_device(images).float(), on_device(labels)
+    shown = _images(50_000)
+    inputs, targets = on_device(shown.images).float(), on_device(shown.labels)
 
     def turn() -> int:
         order = torch.randperm(len(targets), device=targets.device)
@@ -175,84 +202,63 @@ def sliced_tensor() -> Turn:
 
 def png_loader() -> Turn:
     """The DataLoader of torch over PNG files, 2 workers that stay."""
+    from keras_cnn.methods.settings import Feeding
     from keras_cnn.training import loader
 
-    images, labels = _images(5_000)
     folder = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    files = loader.ImageFiles(loader.write_png(images, folder / "png"), labels, 32)
-    batches = loader.batches(files, BATCH_SIZE, seed=0, workers=2, persistent_workers=True)
+    files = loader.ImageFiles.written(_images(5_000), folder / "png")
+    workers = Feeding(feed="files", workers=2, persistent_workers=True)
+    batches = loader.batches(files, BATCH_SIZE, workers, seed=0)
     return lambda: sum(len(labels) for _, labels in batches)
 
 
 # --- few-shot ----------------------------------------------------------------------------------
 
 
-def fewshot(kept: bool, evaluates: bool) -> Turn:
+def fewshot_training(kept: bool) -> Turn:
     """A ConvNeXt-Atto whose last two stages train, on kept features or on images."""
-    from keras_cnn.training.feed import BeginEpoch
+    model, split = _fewshot(kept)
+    return _our_turn(_compiled(model, 1e-4), split, 16)
 
-    model, batches, test = fewshot_model(kept)
+
+def fewshot_evaluation(kept: bool) -> Turn:
+    """The same, evaluated."""
+    from keras_cnn.training import feed
+
+    model, split = _fewshot(kept)
+    model, batches = _compiled(model, 1e-4), feed.in_order(split, 256)
 
     def turn() -> int:
-        if evaluates:
-            model.evaluate(test, verbose=0)
-        else:
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[BeginEpoch(batches)])
-        return 1_000
+        model.evaluate(batches, verbose=0)
+        return len(split.labels)
 
     return turn
 
 
 def fewshot_keras_fit() -> Turn:
     """The same by Keras's `fit` as it comes, on images."""
+    model, split = _fewshot(kept=False)
+    return _keras_turn(model, 1e-4, split, 16)
+
+
+def _fewshot(kept: bool) -> tuple[keras.Model, Split]:
+    """The model and what it is fed: where `kept`, what the frozen stages give for the images."""
     import keras
 
-    model, _, _ = fewshot_model(kept=False)
-    model = keras.Model(model.input, model.output)
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    images, labels = _images(1_000)
-
-    def turn() -> int:
-        model.fit(images, labels, batch_size=16, verbose=0)
-        return len(labels)
-
-    return turn
-
-
-def fewshot_model(kept: bool) -> tuple:
-    """The compiled model, its training batches of 16 and its test batches of 256.
-
-    Args:
-        kept: Feed what the frozen stages give, instead of images through the whole model.
-    """
-    import keras
-
-    from keras_cnn import models, torch_fast
+    from keras_cnn import models
     from keras_cnn.models.freeze import constant_part
-    from keras_cnn.training import feed, optimizers
 
-    images, labels = _images(1_000)
+    split = _images(1_000)
     graph = models.classifier("convnext_atto", 10, unfrozen_stages=2)
     for layer in graph.layers:  # at their initial 1e-6 the blocks add next to nothing
         if isinstance(layer, keras.layers.EinsumDense):
             layer.kernel.assign(keras.ops.full_like(layer.kernel, 0.3))
-    if kept:
-        constant, features = constant_part(graph)
-        images = constant.predict(images, batch_size=256, verbose=0)
-        graph = keras.Model(features, graph.output)
-    model = torch_fast.fast(graph)
-    model.compile(
-        optimizer=optimizers.build("adam", 1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    split = Split(images, labels)
-    return model, feed.shuffled(split, 16, seed=0), feed.in_order(split, 256)
+    if not kept:
+        return graph, split
+    constant, features = constant_part(graph)
+    inputs = constant.predict(split.images, batch_size=256, verbose=0)
+    return keras.Model(features, graph.output), Split(inputs, split.labels)
 
 
 # --- repeats -----------------------------------------------------------------------------------
@@ -260,90 +266,60 @@ def fewshot_model(kept: bool) -> tuple:
 
 def repeats(parallel: int, threads: int) -> Turn:
     """Five repeats of a small recipe, from nothing to their folders."""
-
-    def turn() -> int:
-        with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:
-            run_repeats(parallel, threads, Path(out))
-        return REPEATS * 3 * 2000
-
-    return turn
-
-
-def run_repeats(parallel: int, threads: int, out: Path) -> list[Path]:
-    """Runs the five repeats; returns their folders.
-
-    Args:
-        parallel: How many at a time.
-        threads: Threads of each.
-        out: Where the folders go.
-    """
     from keras_cnn import recipe
     from keras_cnn.recipe import resolve
     from keras_cnn.results import identity
     from keras_cnn.runs import engine
 
-    plan = recipe.read("reliability")
     settings = {"data": "synthetic:2000", "epochs": 3}
-    runs = resolve.runs(plan, "mini", repeats=REPEATS, overrides=settings)
-    jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
-    failed = engine.execute(jobs, parallel, threads, lambda event: None)
-    if failed:
-        raise RuntimeError(failed[0].error)
-    return [job.folder for job in jobs]
+    runs = resolve.runs(recipe.read("reliability"), "mini", repeats=REPEATS, overrides=settings)
+
+    def turn() -> int:
+        with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:
+            jobs = [engine.Job(run, identity.run_folder(run, Path(out))) for run in runs]
+            failed = engine.execute(jobs, parallel, threads, lambda event: None)
+        if failed:
+            raise RuntimeError(failed[0].error)
+        return REPEATS * 3 * 2000
+
+    return turn
 
 
 CONTENDERS: dict[str, Callable[[], Turn]] = {
-    **{
-        f"{network} {name}": partial(function, network, flag)
-        for network in STEPS
-        for name, function, flag in (
-            ("ours", keras_loop, True),
-            ("keras fit", keras_loop, False),
-            ("torch", torch_loop, False),
-            ("torch channels-last", torch_loop, True),
-        )
-    },
-    "feed": feed,
-    "feed as floats": feed_as_floats,
+    **{f"{network} ours": partial(our_fit, network) for network in STEPS},
+    **{f"{network} keras fit": partial(keras_fit, network) for network in STEPS},
+    **{f"{network} torch": partial(torch_loop, network, False) for network in STEPS},
+    **{f"{network} torch channels-last": partial(torch_loop, network, True) for network in STEPS},
+    "feed": partial(feed, as_floats=False),
+    "feed as floats": partial(feed, as_floats=True),
     "sliced tensor": sliced_tensor,
     "png loader": png_loader,
-    "kept training": partial(fewshot, kept=True, evaluates=False),
-    "whole training": partial(fewshot, kept=False, evaluates=False),
+    "kept training": partial(fewshot_training, kept=True),
+    "whole training": partial(fewshot_training, kept=False),
     "few-shot keras fit": fewshot_keras_fit,
-    "kept evaluation": partial(fewshot, kept=True, evaluates=True),
-    "whole evaluation": partial(fewshot, kept=False, evaluates=True),
+    "kept evaluation": partial(fewshot_evaluation, kept=True),
+    "whole evaluation": partial(fewshot_evaluation, kept=False),
     "repeats together": partial(repeats, parallel=2, threads=1),
     "repeats in sequence": partial(repeats, parallel=1, threads=2),
 }
 
 
-def report_stream() -> IO[str]:
-    """Standard output for reports alone: what libraries print goes to standard error from here."""
-    reports = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return reports
-
-
-def _as_it_is() -> None:
-    """Nothing is under way when a turn ends."""
-
-
 def main(name: str, threads: int) -> None:
     """Prepares a contender, then does its turns until standard input ends."""
-    reports = report_stream()
+    # Standard output is for the turns alone: what libraries print goes to standard error.
+    turns = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     memory.keep_freed_memory()  # for all alike
-    prepare = CONTENDERS[name]
-    turn = prepare()
-    finish = _as_it_is
-    if torch := sys.modules.get("torch"):
+    turn = CONTENDERS[name]()
+    torch = sys.modules.get("torch")
+    if torch:
         torch.set_num_threads(threads)
-        if torch.cuda.is_available():
-            finish = torch.cuda.synchronize
     for _ in sys.stdin:
         began = time.perf_counter()
         images = turn()
-        finish()  # what a GPU was given to do
-        print(json.dumps({"images": images, "seconds": time.perf_counter() - began}), file=reports)
+        if torch and torch.cuda.is_available():
+            torch.cuda.synchronize()  # what a GPU was given to do
+        print(json.dumps({"images": images, "seconds": time.perf_counter() - began}), file=turns)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Decoded images on disk: one HDF5 file for each split and size, memory-mapped when it is read.
+"""Decoded images on disk: an HDF5 file for each split and size, memory-mapped when it is read.
 
-    home()/decoded/<name>-<split>-<image_size>-<key>.h5
-        images       uint8 (m, s, s, 3), contiguous, so that NumPy can map it; rows beyond the
-                     labels are unused (they were kept for files that turned out damaged)
+    home()/decoded/<name>-<image_size>-<key>.h5
+        images       uint8 (n, s, s, 3), contiguous, so that NumPy can map it
         labels       int64 (n,)
         sizes        int32 (n, 2), height and width before scaling
+        indices      int64 (n,), which file or array each image was
         unreadable   JSON, path and reason of each file that was left out
-        .fingerprint hash of class names, pixels and labels
+        .parts       JSON, by name the first image, the one after the last, and a fingerprint of
+                     class names, pixels and labels
 
-The key covers the path, size and modification time of each file, not its content. The folder can be
-removed at any time.
+A split that is drawn from a folder is a part of a file that holds the whole folder. The key covers
+the path, size and modification time of each image file, not its content. A seal at the end of the
+file tells whether a bit has changed since. The folder can be removed at any time.
 """
 
 from __future__ import annotations
@@ -19,20 +21,25 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from keras_cnn import files, progress
-from keras_cnn.data import decode
-from keras_cnn.data.listing import Listing
-from keras_cnn.errors import UserError
+from keras_cnn.data import copies, decode
+from keras_cnn.data.listing import Division, Listing
+from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
 
-DECODER_VERSION = 1  # raised by hand when the same file would decode to other pixels
+DECODER_VERSION = 2  # raised by hand when the same file would decode to other pixels
+ARRAYS = ("labels", "sizes", "indices")
+WHOLE = "all"
+BLOCK = 1024  # images copied together
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Decoded:
         images: uint8 (n, s, s, 3), mapped copy-on-write.
         labels: int64 (n,).
         sizes: int32 (n, 2), height and width before scaling.
+        indices: int64 (n,), which item of the listing's content each image was.
         unreadable: Path, relative to the source's folder, and reason of each file left out.
         fingerprint: Hexadecimal.
     """
@@ -50,101 +58,161 @@ class Decoded:
     images: np.ndarray
     labels: np.ndarray
     sizes: np.ndarray
+    indices: np.ndarray
     unreadable: list[tuple[str, str]]
     fingerprint: str
 
 
-def decoded(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Decoded:
+def decoded(
+    listing: Listing, class_names: Sequence[str], image_size: int, source: str, split: str
+) -> Decoded:
     """The decoded images of a split: from the cache, or decoded into it by one process at a time.
 
     Args:
         listing: The split.
         class_names: In the order of the labels.
         image_size: Height and width in pixels.
-        title: What to call the split in messages and in the file's name.
+        source: What to call the source in messages and in the file's name.
+        split: The split's name.
 
     Raises:
         UserError: A class has no image that can be decoded, or the cache cannot be written.
     """
     if image_size < 1:
         raise UserError(f"image_size is {image_size}: at least 1 pixel is needed")
-    key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size])
-    name = re.sub(r"[^\w.-]+", "_", title)[-60:]
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = home() / "decoded" / f"{name}-{image_size}-{digest}.h5"
-    found = _read(path)
-    if found:
-        return found
+    title = source if listing.division else f"{source}-{split}"
+    path = _path(listing, class_names, image_size, title)
+    part = listing.division.part if listing.division else WHOLE
+    if _is_intact(path):
+        return _read(path, part)
     try:
         waiting = f"waiting for another process that decodes {title}"
         with files.locked(Path(f"{path}.lock"), say=waiting):
-            found = _read(path)  # another process may have made it meanwhile
-            if not found:
+            if not _is_intact(path):  # another process may have made it meanwhile
                 if path.exists():
                     print(f"{path} is damaged: decoding {title} again", file=sys.stderr)
                 _write(path, listing, class_names, image_size, title)
-                found = _read(path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error}); KERAS_CNN_HOME can name another folder"
         ) from None
-    if not found:
+    if not _is_intact(path):
         raise UserError(f"{path} is damaged as soon as it is written: check the disk")
-    return found
+    return _read(path, part)
 
 
-def _read(path: Path) -> Decoded | None:
-    """What the file holds; None when it is missing or damaged."""
+def _path(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Path:
+    key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size])
+    name = re.sub(r"[^\w.-]+", "_", title)[-60:]
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return home() / "decoded" / f"{name}-{image_size}-{digest}.h5"
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether all of the file is as it was written; looked at once a process."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            images, labels = file["images"], file["labels"][:]
-            offset, shape = images.id.get_offset(), (len(labels), *images.shape[1:])
-            if images.dtype != np.uint8 or len(labels) > len(images) or offset is None:
-                return None
-            sizes = file["sizes"][:]
-            unreadable = [tuple(entry) for entry in json.loads(file["unreadable"][()])]
-            fingerprint = file.attrs["fingerprint"]
+        state = path.stat()
+    except OSError:
+        return False
+    return _intact(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache
+def _intact(path: Path, *_state: int) -> bool:
+    return files.intact(path)
+
+
+def _read(path: Path, part: str) -> Decoded:
+    with h5py.File(path, "r", locking=False) as file:
+        parts = json.loads(file.attrs["parts"])
+        if part not in parts:
+            fewest = np.bincount(file["labels"]).min()
+            raise UserError(
+                f"too few images to set some aside for testing: the smallest class has {fewest}; "
+                "give each class at least 5, or make train and test folders"
+            )
+        start, stop, fingerprint = parts[part]
+        arrays = {name: file[name][start:stop] for name in ARRAYS}
+        unreadable = [tuple(entry) for entry in json.loads(file["unreadable"][()])]
+        images = file["images"]
         # Copy-on-write: torch warns of arrays that cannot be written.
-        mapped = np.asarray(np.memmap(path, np.uint8, "c", offset, shape))
-        return Decoded(mapped, labels, sizes, unreadable, fingerprint)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
-        return None
+        mapped = np.memmap(path, np.uint8, "c", images.id.get_offset(), images.shape)
+    images = np.asarray(mapped)[start:stop]
+    return Decoded(images, **arrays, unreadable=unreadable, fingerprint=fingerprint)
 
 
 def _write(
     path: Path, listing: Listing, class_names: Sequence[str], image_size: int, title: str
 ) -> None:
     items, all_labels = listing.content()
-    digest = hashlib.sha256(json.dumps([list(class_names), image_size]).encode())
-    kept, sizes, unreadable = [], [], []
-    with (
-        files.replacing(path, alone=True) as partial,
-        h5py.File(partial, "w") as file,
-        progress.bar(f"decoding {title}", len(items)) as advance,
-    ):
-        images = file.create_dataset("images", (len(items), image_size, image_size, 3), np.uint8)
-        row = 0
-        for batch in decode.batches(items, image_size):
-            if len(batch.images):
-                images[row : row + len(batch.images)] = batch.images
-            row += len(batch.images)
-            digest.update(batch.images)
-            kept.append(batch.kept)
-            sizes.append(batch.sizes)
-            unreadable += [
-                (os.path.relpath(file_path, listing.folder), reason)
-                for file_path, reason in batch.unreadable
-            ]
-            advance(row + len(unreadable))
-        labels = all_labels[np.concatenate(kept)]
+    indices, sizes, unreadable = [], [], []
+    with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
+        with progress.bar(f"decoding {title}", len(items)) as advance:
+            done = 0
+            for batch in decode.batches(items, image_size):
+                scratch.write(batch.images)
+                indices.append(batch.indices)
+                sizes.append(batch.sizes)
+                unreadable += [
+                    (os.path.relpath(file_path, listing.folder), reason)
+                    for file_path, reason in batch.unreadable
+                ]
+                done += len(batch.indices)
+                advance(done + len(unreadable))
+        scratch.flush()
+        chosen = np.concatenate(indices)
+        labels = all_labels[chosen]
         _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
-        digest.update(labels.astype("<i8"))
-        file["labels"] = labels
-        file["sizes"] = np.concatenate(sizes)
-        file["unreadable"] = json.dumps(unreadable)
-        file.attrs["fingerprint"] = digest.hexdigest()
-    if unreadable:
-        print(f"{title}: left out {_named(unreadable)}", file=sys.stderr, flush=True)
+        shape = (len(labels), image_size, image_size, 3)
+        images = np.memmap(scratch, np.uint8, "r", shape=shape)
+        arrays = dict(zip(ARRAYS, (labels, np.concatenate(sizes), chosen), strict=True))
+        head = json.dumps([list(class_names), image_size]).encode()
+        _store(path, images, arrays, listing.division, head, unreadable)
+    for what, named in (("unreadable", _reasons(unreadable)), ("other", listing.strays)):
+        if named:
+            print(f"{title}: left out {_listed(what, named)}", file=sys.stderr, flush=True)
+
+
+def _store(
+    path: Path,
+    images: np.ndarray,
+    arrays: dict[str, np.ndarray],
+    division: Division | None,
+    head: bytes,
+    unreadable: list[tuple[str, str]],
+) -> None:
+    """Writes the file, its parts one after the other; `head` begins their fingerprints."""
+    order, parts = _parts(division, arrays["labels"], images)
+    with files.replacing(path) as partial:
+        with h5py.File(partial, "w", locking=False) as file:
+            stored = file.create_dataset("images", images.shape, np.uint8)
+            for at in range(0, len(order), BLOCK):
+                stored[at : at + BLOCK] = images[order[at : at + BLOCK]]
+            for name, (start, stop) in parts.items():
+                digest = hashlib.sha256(head)
+                for at in range(start, stop, BLOCK):
+                    digest.update(images[order[at : min(at + BLOCK, stop)]])
+                digest.update(arrays["labels"][order[start:stop]].astype("<i8"))
+                parts[name] = start, stop, digest.hexdigest()
+            for name, array in arrays.items():
+                file[name] = array[order]
+            file["unreadable"] = json.dumps(unreadable)
+            file.attrs["parts"] = json.dumps(parts)
+        files.seal(partial)
+
+
+def _parts(
+    division: Division | None, labels: np.ndarray, images: np.ndarray
+) -> tuple[np.ndarray, dict[str, tuple]]:
+    """The order of the images in the file, and where in it each part begins and ends."""
+    count = len(labels)
+    whole = {WHOLE: (0, count)}
+    is_test = division.draw(labels, copies.digests(images)) if division else None
+    if is_test is None:
+        return np.arange(count), whole
+    middle = count - int(is_test.sum())
+    parts = whole | {"train": (0, middle), "test": (middle, count)}
+    return np.argsort(is_test, kind="stable"), parts
 
 
 def _refuse_lost_classes(
@@ -158,12 +226,16 @@ def _refuse_lost_classes(
     if len(lost):
         raise UserError(
             f"{title}: no image of class {class_names[lost[0]]!r} can be decoded; "
-            f"{_named(unreadable)}"
+            f"{_listed('unreadable', _reasons(unreadable))}"
         )
 
 
-def _named(unreadable: Sequence[tuple[str, str]], most: int = 3) -> str:
+def _reasons(unreadable: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{path} ({reason})" for path, reason in unreadable]
+
+
+def _listed(what: str, named: Sequence[str], most: int = 3) -> str:
     """`2 unreadable files: a.png (empty file), b.png (truncated)`."""
-    named = ", ".join(f"{path} ({reason})" for path, reason in unreadable[:most])
-    files = "file" if len(unreadable) == 1 else "files"
-    return f"{len(unreadable)} unreadable {files}: {named}{', …' if len(unreadable) > most else ''}"
+    files = "file" if len(named) == 1 else "files"
+    more = ", …" if len(named) > most else ""
+    return printable(f"{len(named)} {what} {files}: {', '.join(named[:most])}{more}")

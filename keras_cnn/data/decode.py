@@ -8,8 +8,11 @@ multiprocessing either forks, which hangs after torch was used, or imports the u
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import warnings
@@ -23,17 +26,19 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from keras_cnn.environment import cores
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 
-# Raised when a change makes the same call give other images; it is part of the identity of runs
-# that use it.
-VERSION = 1
+VERSION = 1  # raised when a change makes the same call give other images
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_BYTES = 500_000_000  # of a file
+MOST_PIXELS = 2**26  # that are decoded: of a large JPEG, those of the fraction that is used
 BATCH = 64
 PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of Image.info
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG
 _TURNS = {  # by EXIF's orientation; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,19 +50,23 @@ _TURNS = {  # by EXIF's orientation; 1 is upright
 }
 
 
+class Unreadable(Exception):
+    """A file that is no image for us; the text says why."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Decoded images.
 
     Attributes:
         images: uint8 (k, s, s, 3); those that could be decoded.
-        kept: int64 (k,), which of the items these are.
+        indices: int64 (k,), which of the items these are.
         sizes: int32 (k, 2), height and width before scaling, as stored.
         unreadable: Path and reason of each of the others.
     """
 
     images: np.ndarray
-    kept: np.ndarray
+    indices: np.ndarray
     sizes: np.ndarray
     unreadable: list[tuple[str, str]]
 
@@ -70,14 +79,13 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         image_size: Height and width to scale to, in pixels.
 
     Raises:
-        UserError: A file cannot be read from its disk (a damaged image is no such case: it is
-            listed in its batch).
+        UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
     """
     starts = range(0, len(items), BATCH)
     # Arrays are scaled sooner than they are sent to another process and back.
     if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
         for start in starts:
-            yield _numbered(decode_batch(items[start : start + BATCH], image_size), start)
+            yield decode_batch(items[start : start + BATCH], image_size, start)
         return
     with ExitStack() as stack:
         workers: SimpleQueue[subprocess.Popen] = SimpleQueue()
@@ -87,7 +95,7 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         def decode(start: int) -> Batch:
             worker = workers.get()
             try:
-                return _numbered(_ask(worker, items[start : start + BATCH], image_size), start)
+                return _ask(worker, (items[start : start + BATCH], image_size, start))
             finally:
                 workers.put(worker)
 
@@ -96,37 +104,42 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         yield from threads.map(decode, starts)
 
 
-def decode_batch(items: list[str] | np.ndarray, image_size: int) -> Batch:
-    """Decodes a few images in this process; arguments and errors as of `batches`."""
-    images, kept, sizes, unreadable = [], [], [], []
-    for index, item in enumerate(items):
-        raw = item if isinstance(item, np.ndarray) else _bytes(item)
+def decode_batch(items: list[str] | np.ndarray, image_size: int, start: int = 0) -> Batch:
+    """Decodes a few images in this process; as `batches`, the first item being number `start`."""
+    images, indices, sizes, unreadable = [], [], [], []
+    for index, item in enumerate(items, start):
         try:
+            raw = item if isinstance(item, np.ndarray) else _content(item)
             pixels, size = decode_image(raw, image_size)
-        except MemoryError:
+        except (MemoryError, UserError):
             raise
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
-            reason = str(error) or type(error).__name__
-            if isinstance(error, Image.UnidentifiedImageError):
-                reason = "not a PNG, JPEG, WebP or BMP image" if raw else "empty file"
-            unreadable.append((str(item), reason))
-            continue
-        images.append(pixels)
-        kept.append(index)
-        sizes.append(size)
+            unreadable.append((str(item), _reason(error)))
+        else:
+            images.append(pixels)
+            indices.append(index)
+            sizes.append(size)
     return Batch(
         np.array(images, np.uint8).reshape(-1, image_size, image_size, 3),
-        np.array(kept, np.int64),
+        np.array(indices, np.int64),
         np.array(sizes, np.int32).reshape(-1, 2),
         unreadable,
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a PNG, JPEG, WebP or BMP image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more pixels than the {MOST_PIXELS:,} that are read"
+    return printable(str(error)) or type(error).__name__
 
 
 def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """One image as RGB, its centre square scaled (bicubic, antialiased) to the size.
 
     EXIF rotation is applied; what is transparent becomes white; of 16 bits a channel the upper 8
-    are kept; of an animation the first frame. Colour profiles are not applied.
+    are taken; of an animation the first frame. Colour profiles are not applied.
 
     Args:
         raw: The content of an image file, or pixels, uint8 (h, w, 3).
@@ -137,17 +150,50 @@ def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, 
     """
     if isinstance(raw, np.ndarray):
         image = Image.fromarray(raw)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images and odd metadata
-            image = Image.open(io.BytesIO(raw), formats=FORMATS)
-            size = image.height, image.width
-            image.draft(None, (2 * image_size, 2 * image_size))  # large JPEGs: decode what is used
-            image.load()
-            if not _ORIENTED.isdisjoint(image.info):
-                image = _upright(image)
+        return np.asarray(_centre_square(image, image_size)), (image.height, image.width)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large images and odd metadata
+        try:
+            image, size = _loaded(raw, image_size)
+        except ValueError:  # Pillow refuses a PNG for texts or a colour profile of over 1 MB
+            if not raw.startswith(_PNG):
+                raise
+            image, size = _loaded(_without_texts(raw), image_size)
+        if not _ORIENTED.isdisjoint(image.info):
+            image = _upright(image)
         return np.asarray(_centre_square(_rgb(image), image_size)), size
-    return np.asarray(_centre_square(image, image_size)), (image.height, image.width)
+
+
+def _loaded(raw: bytes, image_size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The image in its own colours, large JPEGs at a fraction, and the (height, width) it has."""
+    image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    size = image.height, image.width
+    image.draft(None, (2 * image_size, 2 * image_size))
+    if image.width * image.height > MOST_PIXELS:
+        raise Unreadable(
+            f"{size[0]} x {size[1]} pixels, more than the {MOST_PIXELS:,} that are read"
+        )
+    if (
+        image.format == "PNG"
+        and raw[24] == 16
+        and isinstance(image.info.get("transparency"), tuple)
+    ):
+        # Pillow halves the depth of colours, but not of the one that is transparent.
+        image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
+    image.load()
+    return image, size
+
+
+def _without_texts(png: bytes) -> bytes:
+    """A PNG file without what is no pixel."""
+    pieces, start = [_PNG], len(_PNG)
+    while start < len(png):
+        length, name = struct.unpack(">I4s", png[start : start + 8].ljust(8, b"\0"))
+        end = start + 12 + length  # length, name and checksum take four bytes each
+        if name not in _TEXTS:
+            pieces.append(png[start:end])
+        start = end
+    return b"".join(pieces)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -164,7 +210,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        grey = np.asarray(image)
+        seen = grey != image.info.get("transparency", -1)
+        image = Image.fromarray(np.where(seen, grey >> 8, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -182,16 +230,20 @@ def _centre_square(image: Image.Image, image_size: int) -> Image.Image:
     return image
 
 
-def _bytes(path: str) -> bytes:
+def _content(path: str) -> bytes:
+    """All of a regular file; no pipe and no device, which may never end."""
     try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            raise Unreadable("not a regular file")
+        if not state.st_size:
+            raise Unreadable("empty file")
+        if state.st_size > MOST_BYTES:
+            raise Unreadable(f"{state.st_size:,} bytes, more than the {MOST_BYTES:,} that are read")
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(MOST_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _numbered(batch: Batch, start: int) -> Batch:
-    return Batch(batch.images, batch.kept + start, batch.sizes, batch.unreadable)
 
 
 @contextmanager
@@ -209,9 +261,10 @@ def _worker() -> Iterator[subprocess.Popen]:
         worker.communicate()
 
 
-def _ask(worker: subprocess.Popen, paths: list[str], image_size: int) -> Batch:
+def _ask(worker: subprocess.Popen, question: tuple[list[str], int, int]) -> Batch:
+    """What a worker answers to the arguments of `decode_batch`."""
     try:
-        pickle.dump((paths, image_size), worker.stdin)
+        pickle.dump(question, worker.stdin)
         worker.stdin.flush()
         answer = pickle.load(worker.stdout)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
@@ -222,16 +275,16 @@ def _ask(worker: subprocess.Popen, paths: list[str], image_size: int) -> Batch:
 
 
 def serve() -> None:
-    """The worker's side: answers each pickled (paths, image_size) on stdin with a `Batch`."""
+    """The worker's side: answers pickled arguments of `decode_batch` on stdin with a `Batch`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends this process
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
-            paths, image_size = pickle.load(questions)
+            question = pickle.load(questions)
         except EOFError:
             return
         try:
-            answer: Batch | UserError = decode_batch(paths, image_size)
+            answer: Batch | UserError = decode_batch(*question)
         except UserError as error:
             answer = error
         try:

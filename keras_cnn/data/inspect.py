@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_cnn.data import cache, sources
+from keras_cnn.data import cache, copies, sources
 from keras_cnn.data.cache import Decoded
 from keras_cnn.data.listing import Listing
 from keras_cnn.results import grid
@@ -102,13 +101,13 @@ def describe(name: str, image_size: int) -> Description:
     """
     source = sources.find(name)
     splits: dict[str, SplitDescription] = {}
-    strays: dict[str, None] = {}
+    strays = dict.fromkeys(source.strays)
     samples: list[Sample] = []
     digests: list[np.ndarray] = []
     for split, listed in source.splits.items():
         listing = listed()
-        title = f"{sources.title(name)}-{split}"
-        decoded = cache.decoded(listing, source.class_names, image_size, title)
+        title = sources.title(name)
+        decoded = cache.decoded(listing, source.class_names, image_size, title, split)
         names = _names(split, listing, decoded)
         splits[split] = _describe_split(decoded, names, source.class_names, image_size)
         strays |= dict.fromkeys(listing.strays)
@@ -116,8 +115,10 @@ def describe(name: str, image_size: int) -> Description:
             Sample(split, image_name, source.class_names[label])
             for image_name, label in zip(names, decoded.labels, strict=True)
         ]
-        digests.append(_digests(decoded.images))
-    groups = [tuple(samples[index] for index in group) for group in _alike(np.concatenate(digests))]
+        digests.append(copies.digests(decoded.images))
+    groups = [
+        tuple(samples[index] for index in group) for group in copies.groups(np.concatenate(digests))
+    ]
     return Description(
         name=name,
         image_size=image_size,
@@ -145,10 +146,9 @@ def _names(split: str, listing: Listing, decoded: Decoded) -> list[str]:
     """A name for each decoded image."""
     items, _ = listing.content()
     if isinstance(items, np.ndarray):
-        return [f"{split} {index}" for index in range(len(items))]
-    left_out = {path for path, _ in decoded.unreadable}
-    names = (path.removeprefix(listing.folder + os.sep) for path in items)
-    return [name for name in names if name not in left_out]
+        return [f"{split} {index}" for index in decoded.indices]
+    paths = (items[index] for index in decoded.indices)
+    return [path.removeprefix(listing.folder + os.sep) for path in paths]
 
 
 def _describe_split(
@@ -186,19 +186,6 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(variance)
 
 
-def _digests(images: np.ndarray) -> np.ndarray:
-    """uint64 (n,); two of a million different images share one once in 10**7 times."""
-    raw = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in images)
-    return np.frombuffer(raw, np.uint64)
-
-
-def _alike(digests: np.ndarray) -> list[list[int]]:
-    """Groups of indices that share a digest, in the order of their first members."""
-    order = np.argsort(digests, kind="stable")
-    starts = np.flatnonzero(np.diff(digests[order])) + 1
-    return sorted(group.tolist() for group in np.split(order, starts) if len(group) > 1)
-
-
 def _table(description: Description) -> list[str]:
     splits = description.splits.values()
     rows = [["", *description.splits]]
@@ -219,9 +206,9 @@ def _table(description: Description) -> list[str]:
 
 def _faults(description: Description) -> list[str]:
     faults: list[str] = []
-    for name, split in description.splits.items():
-        named = [f"{path}: {reason}" for path, reason in split.unreadable]
-        faults += _fault(f"{name}: files that cannot be decoded and are left out", named)
+    unreadable = [case for split in description.splits.values() for case in split.unreadable]
+    named = [f"{path}: {reason}" for path, reason in dict.fromkeys(unreadable)]
+    faults += _fault("files that cannot be decoded and are left out", named)
     faults += _fault("not images, or not where images are looked for", description.strays)
     groups = [_joined(group) for group in description.conflicting()]
     faults += _fault("same pixels in different classes", groups)

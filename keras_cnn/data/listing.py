@@ -6,12 +6,24 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class Division(NamedTuple):
+    """A part of images of which some are drawn for testing, once they are decoded.
+
+    Attributes:
+        part: Which of them.
+        draw: Gives for labels (n,) and digests of the pixels (n,) which images are test, bool (n,).
+    """
+
+    part: Literal["train", "test", "all"]
+    draw: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -23,14 +35,15 @@ class Listing:
         content: Gives what there is to decode, paths of image files or images uint8 (n, h, w, 3),
             and labels, int64 (n,).
         folder: Where the files lie; empty for arrays.
-        strays: What is passed over, relative to `folder`: files among the images that are none,
-            images and folders beside those that are read.
+        strays: What lies among the images and is passed over, relative to `folder`.
+        division: The part of the content that the split is; None: all of it.
     """
 
     key: str
     content: Callable[[], tuple[list[str] | np.ndarray, np.ndarray]]
     folder: str = ""
     strays: tuple[str, ...] = ()
+    division: Division | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,13 @@ class Source:
         class_names: In the order of the labels.
         splits: By name (`train`, `valid`, `test`), what lists it.
         note: What a reader of the data should know about its splits; may be empty.
+        strays: Folders and images beside the splits, which are passed over.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Listing]]
     note: str = ""
+    strays: tuple[str, ...] = ()
 
 
 def files_key(paths: Iterable[Path], remedy: str) -> str:

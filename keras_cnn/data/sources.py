@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from keras_cnn.data import folders
 from keras_cnn.data.listing import Source
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import home
 
 if TYPE_CHECKING:
@@ -82,17 +82,64 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     Raises:
         UserError: There is no such source, folder or split, or no layout of the two.
     """
+    return _loaded(name, find(name), image_size, splits)
+
+
+def load_for_testing(
+    name: str, image_size: int = 32, split: str = "test", trained_on: str = ""
+) -> Dataset:
+    """Loads images to test a model on, with one split.
+
+    A folder needs no training images and may hold one class; of a flat `<class>/*` all images are
+    test, unless the model was trained on that very folder.
+
+    Args:
+        name: As for `load`.
+        image_size: As for `load`.
+        split: Which split to load.
+        trained_on: The fingerprint of the data that the model was trained on.
+
+    Raises:
+        UserError: There is no such source, folder or split, or no image in it.
+    """
+    if is_named(name) or _was_trained_on(name, image_size, trained_on):
+        return load(name, image_size, (split,))
+    source = folders.source_for_testing(_folder(name), split)
+    return _loaded(name, source, image_size, (split,))
+
+
+def count_shared(name: str, dataset: Dataset, split: str) -> int:
+    """How many images of a split have the pixels of one of the source's training images.
+
+    Args:
+        name: The source; one without training images shares none.
+        dataset: Loaded from it.
+        split: A split of it, other than `train`.
+    """
+    from keras_cnn.data import copies
+
+    if not is_named(name) and "train" not in folders.split_folders(_folder(name)):
+        return 0
+    train = load_for_testing(name, dataset.image_size, "train").splits["train"]
+    return copies.count_shared(train.images, dataset.splits[split].images)
+
+
+def _was_trained_on(name: str, image_size: int, trained_on: str) -> bool:
+    try:
+        return bool(trained_on) and fingerprint(name, image_size) == trained_on
+    except UserError:  # nothing can be trained on it
+        return False
+
+
+def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str]) -> Dataset:
     from keras_cnn.data import cache
 
-    source = find(name)
     decoded = {}
     for split in splits:
         if split not in source.splits:
             raise UserError(f"{name} has no split {split!r}: {nearest(split, source.splits)}")
         listing = source.splits[split]()
-        decoded[split] = cache.decoded(
-            listing, source.class_names, image_size, title=f"{title(name)}-{split}"
-        )
+        decoded[split] = cache.decoded(listing, source.class_names, image_size, title(name), split)
     identities = sorted((split, content.fingerprint) for split, content in decoded.items())
     return Dataset(
         name=name,
@@ -123,9 +170,16 @@ def find(name: str) -> Source:
     """
     if name in SOURCES or (name.startswith("synthetic:") and name != "synthetic:"):
         return _named(name)
+    return folders.source(_folder(name))
+
+
+def _folder(name: str) -> Path:
+    """The folder of a name that is no source's."""
     folder = Path(name).expanduser()
     if name and folder.is_dir():  # an empty name would be the current folder
-        return folders.source(folder)
+        return folder
+    if "://" in name:
+        raise UserError(f"{name} is an address: download it, and give the folder of the images")
     if name and folder.exists():
         raise UserError(f"{name} is a file: give the folder that holds the images")
     similar = folders.similar(folder) if name else None
@@ -142,8 +196,8 @@ def is_named(name: str) -> bool:
 
 
 def title(name: str) -> str:
-    """A short name for people: a folder's own name without the path."""
-    return name if name in SOURCES else Path(name).expanduser().resolve().name
+    """A short name for people: a folder's own name without the path, on one line."""
+    return name if name in SOURCES else printable(Path(name).expanduser().resolve().name)
 
 
 def _named(name: str) -> Source:

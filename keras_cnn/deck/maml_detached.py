@@ -10,7 +10,6 @@ import time
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_cnn import torch_fast
 from keras_cnn.data import Split
@@ -18,7 +17,7 @@ from keras_cnn.deck.settings import MamlDetached
 from keras_cnn.errors import UserError
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.models import heads, saved
-from keras_cnn.training import evaluation, feed, frozen, optimizers, schedule
+from keras_cnn.training import evaluation, feed, frozen, gradients, optimizers, schedule
 from keras_cnn.training.history import record
 
 VERSION = 1  # raised when a change makes the same settings give another result
@@ -53,7 +52,7 @@ def train(
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
-    before = _values(model.trainable_variables)
+    before = gradients.arrays(model.trainable_variables)
     batches = feed.shuffled(train, settings.batch_size, seed)
     history = []
     for epoch in range(settings.epochs):
@@ -63,31 +62,20 @@ def train(
         rate, seconds = schedule.learning_rate_at(epoch, settings), time.perf_counter() - began
         history.append(record(epoch + 1, rate, copies, untrained, seconds))
         report(history[-1])
-    pairs = zip(_values(model.trainable_variables), before, strict=True)
-    moved = sum(np.square(after - start).sum() for after, start in pairs)
-    return Learned(history, network, {"weights_moved": float(np.sqrt(moved))})
+    moved = gradients.distance(before, gradients.arrays(model.trainable_variables))
+    return Learned(history, network, {"weights_moved": moved})
 
 
 def _means_over_copies(model: keras.Model, batches: feed.Feed, steps: int) -> tuple[float, float]:
     """Mean loss and accuracy of a copy for each batch, after its steps, on its own images."""
     variables = [*model.variables, *model.optimizer.variables]
-    before = _values(variables)
+    before = gradients.arrays(variables)
     figures = []
     for images, labels in (batches[index] for index in range(len(batches))):
         # A step's figures are those before it: the one after the last tests the copy.
-        logs = model.fit(
-            images,
-            labels,
-            batch_size=len(labels),
-            epochs=steps + 1,
-            shuffle=False,
-            verbose=0,
-        ).history
+        each = {"batch_size": len(labels), "epochs": steps + 1, "shuffle": False, "verbose": 0}
+        logs = model.fit(images, labels, **each).history
         figures.append((logs["loss"][-1], logs["accuracy"][-1]))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
     return tuple(np.mean(figures, axis=0))
-
-
-def _values(variables: list) -> list[np.ndarray]:
-    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]

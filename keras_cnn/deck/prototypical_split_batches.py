@@ -13,15 +13,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import torch_fast
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw
 from keras_cnn.deck.settings import PrototypicalSplitBatches
+from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
-from keras_cnn.models import heads
 from keras_cnn.models.heads import distance_logits
-from keras_cnn.training import descent, evaluation, frozen
-from keras_cnn.training.feed import Feed
+from keras_cnn.training import evaluation
 from keras_cnn.training.history import History
 from keras_cnn.training.metrics import BatchMean, hits
 
@@ -58,33 +56,25 @@ def train(
         )
 
     batches(test, 0)  # that the images are too few shows at once
-    embedder = heads.embedder(network, settings.embedding, settings.normalised, seed)
-    model, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
-    model = torch_fast.fast(model)
-    embed = evaluation.evaluator(model)
+    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
+    figures = {"batch_loss": of_queries(cross_entropy), "accuracy": of_queries(hits)}
 
     def evaluate(epoch: int) -> dict[str, float]:
-        embedded = embed(test_inputs.images)
-        drawn = batches(test, epoch)
-        loss = evaluation.episode_means(of_queries(cross_entropy), embedded, drawn).mean()
-        accuracy = evaluation.episode_means(of_queries(hits), embedded, drawn).mean()
-        return {"val_batch_loss": float(loss), "val_accuracy": float(accuracy)}
+        of_test, drawn = embedding.of_test(), batches(test, epoch)
+        return {
+            f"val_{name}": float(evaluation.episode_means(figure, of_test, drawn).mean())
+            for name, figure in figures.items()
+        }
 
-    records = descent.fit(
-        model,
-        Feed(lambda epoch: batches(train, epoch), train_inputs.images),
+    records = embedding.fit(
+        lambda epoch: batches(train, epoch),
         settings,
-        loss=of_queries(cross_entropy),
-        metrics=[
-            BatchMean(of_queries(hits), "accuracy"),
-            BatchMean(of_queries(cross_entropy), "batch_loss"),
-        ],
-        history=History(report, loss="batch_loss"),
-        evaluate=evaluate,
+        figures["batch_loss"],
+        [BatchMean(figure, name) for name, figure in figures.items()],
+        History(report, loss="batch_loss"),
+        evaluate,
     )
-    prototypes = heads.class_means(embed(train_inputs.images), train.labels, class_count)
-    logits = heads.prototype_logits(embedder.output, prototypes, settings.distance)
-    return Learned(records, keras.Model(embedder.input, logits, name=network.name), {})
+    return Learned(records, embedding.classifier(settings.distance), {})
 
 
 def queries(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 from keras_cnn.methods import settings
-from keras_cnn.methods.settings import Descent, Method, Network, PositiveInt, TrainedNetwork
+from keras_cnn.methods.settings import Descent, Method, PositiveInt, TrainedNetwork
 
 
 class SupervisedAsRun(settings.Supervised):
@@ -22,16 +21,12 @@ class SupervisedAsRun(settings.Supervised):
             image's label whole.
     """
 
-    module: ClassVar[str] = "keras_cnn.deck.supervised_as_run"
+    module = "keras_cnn.deck.supervised_as_run"
+    uses = ("keras_cnn.methods.supervised",)
     eval_mode_sticks: bool = True
     frozen_statistics_move: bool = False
     dropout_on_logits: bool = False
     augment_once: bool = False
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.methods.supervised"
 
 
 class PrototypicalSplitBatches(Descent):
@@ -45,30 +40,21 @@ class PrototypicalSplitBatches(Descent):
         support_images: How many of them are support images; the others are its queries.
     """
 
-    module: ClassVar[str] = "keras_cnn.deck.prototypical_split_batches"
-    network: ClassVar[type[Network]] = TrainedNetwork
+    module = "keras_cnn.deck.prototypical_split_batches"
+    uses = ("keras_cnn.methods.embedding", "keras_cnn.data.sampling")
+    network = TrainedNetwork
     embedding: PositiveInt | None = 128
     distance: Literal["squared_euclidean", "euclidean", "cosine"] = "euclidean"
     normalised: bool = True
     batch_size: PositiveInt = 128
     support_images: PositiveInt = 100
 
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.methods.prototypical"
-        yield "keras_cnn.data.sampling"
-
 
 class SiameseInverted(settings.Siamese):
     """How the deck's siamese network learned: random pairs, their targets the wrong way round."""
 
-    module: ClassVar[str] = "keras_cnn.deck.siamese_inverted"
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.methods.siamese"
+    module = "keras_cnn.deck.siamese_inverted"
+    uses = ("keras_cnn.methods.siamese",)
 
 
 class MamlDetached(Descent):
@@ -82,7 +68,7 @@ class MamlDetached(Descent):
         batch_size: Images a copy is trained and tested on.
     """
 
-    module: ClassVar[str] = "keras_cnn.deck.maml_detached"
+    module = "keras_cnn.deck.maml_detached"
     inner_steps: PositiveInt = 5
     copy_learning_rate: settings.Positive = 0.001
     batch_size: PositiveInt = 128

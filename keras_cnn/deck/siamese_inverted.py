@@ -13,15 +13,12 @@ import functools
 import keras
 import numpy as np
 
-from keras_cnn import torch_fast
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Pairs
 from keras_cnn.deck.settings import SiameseInverted
 from keras_cnn.methods import siamese
+from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
-from keras_cnn.models import heads
-from keras_cnn.training import descent, evaluation, frozen
-from keras_cnn.training.feed import Feed
 from keras_cnn.training.history import History
 
 VERSION = 1  # raised when a change makes the same settings give another result
@@ -51,37 +48,27 @@ def train(
         return sampling.random_pairs(train.labels, rng, train.class_names)
 
     test_pairs = siamese.pairs_of_test_images(sampling.random_pairs, test)
-    embedder = heads.embedder(network, settings.embedding, seed=seed)
-    model, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
-    model = torch_fast.fast(model)
-    embed = evaluation.evaluator(model)
+    embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
     near = settings.margin / 2
 
     def evaluate(epoch: int) -> dict[str, float]:
-        embedded, tested = embed(train_inputs.images), embed(test_inputs.images)
+        of_test = embedding.of_test()
         return {
-            "accuracy": siamese.pair_accuracy(embedded, train_pairs(epoch), near),
-            "val_accuracy": siamese.pair_accuracy(tested, test_pairs, near),
-            "val_loss": siamese.mean_loss(tested, inverted(test_pairs), settings.margin),
+            "accuracy": siamese.pair_accuracy(embedding.of_train(), train_pairs(epoch), near),
+            "val_accuracy": siamese.pair_accuracy(of_test, test_pairs, near),
+            "val_loss": siamese.mean_loss(of_test, inverted(test_pairs), settings.margin),
         }
 
-    records = descent.fit(
-        model,
-        Feed(
-            lambda epoch: siamese.batches(inverted(train_pairs(epoch)), settings.batch_size),
-            train_inputs.images,
-        ),
+    records = embedding.fit(
+        lambda epoch: siamese.batches(inverted(train_pairs(epoch)), settings.batch_size),
         settings,
-        loss=functools.partial(siamese.contrastive_loss, margin=settings.margin),
-        metrics=[],
-        history=History(report),
-        evaluate=evaluate,
+        functools.partial(siamese.contrastive_loss, margin=settings.margin),
+        [],
+        History(report),
+        evaluate,
     )
-    embedded = embed(train_inputs.images)
-    means = heads.class_means(embedded, train.labels, network.output.shape[-1])
-    logits = heads.prototype_logits(embedder.output, means, "squared_euclidean")
     measures = {"pair_accuracy": evaluate(settings.epochs - 1)["val_accuracy"]}
-    return Learned(records, keras.Model(embedder.input, logits, name=network.name), measures)
+    return Learned(records, embedding.classifier("squared_euclidean"), measures)
 
 
 def inverted(pairs: Pairs) -> Pairs:

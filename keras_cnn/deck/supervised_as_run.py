@@ -7,15 +7,13 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_cnn import torch_fast
-from keras_cnn.data import Split, augment
+from keras_cnn.data import Split
 from keras_cnn.deck.eval_mode import EvalModeSticks, StickyEvalMode
 from keras_cnn.deck.settings import SupervisedAsRun
 from keras_cnn.methods import supervised
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import DEFAULT_SEED
 from keras_cnn.models import heads
-from keras_cnn.training import descent, feeding
 from keras_cnn.training.history import History
 from keras_cnn.training.metrics import BatchMean, cross_entropy, hits
 
@@ -44,43 +42,22 @@ def train(
     Returns:
         The history, the network, and what feeding from files measures.
     """
-    redraw, class_count = None, network.output.shape[-1]
-    mixed = settings.augment in augment.MIXES_LABELS and not settings.augment_once
-    if settings.augment != "none":
-        drawn_by = DEFAULT_SEED if settings.augment_once else seed
-        redraw = partial(supervised.augmented, train, settings, class_count, drawn_by)
-        if settings.augment_once:
-            train, redraw = Split(redraw(0).images, train.labels), None
+    drawn_by = DEFAULT_SEED if settings.augment_once else seed
+    redraw = supervised.augmented(train, settings, network.output.shape[-1], drawn_by)
+    if redraw and settings.augment_once:
+        train, redraw = Split(redraw(0).images, train.labels), None
     if settings.dropout_on_logits:
         network = with_dropout_on_logits(network)
     if settings.frozen_statistics_move:
         let_frozen_statistics_move(network)
-    model, train, test = supervised.whole_or_without_constant_part(
-        network, train, test, settings, redraw
-    )
-    if mixed:
-        test = Split(test.images, augment.one_hot(test.labels, class_count))
-    with feeding.batches(
-        settings,
-        train,
-        test,
-        settings.batch_size,
+    loop = supervised.Loop(
         test_batch_size=settings.batch_size,
-        seed=seed,
-        redraw=redraw,
-    ) as fed:
-        records = descent.fit(
-            torch_fast.fast(model, behaviour=StickyEvalMode),
-            fed.train,
-            settings,
-            loss=supervised.cross_entropy(mixed),
-            metrics=_means_over_batches(mixed),
-            history=History(report, loss="batch_loss"),
-            test=fed.test,
-            callbacks=[EvalModeSticks()] if settings.eval_mode_sticks else [],
-        )
-        measures = fed.measures()
-    return Learned(records, network, measures)
+        metrics=_means_over_batches(supervised.mixes_labels(settings, redraw)),
+        history=History(report, loss="batch_loss"),
+        behaviour=StickyEvalMode,
+        callbacks=[EvalModeSticks()] if settings.eval_mode_sticks else [],
+    )
+    return supervised.learn(network, train, test, settings, seed, redraw, loop)
 
 
 def with_dropout_on_logits(network: keras.Model) -> keras.Model:
@@ -106,10 +83,8 @@ def let_frozen_statistics_move(network: keras.Model) -> None:
 
 
 def _means_over_batches(mixed: bool) -> list[BatchMean]:
-    if not mixed:
-        return [BatchMean(hits, "accuracy"), BatchMean(cross_entropy, "batch_loss")]
-    loss = partial(keras.ops.categorical_crossentropy, from_logits=True)
-    return [
-        BatchMean(keras.metrics.categorical_accuracy, "accuracy"),
-        BatchMean(loss, "batch_loss"),
-    ]
+    accuracy, loss = hits, cross_entropy
+    if mixed:
+        accuracy = keras.metrics.categorical_accuracy
+        loss = partial(keras.ops.categorical_crossentropy, from_logits=True)
+    return [BatchMean(accuracy, "accuracy"), BatchMean(loss, "batch_loss")]

@@ -33,11 +33,8 @@ if TYPE_CHECKING:
     from keras_cnn.methods.interface import Learned, Trained, method
 
 NAMES = tuple(settings.name() for settings in METHODS)
-_INTERFACE = (
-    "Learned",
-    "Trained",
-    "method",
-)  # imported when asked for: recipes need settings alone
+# Imported when asked for: recipes need settings alone.
+_INTERFACE = ("Learned", "Trained", "method")
 __all__ = ["Learned", "Method", "Trained", "find", "method", *NAMES]
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.methods.settings import DEFAULT_SEED, Group, LargeImages, Method
+from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
 
 if TYPE_CHECKING:
     import keras
@@ -40,11 +40,13 @@ class Learned(NamedTuple):
         history: One record an epoch, keys as in `training.history.record`.
         network: Raw images (n, h, w, 3), 0 to 255, to logits (n, classes).
         measures: What the method measures besides, by the names of `recipe.measures.MEASURES`.
+        probabilities: Of the test images (n, classes), where the method has computed them.
     """
 
     history: list[dict[str, float]]
     network: keras.Model
     measures: dict[str, float]
+    probabilities: np.ndarray | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,11 +102,8 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
     """
 
     def decorate(learn: Callable[..., Learned]) -> Callable[..., Trained]:
-        extra = [
-            parameter
-            for parameter in inspect.signature(learn).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        ]
+        parameters = inspect.signature(learn).parameters.values()
+        extra = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
 
         @functools.wraps(learn)
         def train(
@@ -122,7 +121,8 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
             any_size = settings.images is LargeImages  # they are cropped to the network's
             train = _split(train, network, "train", any_size)
             test = _split(test, network, "test")
-            learned = learn(network, train, test, chosen, seed, report or _quiet, **also)
+            report = report or (lambda record: None)
+            learned = learn(network, train, test, chosen, seed, report, **also)
             return _trained(learned, test)
 
         train.settings = settings
@@ -139,18 +139,16 @@ def _trained(learned: Learned, test: Split) -> Trained:
     from keras_cnn.training import frozen
 
     classifier = saved.classifier(learned.network)
-    probabilities = frozen.outputs(classifier, test.images)
+    probabilities = learned.probabilities
+    if probabilities is None:
+        probabilities = frozen.outputs(classifier, test.images)
     hits = probabilities.argmax(axis=1) == test.labels
     measures = {"test_accuracy_over_images": float(hits.mean()), **learned.measures}
     return Trained(classifier, learned.history, measures, probabilities)
 
 
 def _functional(network: keras.Model) -> keras.Model:
-    """A network as a functional model, which a built `keras.Sequential` is inside.
-
-    Raises:
-        UserError: It has no graph, or more than one input or output.
-    """
+    """A network as a functional model, which a built `keras.Sequential` is inside."""
     import keras
 
     ends = [getattr(network, name, None) or () for name in ("inputs", "outputs")]
@@ -180,12 +178,19 @@ def _checked(settings: type[Method], given: dict[str, object]) -> Method:
         raise UserError(f"{told}: {first['msg'].lower()}") from None
 
 
-def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:
-    """Images and labels as the methods take them.
+def check_each_class(train: Split) -> None:
+    """Refuses training images without one of each class: there is no mean and no probability of it.
 
     Raises:
-        UserError: They are not of the shapes, types and ranges that a method needs.
+        UserError: A class has none.
     """
+    for label, name in enumerate(train.class_names):
+        if label not in train.labels:
+            raise UserError(f"class {name!r} has no training image: each class needs one")
+
+
+def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:
+    """Images and labels as the methods take them; refuses other shapes, types and ranges."""
     class_count = network.output.shape[-1]
     given = labelled if isinstance(labelled, Split) else Split(*labelled)
     images, labels = np.asanyarray(given.images), np.asarray(given.labels)
@@ -218,36 +223,24 @@ def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool 
 
 def _signature(settings: type[Method], extra: Sequence[inspect.Parameter]) -> inspect.Signature:
     """What `help` shows: the settings as keywords with their defaults."""
-    of_all = ("network", "train", "test")
-    positional = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in of_all
-    ]
+    kind = inspect.Parameter
     keywords = {
-        name: inspect.Parameter.empty if field.is_required() else field.get_default()
+        name: kind.empty if field.is_required() else field.get_default()
         for name, field in settings.model_fields.items()
     }
     keywords |= {each.name: each.default for each in extra}
     keywords |= {"seed": DEFAULT_SEED, "report": None}
     return inspect.Signature(
-        positional
-        + [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-            for name, default in keywords.items()
-        ]
+        [kind(name, kind.POSITIONAL_OR_KEYWORD) for name in ("network", "train", "test")]
+        + [kind(name, kind.KEYWORD_ONLY, default=value) for name, value in keywords.items()]
     )
 
 
 def _keywords(settings: type[Method]) -> str:
     """The settings' descriptions, those of the classes they are inherited from first."""
-    parts = []
+    parts = ["Settings:"]
     for group in reversed(settings.__mro__):
-        if issubclass(group, Group):
-            text = inspect.getdoc(group) if group.__doc__ else ""
-            own = set(vars(group).get("__annotations__", {})) & set(settings.model_fields)
-            if own and "Attributes:" in text:
-                parts.append(text.partition("Attributes:\n")[2].rstrip())
-    return "\n".join(["Settings:", *parts])
-
-
-def _quiet(record: dict[str, float]) -> None:
-    """Reports nothing."""
+        own = settings.model_fields.keys() & vars(group).get("__annotations__", {})
+        if own and group.__doc__:
+            parts.append(inspect.getdoc(group).partition("Attributes:\n")[2].rstrip())
+    return "\n".join(filter(None, parts))

@@ -13,7 +13,6 @@ gradients as constants.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -66,7 +65,7 @@ def train(
         raise UserError("maml trains without dropout: set dropout and stochastic_depth to 0")
     model, train, test = frozen.skip_constant_part(network, train, test)
     learner = MetaLearner(torch_fast.fast(model), settings, train, test, seed)
-    start = learner.values()
+    start = gradients.arrays(model.trainable_variables)
     history = []
     for epoch in range(settings.epochs):
         began = time.perf_counter()
@@ -76,8 +75,7 @@ def train(
         tested = losses.mean(), accuracies.mean()
         history.append(record(epoch + 1, rate, trained, tested, time.perf_counter() - began))
         report(history[-1])
-    pairs = zip(learner.values(), start, strict=True)
-    moved = math.sqrt(sum(np.square(after - before).sum() for after, before in pairs))
+    moved = gradients.distance(start, gradients.arrays(model.trainable_variables))
     learner.adapt_to_all_classes()
     measures = {"weights_moved": moved, **evaluation.episode_measures(accuracies)}
     return Learned(history, network, measures)
@@ -119,10 +117,10 @@ def meta_gradients(
     Args:
         support_loss: What the inner loop descends, see `adapted`.
         query_loss: What its outcome is judged by.
-        weights: As for `adapted`.
-        steps: As for `adapted`.
-        learning_rate: As for `adapted`.
-        second_order: As for `adapted`.
+        weights: As for `adapted`; likewise the next three.
+        steps: How many.
+        learning_rate: Rate of each step.
+        second_order: Differentiate through the steps.
         start: Makes of `weights` what the inner loop begins with.
 
     Returns:
@@ -157,6 +155,7 @@ class MetaLearner:
         head = {id(variable) for variable in heads.head_layer(model).trainable_variables}
         self._in_head = [id(variable) in head for variable in model.trainable_variables]
         self._way = min(settings.way or classes, classes)
+        self._inner = settings.inner_steps, settings.inner_learning_rate
         self._tasks = Tasks(train, test, self._way, settings.support_shots, settings.query_shots)
         streams = (np.random.default_rng((seed, 0, task)) for task in range(TEST_TASKS))
         self._test_tasks = [self._tasks.test_task(rng) for rng in streams]
@@ -167,11 +166,6 @@ class MetaLearner:
         self._task_gradients = gradients.compiled(self._of_task)
         self._after_adaptation = gradients.compiled(self._adapted_and_tested)
         self._image_gradients = gradients.compiled(self._of_images)
-
-    def values(self) -> list[np.ndarray]:
-        """The weights that train."""
-        variables = self._model.trainable_variables
-        return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
 
     def learn(self, epoch: int, learning_rate: float) -> tuple[float, float]:
         """Takes an epoch's outer steps; mean loss and accuracy on the queries."""
@@ -184,9 +178,7 @@ class MetaLearner:
                 task = _tensors(self._tasks.training_task(rng))
                 loss, accuracy, outer = self._task_gradients(*self._weights(), *task)
                 figures.append((_number(loss), _number(accuracy)))
-                total = (
-                    outer if total is None else [a + b for a, b in zip(total, outer, strict=True)]
-                )
+                total = [a + b for a, b in zip(total, outer, strict=True)] if total else outer
             mean = [gradient / settings.tasks_a_step for gradient in total]
             self._optimizer.apply(mean, self._model.trainable_variables)
         return tuple(np.mean(figures, axis=0))
@@ -253,21 +245,17 @@ class MetaLearner:
         ]
 
     def _of_task(self, weights: list[Tensor], state: list[Tensor], *task: Tensor) -> tuple:
-        settings = self._settings
-        model = self._twice_differentiable if settings.second_order else self._model
-        support, query = (self._loss(model, state, *of, self._way) for of in (task[:2], task[2:]))
-        steps, rate = settings.inner_steps, settings.inner_learning_rate
-        return meta_gradients(
-            support, query, weights, steps, rate, settings.second_order, self._start
-        )
+        second_order = self._settings.second_order
+        model = self._twice_differentiable if second_order else self._model
+        losses = (self._loss(model, state, *part, self._way) for part in (task[:2], task[2:]))
+        return meta_gradients(*losses, weights, *self._inner, second_order, self._start)
 
     def _adapted_and_tested(
         self, weights: list[Tensor], state: list[Tensor], *task: Tensor
     ) -> tuple[Tensor, Tensor]:
-        model, settings = self._model, self._settings
-        support, query = (self._loss(model, state, *of, self._way) for of in (task[:2], task[2:]))
-        steps, rate = settings.inner_steps, settings.inner_learning_rate
-        return query(adapted(support, self._start(weights), steps, rate, second_order=False))
+        parts = (task[:2], task[2:])
+        support, query = (self._loss(self._model, state, *part, self._way) for part in parts)
+        return query(adapted(support, self._start(weights), *self._inner, second_order=False))
 
     def _of_images(
         self, weights: list[Tensor], state: list[Tensor], images: Tensor, labels: Tensor

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from keras_cnn.data import Split
-from keras_cnn.errors import UserError
-from keras_cnn.methods.interface import Learned, Report
+from keras_cnn.methods.interface import Learned, Report, check_each_class
 from keras_cnn.models import heads, saved
 from keras_cnn.training import evaluation, frozen
 from keras_cnn.training.history import record
@@ -26,7 +25,7 @@ def learn(network: keras.Model, train: Split, test: Split, report: Report, head:
     """Puts a head that is computed, not descended to, on a network's features.
 
     Args:
-        network: Raw images (n, h, w, 3) to logits; its own head is left out, the rest is frozen.
+        network: Raw images (n, h, w, 3) to logits; its own head is left out, the rest stays.
         train: Images (n, h, w, 3) uint8 and labels (n,) the head is computed from.
         test: The same, to evaluate on.
         report: Called with the one record.
@@ -38,20 +37,19 @@ def learn(network: keras.Model, train: Split, test: Split, report: Report, head:
     Raises:
         UserError: A class has no training image.
     """
-    for label, name in enumerate(train.class_names):
-        if label not in train.labels:
-            raise UserError(f"class {name!r} has no training image: each class needs one")
+    check_each_class(train)
     began = time.perf_counter()
     backbone = heads.embedder(network)
-    backbone.trainable = False
-    inputs = [frozen.features_of(backbone, split.images) for split in (train, test)]
-    logits = head(backbone.output, inputs[0], train.labels)
-    on_features = saved.classifier(keras.Model(backbone.output, logits))
+    features = [frozen.features_of(backbone, split.images) for split in (train, test)]
+    logits = head(backbone.output, features[0], train.labels)
+    classify = evaluation.evaluator(saved.classifier(keras.Model(backbone.output, logits)))
+    probabilities = [classify(inputs) for inputs in features]
     figures = [
-        evaluation.loss_and_accuracy(evaluation.outputs(on_features, features), split.labels)
-        for features, split in zip(inputs, (train, test), strict=True)
+        evaluation.loss_and_accuracy(given, split.labels)
+        for given, split in zip(probabilities, (train, test), strict=True)
     ]
     no_rate = float("nan")
     made = record(1, no_rate, *figures, time.perf_counter() - began)
     report(made)
-    return Learned([made], keras.Model(backbone.input, logits, name=network.name), {})
+    classifier = keras.Model(backbone.input, logits, name=network.name)
+    return Learned([made], classifier, {}, probabilities[1])

@@ -15,7 +15,7 @@ from keras_cnn.data.crops import random_resized_crops
 from keras_cnn.errors import UserError
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Pretrain
-from keras_cnn.training import evaluation, feed, optimizers
+from keras_cnn.training import evaluation, feed, gradients, optimizers
 from keras_cnn.training.checkpoint import Checkpoint
 from keras_cnn.training.feed import BeginEpoch, Feed
 from keras_cnn.training.history import History
@@ -53,7 +53,7 @@ def train(
     classes = network.output.shape[-1]
     size = network.input.shape[1]
     changed = partial(_changed, train, settings, size, classes, seed)
-    drawn = feed.redrawn(changed, settings.batch_size, seed)
+    drawn = feed.shuffled(changed, settings.batch_size, seed)
     shares = augment.one_hot(test.labels, classes)
     tested = feed.in_order(Split(test.images, shares), evaluation.BATCH_SIZE)
     in_bfloat16 = _multiplies_in_bfloat16(settings.mixed_precision)
@@ -147,7 +147,7 @@ def _planned_epochs(settings: Pretrain, model: keras.Model, drawn: Feed, tested:
     """
     if settings.minutes is None:
         return settings.epochs
-    before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    before = gradients.arrays(model.variables)
     _compile(model, settings, 1, 10 * TRIAL_STEPS)
     model.fit(drawn, epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)  # warms up
     began = time.perf_counter()

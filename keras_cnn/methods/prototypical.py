@@ -15,15 +15,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import torch_fast
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw
+from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Prototypical
-from keras_cnn.models import heads
 from keras_cnn.models.heads import distance_logits
-from keras_cnn.training import descent, evaluation, frozen
-from keras_cnn.training.feed import Feed
+from keras_cnn.training import evaluation
 from keras_cnn.training.history import History
 from keras_cnn.training.metrics import BatchMean, cross_entropy, hits
 
@@ -60,36 +58,28 @@ def train(
     # Drawn before training: that the images are too few shows at once.
     test_shots = evaluation.affordable(*shots, test.labels, class_count)
     test_episodes = _draw(test, way, test_shots, settings.evaluation_episodes, [seed, 0, 1])
-    embedder = heads.embedder(network, settings.embedding, settings.normalised, seed)
-    rest, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
-    model = torch_fast.fast(rest)
-    embed = evaluation.evaluator(model)
-
-    def prototypes() -> np.ndarray:
-        return heads.class_means(embed(train_inputs.images), train.labels, class_count)
+    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
 
     def evaluate(epoch: int) -> dict[str, float]:
-        means = ops.convert_to_tensor(prototypes())
-        logits = partial(distance_logits, prototypes=means, distance=settings.distance)
-        figures = evaluation.means_over_images(logits, embed(test_inputs.images), test.labels)
+        prototypes = ops.convert_to_tensor(embedding.class_means(embedding.of_train()))
+        logits = partial(distance_logits, prototypes=prototypes, distance=settings.distance)
+        figures = evaluation.means_over_images(logits, embedding.of_test(), test.labels)
         return dict(zip(("val_batch_loss", "val_accuracy"), figures, strict=True))
 
     loss = of_queries(cross_entropy, way, shots[0], settings.distance)
     accuracy = of_queries(hits, way, shots[0], settings.distance)
     count = settings.episodes_an_epoch
-    records = descent.fit(
-        model,
-        Feed(lambda epoch: _draw(train, way, shots, count, [seed, epoch, 0]), train_inputs.images),
+    records = embedding.fit(
+        lambda epoch: _draw(train, way, shots, count, [seed, epoch, 0]),
         settings,
-        loss=loss,
-        metrics=[BatchMean(accuracy, "accuracy"), BatchMean(loss, "batch_loss")],
-        history=History(report, loss="batch_loss"),
-        evaluate=evaluate,
+        loss,
+        [BatchMean(accuracy, "accuracy"), BatchMean(loss, "batch_loss")],
+        History(report, loss="batch_loss"),
+        evaluate,
     )
-    logits = heads.prototype_logits(embedder.output, prototypes(), settings.distance)
-    classifier = keras.Model(embedder.input, logits, name=network.name)
     right = of_queries(hits, way, (test_shots or shots)[0], settings.distance)
-    accuracies = evaluation.episode_means(right, embed(test_inputs.images), test_episodes)
+    accuracies = evaluation.episode_means(right, embedding.of_test(), test_episodes)
+    classifier = embedding.classifier(settings.distance)
     return Learned(records, classifier, evaluation.episode_measures(accuracies))
 
 

@@ -31,7 +31,23 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Images(Group):
+class Settings(Group):
+    """Settings that decide a result, by the code that they call on.
+
+    Attributes:
+        uses: Dotted names of modules whose behaviour a class's settings call on, whatever they are;
+            those of its bases come on top.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
+
+    def code(self) -> Iterator[str]:
+        """The modules whose behaviour these settings call on, by dotted name."""
+        for group in type(self).__mro__:
+            yield from vars(group).get("uses", ())
+
+
+class Images(Settings):
     """Which images a run sees.
 
     Attributes:
@@ -47,7 +63,8 @@ class Images(Group):
     test_shots: PositiveInt | None = None
 
     def code(self) -> Iterator[str]:
-        """The modules whose behaviour these settings call on, by dotted name."""
+        """As `Settings.code`."""
+        yield from super().code()
         if self.shots is not None or self.test_shots is not None:
             yield "keras_cnn.data.sampling"
 
@@ -62,7 +79,7 @@ class LargeImages(Images):
     crop_from: Annotated[int, Field(ge=8)] = 64
 
 
-class Network(Group):
+class Network(Settings):
     """Which network a run begins with.
 
     Attributes:
@@ -72,15 +89,15 @@ class Network(Group):
             of a torch, safetensors or Keras file.
     """
 
+    uses = ("keras_cnn.models.initializers", "keras_cnn.models.heads")
     model: str = "convnext_tiny"
     hidden_units: PositiveInt | None = None
     weights: str = "pretrained"
 
     def code(self) -> Iterator[str]:
-        """As `Images.code`."""
+        """As `Settings.code`."""
+        yield from super().code()
         yield module_of(self.model)
-        yield "keras_cnn.models.initializers"
-        yield "keras_cnn.models.heads"
 
 
 class TrainedNetwork(Network):
@@ -95,7 +112,7 @@ class TrainedNetwork(Network):
     stochastic_depth: Fraction = 0.0
 
     def code(self) -> Iterator[str]:
-        """As `Images.code`."""
+        """As `Settings.code`."""
         yield from super().code()
         if self.unfrozen_stages is not None:
             yield "keras_cnn.models.freeze"
@@ -115,7 +132,7 @@ class Classifier(TrainedNetwork):
     dropout: Fraction = 0.0
 
 
-class Method(Group):
+class Method(Settings):
     """Settings of a method: the keywords of its function, and what it is given.
 
     Attributes:
@@ -135,7 +152,8 @@ class Method(Group):
         return cls.module.rpartition(".")[2] or cls.__name__
 
     def code(self) -> Iterator[str]:
-        """As `Images.code`."""
+        """As `Settings.code`."""
+        yield from super().code()
         yield self.module or type(self).__module__
 
 
@@ -154,6 +172,7 @@ class Descent(Method):
         epochs: Passes over the training images, or rounds of episodes or tasks.
     """
 
+    uses = ("keras_cnn.training.optimizers", "keras_cnn.training.schedule")
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.0
@@ -162,12 +181,6 @@ class Descent(Method):
     schedule_epochs: PositiveInt = 5
     schedule_factor: Positive = 0.5
     epochs: PositiveInt = 20
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.training.optimizers"
-        yield "keras_cnn.training.schedule"
 
 
 class Feeding(Group):
@@ -201,13 +214,13 @@ class Supervised(Feeding, Descent):
             others stay as they are.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.supervised"
+    module = "keras_cnn.methods.supervised"
     batch_size: PositiveInt = 16
     augment: Literal["none", *AUGMENTATIONS] = "none"
     augment_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def code(self) -> Iterator[str]:
-        """As `Images.code`."""
+        """As `Settings.code`."""
         yield from super().code()
         if self.augment != "none":
             yield "keras_cnn.data.augment"
@@ -228,8 +241,9 @@ class Prototypical(Descent):
         evaluation_episodes: Test episodes after the last epoch.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.prototypical"
-    network: ClassVar[type[Network]] = TrainedNetwork
+    module = "keras_cnn.methods.prototypical"
+    uses = ("keras_cnn.methods.embedding", "keras_cnn.data.sampling")
+    network = TrainedNetwork
     embedding: PositiveInt | None = 128
     distance: Literal["squared_euclidean", "euclidean", "cosine"] = "squared_euclidean"
     normalised: bool = False
@@ -238,11 +252,6 @@ class Prototypical(Descent):
     query_shots: PositiveInt = 10
     episodes_an_epoch: PositiveInt = 20
     evaluation_episodes: Annotated[int, Field(ge=2)] = 600
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.data.sampling"
 
 
 class Siamese(Descent):
@@ -254,16 +263,12 @@ class Siamese(Descent):
         batch_size: Pairs a step. An epoch has as many pairs as there are training images.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.siamese"
-    network: ClassVar[type[Network]] = TrainedNetwork
+    module = "keras_cnn.methods.siamese"
+    uses = ("keras_cnn.methods.embedding", "keras_cnn.data.sampling")
+    network = TrainedNetwork
     embedding: PositiveInt | None = 128
     margin: Positive = 1.0
     batch_size: PositiveInt = 32
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.data.sampling"
 
 
 class Maml(Descent):
@@ -291,7 +296,8 @@ class Maml(Descent):
             of the weights found.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.maml"
+    module = "keras_cnn.methods.maml"
+    uses = ("keras_cnn.methods.tasks",)
     inner_learning_rate: Positive = 0.01
     inner_steps: PositiveInt = 5
     second_order: bool = False
@@ -305,9 +311,8 @@ class Maml(Descent):
     adaptation_steps: PositiveInt = 300
 
     def code(self) -> Iterator[str]:
-        """As `Images.code`."""
+        """As `Settings.code`."""
         yield from super().code()
-        yield "keras_cnn.methods.tasks"
         if self.batch_norm == "task":
             yield "keras_cnn.training.batch_statistics"
 
@@ -336,8 +341,9 @@ class Pretrain(Method):
             made for it.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.pretrain"
-    images: ClassVar[type[Images]] = LargeImages
+    module = "keras_cnn.methods.pretrain"
+    uses = ("keras_cnn.training.optimizers", "keras_cnn.data.augment", "keras_cnn.data.crops")
+    images = LargeImages
     epochs: PositiveInt = 40
     minutes: Positive | None = None
     batch_size: PositiveInt = 128
@@ -351,28 +357,17 @@ class Pretrain(Method):
     cutmix_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     mixed_precision: bool | None = None
 
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.training.optimizers"
-        yield "keras_cnn.data.augment"
-        yield "keras_cnn.data.crops"
-
 
 class OnFeatures(Method):
     """What methods share that look once at a backbone's features, which stay as they are."""
 
-    network: ClassVar[type[Network]] = Network
+    uses = ("keras_cnn.methods.on_features",)
+    network = Network
 
     @property
     def epochs(self) -> int:
         """One: the features are seen whole."""
         return 1
-
-    def code(self) -> Iterator[str]:
-        """As `Images.code`."""
-        yield from super().code()
-        yield "keras_cnn.methods.on_features"
 
 
 class LinearProbe(OnFeatures):
@@ -383,7 +378,7 @@ class LinearProbe(OnFeatures):
             as the inverse of scikit-learn's C; None chooses it by cross-validation on the shots.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.linear_probe"
+    module = "keras_cnn.methods.linear_probe"
     regularization_strength: Positive | None = None
 
 
@@ -395,7 +390,7 @@ class NearestMean(OnFeatures):
         normalised: Bring features to length 1, after centering.
     """
 
-    module: ClassVar[str] = "keras_cnn.methods.nearest_mean"
+    module = "keras_cnn.methods.nearest_mean"
     centered: bool = True
     normalised: bool = True
 

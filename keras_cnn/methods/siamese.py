@@ -14,15 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnn import torch_fast
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
 from keras_cnn.errors import UserError
+from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import DEFAULT_SEED, Siamese
-from keras_cnn.models import heads
-from keras_cnn.training import descent, evaluation, frozen
-from keras_cnn.training.feed import Feed
 from keras_cnn.training.history import History
 
 VERSION = 1  # raised when a change makes the same settings give another result
@@ -55,38 +52,29 @@ def train(
         return sampling.balanced_pairs(train.labels, rng, train.class_names)
 
     test_pairs = pairs_of_test_images(sampling.balanced_pairs, test)
-    embedder = heads.embedder(network, settings.embedding, seed=seed)
-    model, train_inputs, test_inputs = frozen.skip_constant_part(embedder, train, test)
-    model = torch_fast.fast(model)
-    embed = evaluation.evaluator(model)
-
-    def class_means(embedded: np.ndarray) -> np.ndarray:
-        return heads.class_means(embedded, train.labels, network.output.shape[-1])
+    embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
 
     def evaluate(epoch: int) -> dict[str, float]:
-        embedded, pairs = embed(train_inputs.images), train_pairs(epoch)
-        threshold = fitted_threshold(distances(embedded, pairs), pairs[2])
-        tested = embed(test_inputs.images)
+        of_train, of_test, pairs = embedding.of_train(), embedding.of_test(), train_pairs(epoch)
+        threshold = fitted_threshold(distances(of_train, pairs), pairs[2])
+        means = embedding.class_means(of_train)
         return {
-            "accuracy": pair_accuracy(embedded, pairs, threshold),
-            "pair_accuracy": pair_accuracy(tested, test_pairs, threshold),
-            "val_loss": mean_loss(tested, test_pairs, settings.margin),
-            "val_accuracy": nearest_mean_accuracy(tested, test.labels, class_means(embedded)),
+            "accuracy": pair_accuracy(of_train, pairs, threshold),
+            "pair_accuracy": pair_accuracy(of_test, test_pairs, threshold),
+            "val_loss": mean_loss(of_test, test_pairs, settings.margin),
+            "val_accuracy": nearest_mean_accuracy(of_test, test.labels, means),
         }
 
-    records = descent.fit(
-        model,
-        Feed(lambda epoch: batches(train_pairs(epoch), settings.batch_size), train_inputs.images),
+    records = embedding.fit(
+        lambda epoch: batches(train_pairs(epoch), settings.batch_size),
         settings,
-        loss=functools.partial(contrastive_loss, margin=settings.margin),
-        metrics=[],
-        history=History(report),
-        evaluate=evaluate,
+        functools.partial(contrastive_loss, margin=settings.margin),
+        [],
+        History(report),
+        evaluate,
     )
-    means = class_means(embed(train_inputs.images))
-    logits = heads.prototype_logits(embedder.output, means, "squared_euclidean")
     measures = {"pair_accuracy": evaluate(settings.epochs - 1)["pair_accuracy"]}
-    return Learned(records, keras.Model(embedder.input, logits, name=network.name), measures)
+    return Learned(records, embedding.classifier("squared_euclidean"), measures)
 
 
 def pairs_of_test_images(draw_pairs, test: Split) -> Pairs:

@@ -6,7 +6,9 @@ not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import keras
 
@@ -19,6 +21,24 @@ from keras_cnn.training.feed import Redraw
 from keras_cnn.training.history import History
 
 VERSION = 1  # raised when a change makes the same settings give another result
+
+
+class Loop(NamedTuple):
+    """How a loop measures and what else it does; the arguments of `descent.fit` besides.
+
+    Attributes:
+        test_batch_size: Images of a batch of the test pass.
+        metrics: Names or metrics of Keras.
+        history: Keeps the records.
+        behaviour: As for `torch_fast.fast`.
+        callbacks: More of them.
+    """
+
+    test_batch_size: int
+    metrics: Sequence[str | keras.metrics.Metric]
+    history: History
+    behaviour: type | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
 
 
 @method(Supervised)
@@ -39,59 +59,62 @@ def train(
     Raises:
         UserError: Dropping the last batch leaves none.
     """
-    redraw, class_count = None, network.output.shape[-1]
-    mixed = settings.augment in augment.MIXES_LABELS
-    if settings.augment != "none":
-        redraw = partial(augmented, train, settings, class_count, seed)
-    model, train, test = whole_or_without_constant_part(network, train, test, settings, redraw)
+    loop = Loop(evaluation.BATCH_SIZE, ["accuracy"], History(report))
+    redraw = augmented(train, settings, network.output.shape[-1], seed)
+    return learn(network, train, test, settings, seed, redraw, loop)
+
+
+def learn(
+    network: keras.Model,
+    train: Split,
+    test: Split,
+    settings: Supervised,
+    seed: int,
+    redraw: Redraw | None,
+    loop: Loop,
+) -> Learned:
+    """Trains a classifier on images, or on the features of its constant part.
+
+    Args:
+        network: As for `train`.
+        train: Likewise; `redraw` takes its place where there is one.
+        test: Likewise.
+        settings: How.
+        seed: Seeds the order of the images.
+        redraw: Gives each epoch's images and labels; None where they stay the same.
+        loop: What differs between loops.
+    """
+    model, mixed = network, mixes_labels(settings, redraw)
+    if redraw is None and settings.feed == "memory":  # images that change have no constant features
+        model, train, test = frozen.skip_constant_part(network, train, test)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if mixed:
-        test = Split(test.images, augment.one_hot(test.labels, class_count))
-    with feeding.batches(
-        settings,
-        train,
-        test,
-        settings.batch_size,
-        test_batch_size=evaluation.BATCH_SIZE,
-        seed=seed,
-        redraw=redraw,
-    ) as fed:
+        test = Split(test.images, augment.one_hot(test.labels, network.output.shape[-1]))
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    with feeding.batches(settings, train, test, loop.test_batch_size, seed, redraw) as fed:
+        model = torch_fast.fast(model, behaviour=loop.behaviour)
         records = descent.fit(
-            torch_fast.fast(model),
+            model,
             fed.train,
             settings,
-            loss=cross_entropy(mixed),
-            metrics=["accuracy"],
-            history=History(report),
+            loss,
+            loop.metrics,
+            loop.history,
             test=fed.test,
+            callbacks=loop.callbacks,
         )
-        measures = fed.measures()
-    return Learned(records, network, measures)
+        return Learned(records, network, fed.measures())
 
 
-def augmented(train: Split, settings: Supervised, class_count: int, seed: int, epoch: int) -> Split:
-    """The training images of an epoch, and their labels or shares of the classes."""
-    images, labels = augment.augmented(
-        train.images,
-        train.labels,
-        class_count,
-        settings.augment,
-        settings.augment_share,
-        (seed, epoch),
-    )
-    return Split(images, labels)
+def augmented(train: Split, settings: Supervised, class_count: int, seed: int) -> Redraw | None:
+    """From an epoch to its images and their labels, or shares of the classes; None: as they are."""
+    if settings.augment == "none":
+        return None
+    kind, share = settings.augment, settings.augment_share
+    change = partial(augment.augmented, train.images, train.labels, class_count, kind, share)
+    return lambda epoch: Split(*change((seed, epoch)))
 
 
-def whole_or_without_constant_part(
-    network: keras.Model, train: Split, test: Split, settings: Supervised, redraw: Redraw | None
-) -> tuple[keras.Model, Split, Split]:
-    """The model to train and what it is fed; images that change have no features to keep."""
-    if redraw is not None or settings.feed == "files":
-        return network, train, test
-    return frozen.skip_constant_part(network, train, test)
-
-
-def cross_entropy(mixed: bool) -> keras.losses.Loss:
-    """The loss of logits against labels (n,), or against shares of the classes (n, classes)."""
-    if mixed:
-        return keras.losses.CategoricalCrossentropy(from_logits=True)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+def mixes_labels(settings: Supervised, redraw: Redraw | None) -> bool:
+    """Whether labels are shares of the classes, (n, classes)."""
+    return redraw is not None and settings.augment in augment.MIXES_LABELS

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from keras_cnn.errors import UserError
-from keras_cnn.recipe import strict_yaml
 from keras_cnn.recipe.schema import Grid
+from keras_cnn.recipe.strict_yaml import Document
 
 
-def expanded(
-    document: Mapping[str, object], path: Path, lines: dict[strict_yaml.KeyPath, int]
-) -> dict[str, object]:
+def expanded(document: Document) -> Document:
     """A recipe's document with the rows of its grids after those it lists.
 
     Args:
-        document: As read from the file; `grid` is one grid, or a list of them.
-        path: The file.
-        lines: Line numbers of its entries; the new rows' are added.
+        document: A mapping; its `grid` is one grid, or a list of them.
 
     Raises:
         UserError: A grid cannot be used; with file and line.
     """
-    if "grid" not in document:
-        return dict(document)
-    grids = document["grid"] if isinstance(document["grid"], list) else [document["grid"]]
-    rows = document.get("rows", [])
-    if not isinstance(rows, list):
-        return dict(document)  # refused as any other recipe of this shape
-    rows = list(rows)
-    for number, content in enumerate(grids):
-        at = ("grid", number) if isinstance(document["grid"], list) else ("grid",)
+    content = dict(document.content)
+    rows = content.get("rows", [])
+    if "grid" not in content or not isinstance(rows, list):
+        return document  # rows that are no list are refused as in any other recipe
+    grids, rows, lines = content.pop("grid"), list(rows), dict(document.lines)
+    places = [("grid", n) for n in range(len(grids))] if isinstance(grids, list) else [("grid",)]
+    for at, grid in zip(places, grids if isinstance(grids, list) else [grids], strict=True):
         try:
-            made = _rows(Grid.model_validate(content), len(rows))
+            made = _rows(Grid.model_validate(grid), len(rows))
         except ValueError as error:  # pydantic's is one too
-            raise UserError(
-                f"{strict_yaml.place(str(path), lines, at)}: grid: {_complaint(error)}"
-            ) from None
+            raise UserError(f"{document.place(*at)}: grid: {_complaint(error)}") from None
         lines |= {("rows", len(rows) + index): lines[at] for index in range(len(made))}
         rows += made
-    return {key: value for key, value in document.items() if key != "grid"} | {"rows": rows}
+    return Document(document.path, content | {"rows": rows}, lines)
 
 
 def _complaint(error: ValueError) -> str:
@@ -59,31 +51,25 @@ def _rows(grid: Grid, before: int) -> list[dict[str, object]]:
         [value if isinstance(value, dict) else {name: value} for value in values]
         for name, values in grid.across.items()
     ]
+    same = {"profiles": grid.profiles, "variants": grid.variants}
     rows = []
-    for index, chosen in enumerate(itertools.product(*axes)):
+    for number, chosen in enumerate(itertools.product(*axes), start=before + 1):
         settings = dict(grid.settings)
         for values in chosen:
             settings |= values
-        rows.append(
-            {
-                "row": _named(grid.name, settings) if grid.name else before + index + 1,
-                "settings": settings,
-                "profiles": grid.profiles,
-                "deck": {},
-                "variants": grid.variants,
-            }
-        )
+        name = _named(grid.name, settings) if grid.name else number
+        rows.append({"row": name, "settings": settings, "deck": {}, **same})
     for name, figures in grid.deck.items():
         if len(figures) != len(rows):
             raise ValueError(f"deck: {name} has {len(figures)} figures for {len(rows)} rows")
         for row, figure in zip(rows, figures, strict=True):
-            row["deck"] = row["deck"] | {name: figure}
+            row["deck"][name] = figure
     return rows
 
 
 def _named(pattern: str, settings: Mapping[str, object]) -> str:
-    try:
-        return pattern.format(**settings)
-    except (LookupError, AttributeError, ValueError):
+    name = re.sub(r"{(\w+)}", lambda found: str(settings.get(found[1], found[0])), pattern)
+    if "{" in name:
         listed = ", ".join(settings)
-        raise ValueError(f"name: {pattern!r}: braces take a row's settings ({listed})") from None
+        raise ValueError(f"name: {pattern!r}: braces take a row's settings ({listed})")
+    return name

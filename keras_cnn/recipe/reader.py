@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from keras_cnn.recipe.schema import (
     matches,
 )
 from keras_cnn.recipe.spec import KNOWN_METHODS
+from keras_cnn.recipe.strict_yaml import Document
 
 
 def folder() -> Path:
@@ -50,52 +51,46 @@ def read(name: str) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no recipe {name!r}: {nearest(name, names())}")
-    document, lines = strict_yaml.read(path)
-    if not isinstance(document, dict):
+    document = strict_yaml.read(path)
+    if not isinstance(document.content, dict):
         raise UserError(f"{path}: a recipe is a mapping with title, columns, variants, rows, …")
-    document = grids.expanded(document, path, lines)
+    document = grids.expanded(document)
     try:
-        recipe = Recipe.model_validate({**document, "name": path.stem, "path": str(path)})
+        recipe = Recipe.model_validate(
+            {**document.content, "name": path.stem, "document": document}
+        )
     except ValidationError as error:
-        raise UserError(_complaint(error, path, lines)) from None
-    _check_rows(recipe, lines)
-    settings: dict[tuple[str, str], list[Settings]] = {}
-    for profile in recipe.profiles:
-        for variant in recipe.variants:
-            for row in recipe.rows:
-                if variant not in recipe.variants_of(row):
-                    continue
-                merged = resolve.merge(recipe, row, variant, profile, {}, lines)
-                _, spec = resolve.typed(merged)
-                values = spec.settings
-                settings.setdefault((profile, variant), []).append({**values, "row": str(row.row)})
-    known = {name for rows in settings.values() for row in rows for name in row} - {"row"}
-    known |= {*resolve.setting_names()}  # those of methods of one's own are in the rows alone
-    _check_stand_ins(recipe, known, lines)
-    _check_columns(recipe, known, lines)
-    _check_measures(recipe, lines)
-    for index in range(len(recipe.figures)):
-        _check_figure(recipe, index, list(settings.values()), known, lines)
+        raise UserError(_complaint(error, document)) from None
+    _check_rows(recipe)
+    settings = [
+        [
+            {**resolve.typed(merged)[1].settings, "row": str(row.row)}
+            for row in recipe.rows
+            if variant in recipe.variants_of(row)
+            for merged in [resolve.merge(recipe, row, variant, profile)]
+        ]
+        for profile in recipe.profiles
+        for variant in recipe.variants
+    ]
+    setting_names = {name for rows in settings for row in rows for name in row} - {"row"}
+    setting_names |= {*resolve.setting_names()}
+    _check_names(recipe, setting_names)
+    for index, figure in enumerate(recipe.figures):
+        _check_figure(recipe, index, figure, setting_names)
+        _check_rows_of_figure(recipe, index, figure, settings)
     return recipe
 
 
-def _complaint(error: ValidationError, path: Path, lines: Mapping[strict_yaml.KeyPath, int]) -> str:
+def _complaint(error: ValidationError, document: Document) -> str:
     """One line for the first thing wrong with a recipe file's shape."""
     # A misspelt key is also a missing one: the misspelling is what helps.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     at = tuple(part for part in first["loc"] if part not in ("int", "str", "float", "[key]"))
-    known = next((at[:end] for end in range(len(at), -1, -1) if at[:end] in lines), ())
-    place = f"{path}:{lines.get(known, 1)}"
-    name = ".".join(str(part) for part in at)
-    if first["type"] == "extra_forbidden":
-        group = _group_at(at)
-        fields = [
-            field
-            for field in group.model_fields
-            if group is not Recipe or field not in ("name", "path")
-        ]
-        return f"{place}: no key {name!r}: {nearest(str(at[-1]), fields)}"
-    return f"{place}: {name}: {resolve.wanted(first)}"
+    place, name = document.place(*at), ".".join(map(str, at))
+    if first["type"] != "extra_forbidden":
+        return f"{place}: {name}: {resolve.wanted(first)}"
+    fields = _group_at(at).model_fields.keys() - {"name", "document"}
+    return f"{place}: no key {name!r}: {nearest(str(at[-1]), fields)}"
 
 
 def _group_at(at: Sequence[str | int]) -> type[Group]:
@@ -106,108 +101,90 @@ def _group_at(at: Sequence[str | int]) -> type[Group]:
     return inner.get(str(at[0]), Recipe) if len(at) > 1 else Recipe
 
 
-def _check_rows(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
-    seen: set[str] = set()
+def _check_rows(recipe: Recipe) -> None:
+    names = [str(row.row) for row in recipe.rows]
     for index, row in enumerate(recipe.rows):
-        if str(row.row) in seen:
-            place = f"{recipe.path}:{lines[('rows', index)]}"
+        if names[index] in names[:index]:
+            place = recipe.place("rows", index)
             raise UserError(f"{place}: row {row.row!r} is here a second time")
-        seen.add(str(row.row))
         for number, variant in enumerate(row.variants):
-            key = ("rows", index, "variants", number)
-            _require_known(recipe, lines, key, "variant", variant, recipe.variants)
+            at = ("rows", index, "variants", number)
+            _check_name(recipe, at, "variant", variant, recipe.variants)
         for profile in row.profiles:
-            key = ("rows", index, "profiles", profile)
-            _require_known(recipe, lines, key, "profile", profile, recipe.profiles)
+            at = ("rows", index, "profiles", profile)
+            _check_name(recipe, at, "profile", profile, recipe.profiles)
     if "both" in recipe.variants:
-        place = strict_yaml.place(recipe.path, lines, ("variants", "both"))
+        place = recipe.place("variants", "both")
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")
     if recipe.slides and "deck" not in recipe.profiles:
         raise UserError(f"{recipe.path}: profiles needs 'deck', the slides' own measurement")
 
 
-def _check_stand_ins(
-    recipe: Recipe, known: set[str], lines: Mapping[strict_yaml.KeyPath, int]
-) -> None:
-    """Checks what variants replace and profiles scale: a misspelt name would do nothing."""
+def _check_names(recipe: Recipe, settings: Iterable[str]) -> None:
+    """Checks names that would do nothing if they were misspelt."""
     for name, variant in recipe.variants.items():
         for method in variant.methods:
-            at = ("variants", name, "methods", method)
             if "." not in method:
-                _require_known(recipe, lines, at, "method", method, KNOWN_METHODS)
+                at = ("variants", name, "methods", method)
+                _check_name(recipe, at, "method", method, KNOWN_METHODS)
     for name, profile in recipe.profiles.items():
         for setting in profile.scale:
             at = ("profiles", name, "scale", setting)
-            _require_known(recipe, lines, at, "setting", setting, known)
-
-
-def _check_columns(
-    recipe: Recipe, known: set[str], lines: Mapping[strict_yaml.KeyPath, int]
-) -> None:
+            _check_name(recipe, at, "setting", setting, settings)
     for heading, setting in recipe.columns.items():
-        _require_known(recipe, lines, ("columns", heading), "setting", setting, known)
-
-
-def _check_measures(recipe: Recipe, lines: Mapping[strict_yaml.KeyPath, int]) -> None:
+        _check_name(recipe, ("columns", heading), "setting", setting, settings)
     for index, measure in enumerate(recipe.measures):
-        _require_known(recipe, lines, ("measures", index), "measure", measure, MEASURES)
+        _check_name(recipe, ("measures", index), "measure", measure, MEASURES)
 
 
-def _check_figure(
-    recipe: Recipe,
-    index: int,
-    settings: Sequence[Sequence[Settings]],
-    known: set[str],
-    lines: Mapping[strict_yaml.KeyPath, int],
+def _check_figure(recipe: Recipe, index: int, figure: Figure, settings: set[str]) -> None:
+    """Checks the names in a figure, and that it has those its kind needs."""
+    if figure.name in [other.name for other in recipe.figures[:index]]:
+        place = recipe.place("figures", index, "name")
+        raise UserError(f"{place}: figure {figure.name!r} is here a second time")
+    at = ("figures", index)
+    _check_name(recipe, (*at, "kind"), "kind of figure", figure.kind, FIGURE_KINDS)
+    kind = FIGURE_KINDS[figure.kind]
+    measured = [name for name in MEASURES if MEASURES[name].by_epoch or not kind.by_epoch]
+    for number, quantity in enumerate(figure.quantities):
+        _check_name(recipe, (*at, "quantities", number), "quantity", quantity, measured)
+    for key in ("by", "across"):
+        given = getattr(figure, key)
+        if (given is not None) != (key in kind.settings):
+            needed = "needs" if key in kind.settings else "takes no"
+            raise UserError(
+                f"{recipe.place(*at, key)}: figure {figure.name!r}: kind {figure.kind} {needed} "
+                f"{key!r}"
+            )
+        if given is not None:
+            choices = [*settings, "row"]
+            choices += MEASURES if kind.point_per_row and key == "across" else []
+            _check_name(recipe, (*at, key), "setting", given, choices)
+    where = {key: value for key, value in figure.where.items() if key != "row"}
+    resolve.typed(resolve.written(recipe, where, *at, "where"))
+
+
+def _check_rows_of_figure(
+    recipe: Recipe, index: int, figure: Figure, settings: Sequence[Sequence[Settings]]
 ) -> None:
-    """Checks one figure's names, and that what it averages over is the repeats of one row.
+    """Checks that a figure has rows, and that what it averages over is the repeats of one row.
 
     Args:
         recipe: The recipe.
         index: Which of its figures.
-        settings: For each profile and variant, the resolved settings of every row.
-        known: The settings that a figure can name.
-        lines: Line numbers of the file's entries.
+        figure: The figure.
+        settings: For each profile and variant, the settings of every row.
     """
-    figure, at = recipe.figures[index], ("figures", index)
-    names = [other.name for other in recipe.figures[:index]]
-    if figure.name in names:
-        place = strict_yaml.place(recipe.path, lines, (*at, "name"))
-        raise UserError(f"{place}: figure {figure.name!r} is here a second time")
-    _require_known(recipe, lines, (*at, "kind"), "kind of figure", figure.kind, FIGURE_KINDS)
-    kind = FIGURE_KINDS[figure.kind]
-    measured = [name for name in MEASURES if MEASURES[name].by_epoch or not kind.by_epoch]
-    for number, quantity in enumerate(figure.quantities):
-        key = (*at, "quantities", number)
-        _require_known(recipe, lines, key, "quantity", quantity, measured)
-    for key in ("by", "across"):
-        given = getattr(figure, key)
-        if (given is not None) != (key in kind.settings):
-            place = strict_yaml.place(recipe.path, lines, (*at, key))
-            needed = "needs" if key in kind.settings else "takes no"
-            raise UserError(f"{place}: figure {figure.name!r}: kind {figure.kind} {needed} {key!r}")
-        if given is not None:
-            choices = [*known, "row"]
-            choices += MEASURES if kind.point_per_row and key == "across" else []
-            _require_known(recipe, lines, (*at, key), "setting", given, choices)
-    resolve.typed(
-        {
-            key: resolve.Setting(value, strict_yaml.place(recipe.path, lines, (*at, "where", key)))
-            for key, value in figure.where.items()
-            if key != "row"
-        }
-    )
-    place = strict_yaml.place(recipe.path, lines, (*at, "where"))
+    kind, place = FIGURE_KINDS[figure.kind], recipe.place("figures", index, "where")
     chosen = [[row for row in rows if matches(figure.where, row)] for rows in settings]
     if not any(chosen):
         raise UserError(f"{place}: figure {figure.name!r}: no row has the settings of 'where'")
     if kind.numeric_across and figure.across not in MEASURES:
         for value in (row.get(figure.across) for rows in chosen for row in rows):
             if not isinstance(value, (int, float, type(None))) or isinstance(value, bool):
-                place = strict_yaml.place(recipe.path, lines, (*at, "across"))
                 raise UserError(
-                    f"{place}: figure {figure.name!r}: kind {figure.kind} needs numbers along "
-                    f"'across', {figure.across} is {value!r}"
+                    f"{recipe.place('figures', index, 'across')}: figure {figure.name!r}: kind "
+                    f"{figure.kind} needs numbers along 'across', {figure.across} is {value!r}"
                 )
     if not kind.point_per_row:
         _check_averages(figure, kind, chosen, place)
@@ -216,7 +193,6 @@ def _check_figure(
 def _check_averages(
     figure: Figure, kind: FigureKind, chosen: Sequence[Sequence[Settings]], place: str
 ) -> None:
-    """Refuses a figure that would average over more than the repeats of one row."""
     for rows in chosen:
         seen: dict[tuple[object, ...], object] = {}
         for row in rows:
@@ -229,14 +205,8 @@ def _check_averages(
             seen[key] = row["row"]
 
 
-def _require_known(
-    recipe: Recipe,
-    lines: Mapping[strict_yaml.KeyPath, int],
-    at: strict_yaml.KeyPath,
-    what: str,
-    name: str,
-    choices: Iterable[str],
+def _check_name(
+    recipe: Recipe, at: strict_yaml.KeyPath, what: str, name: str, choices: Iterable[str]
 ) -> None:
     if name not in choices:
-        place = strict_yaml.place(recipe.path, lines, at)
-        raise UserError(f"{place}: no {what} {name!r}: {nearest(name, choices)}")
+        raise UserError(f"{recipe.place(*at)}: no {what} {name!r}: {nearest(name, choices)}")

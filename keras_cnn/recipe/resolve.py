@@ -11,8 +11,8 @@ settings of its own, which count as the variant's and the profile's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
 
@@ -20,11 +20,8 @@ from pydantic import Field, ValidationError
 
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method
-from keras_cnn.recipe import strict_yaml
 from keras_cnn.recipe.schema import Recipe, Row, Settings
 from keras_cnn.recipe.spec import KNOWN_METHODS, Place, Run, Spec, method_settings
-
-COMMAND_LINE = "command line"
 
 
 class Choice(Group):
@@ -55,11 +52,8 @@ class Setting:
     """
 
     value: object
-    place: str
+    place: str = "command line"
     of_row: bool = False
-
-
-Resolved = tuple[Choice, Spec]
 
 
 def runs(
@@ -91,10 +85,10 @@ def runs(
         raise UserError(f"no variant {variant!r}: {nearest(variant, [*recipe.variants, 'both'])}")
     if repeats is not None and repeats < 1:
         raise UserError(f"repeats is {repeats}: at least 1 is needed")
-    row_names = [str(row.row) for row in recipe.rows]
+    names = [str(row.row) for row in recipe.rows]
     for row in rows or ():
-        if row not in row_names:
-            raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, row_names)}")
+        if row not in names:
+            raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, names)}")
     chosen = [
         (row, name)
         for row in recipe.rows
@@ -129,16 +123,15 @@ def _resolved(
     row: Row,
     variant: str,
     profile: str,
-    overrides: Mapping[str, object],
+    overrides: Settings,
     backend: str,
 ) -> tuple[Choice, Spec, bool]:
     """A row's settings, and whether they are those behind the deck's own number."""
-    defaults = {"backend": backend}
-    choice, spec = typed(merge(recipe, row, variant, profile, overrides, {}, defaults))
+    choice, spec = typed(merge(recipe, row, variant, profile, overrides, backend))
     comparable = "deck" in recipe.profiles
     if comparable and (profile != "deck" or overrides):
         # On another backend the figures stand for the same.
-        presented = typed(merge(recipe, row, variant, "deck", {}, {}))
+        presented = typed(merge(recipe, row, variant, "deck"))
         comparable = (choice, spec) == tuple(
             one.model_copy(update={"backend": choice.backend}) for one in presented
         )
@@ -152,13 +145,15 @@ def _of_repeat(choice: Choice, spec: Spec, repeat: int) -> Spec:
     return spec.model_copy(update={"seed": choice.seed + repeat, "shots_seed": shots_seed})
 
 
-def _check_overrides(overrides: Mapping[str, object], specs: Sequence[Spec]) -> None:
+def _check_overrides(overrides: Settings, specs: Sequence[Spec]) -> None:
     """Refuses a setting of the command line that no run has."""
-    known = {name for spec in specs for name in names(type(spec.training))}
+    known = {name for spec in specs for name in defaults(type(spec.training))}
     for key in overrides:
         if key not in known:
-            methods = ", ".join(sorted({spec.method for spec in specs}))
-            raise UserError(f"command line: {methods} has no {key!r}: {nearest(key, known)}")
+            methods = sorted({spec.method for spec in specs})
+            have = "has" if len(methods) == 1 else "have"
+            who = f"{' and '.join(methods)} {have}"
+            raise UserError(f"command line: {who} no {key!r}: {nearest(key, known)}")
 
 
 def merge(
@@ -166,9 +161,8 @@ def merge(
     row: Row,
     variant: str,
     profile: str,
-    overrides: Mapping[str, object],
-    lines: Mapping[strict_yaml.KeyPath, int],
-    defaults: Settings | None = None,
+    overrides: Settings | None = None,
+    backend: str | None = None,
 ) -> dict[str, Setting]:
     """Each setting's last word, in the order that the module's docstring tells.
 
@@ -178,41 +172,41 @@ def merge(
         variant: One of its variants.
         profile: One of its profiles.
         overrides: Settings of the command line.
-        lines: Line numbers of the file's entries, to name in a complaint.
-        defaults: What holds where nothing is written.
+        backend: The Keras backend where none is written.
 
     Raises:
-        UserError: The profile sets what the row sets otherwise.
+        UserError: The profile sets what the row sets otherwise; with file and line.
     """
-
-    def written(values: Settings, *at: str | int, of_row: bool = False) -> dict[str, Setting]:
-        return {
-            key: Setting(value, strict_yaml.place(recipe.path, lines, (*at, key)), of_row)
-            for key, value in values.items()
-        }
-
+    overrides = overrides or {}
     index, here = recipe.rows.index(row), recipe.profiles[profile]
-    merged = {key: Setting(value, COMMAND_LINE) for key, value in (defaults or {}).items()}
-    merged |= written(recipe.settings, "settings")
-    merged |= written(row.settings, "rows", index, "settings", of_row=True)
-    merged |= written(recipe.variants[variant].settings, "variants", variant, "settings")
+    merged = {"backend": Setting(backend)} if backend else {}
+    merged |= written(recipe, recipe.settings, "settings")
+    merged |= written(recipe, row.settings, "rows", index, "settings", of_row=True)
+    own = recipe.variants[variant]
+    merged |= written(recipe, own.settings, "variants", variant, "settings")
     method = str(merged["method"].value) if "method" in merged else Choice().method
-    instead = recipe.variants[variant].methods.get(method, {})
-    merged |= written(instead, "variants", variant, "methods", method)
+    instead = own.methods.get(method, {})
+    merged |= written(recipe, instead, "variants", variant, "methods", method)
     row_here = row.profiles.get(profile, {})
-    in_profile = written(here.settings, "profiles", profile, "settings")
+    in_profile = written(recipe, here.settings, "profiles", profile, "settings")
     _refuse_overwriting(row, profile, row_here, in_profile)
     merged |= in_profile
-    for key, factor in here.scale.items():
-        if key in merged:
-            merged[key] = replace(merged[key], value=_scaled(merged[key].value, factor))
+    scaled = _scaled(here.scale, merged) if here.scale else {}
+    merged |= written(recipe, scaled, "profiles", profile, "scale")
     model = str(merged["model"].value) if "model" in merged else ""
-    network = written(here.networks.get(model, {}), "profiles", profile, "networks", model)
+    network = written(recipe, here.networks.get(model, {}), "profiles", profile, "networks", model)
     if "model" in overrides:  # another network has no use for what the stand-in needs set
         network = {key: network[key] for key in ("model", "weights") if key in network}
     merged |= network
-    merged |= written(row_here, "rows", index, "profiles", profile, of_row=True)
-    return merged | {key: Setting(value, COMMAND_LINE) for key, value in overrides.items()}
+    merged |= written(recipe, row_here, "rows", index, "profiles", profile, of_row=True)
+    return merged | {key: Setting(value) for key, value in overrides.items()}
+
+
+def written(
+    recipe: Recipe, values: Settings, *at: str | int, of_row: bool = False
+) -> dict[str, Setting]:
+    """Settings and where they stand in a recipe's file: under which keys and indices."""
+    return {key: Setting(value, recipe.place(*at, key), of_row) for key, value in values.items()}
 
 
 def _refuse_overwriting(
@@ -228,14 +222,28 @@ def _refuse_overwriting(
             )
 
 
-def _scaled(value: object, factor: float) -> object:
-    """A number times a factor; a whole number stays one, from 1 on."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(1, round(value * factor))
-    return value * factor if isinstance(value, float) else value
+def _scaled(factors: Mapping[str, float], merged: Mapping[str, Setting]) -> Settings:
+    """Numbers times their factors, also those at their defaults; whole ones stay so, from 1 on."""
+    values = defaults(_method(merged)) | {key: one.value for key, one in merged.items()}
+    scaled: Settings = {}
+    for key, factor in factors.items():
+        value = values.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            scaled[key] = max(1, round(value * factor))
+        elif isinstance(value, float):
+            scaled[key] = value * factor
+    return scaled
 
 
-def typed(merged: Mapping[str, Setting]) -> Resolved:
+def _method(merged: Mapping[str, Setting]) -> type[Method]:
+    name = merged.get("method", Setting(Choice().method))
+    try:
+        return method_settings(str(name.value))
+    except UserError as error:
+        raise UserError(f"{name.place}: {error}") from None
+
+
+def typed(merged: Mapping[str, Setting]) -> tuple[Choice, Spec]:
     """The merged settings in their classes.
 
     Args:
@@ -247,20 +255,13 @@ def typed(merged: Mapping[str, Setting]) -> Resolved:
     Raises:
         UserError: A name or a value is not one of the right ones; with file and line.
     """
-    name = merged.get("method", Setting(Choice().method, ""))
-    try:
-        method = method_settings(str(name.value))
-    except UserError as error:
-        raise UserError(f"{name.place}: {error}") from None
-    known = names(method)
+    method = _method(merged)
+    known = defaults(method)
     for key, setting in merged.items():
         if key not in known and (setting.of_row or key not in setting_names()):
-            raise UserError(
-                f"{setting.place}: no setting {key!r} of {name.value}: {nearest(key, known)}"
-            )
-    choice, images, network, training = (
-        _filled(group, merged) for group in (Choice, method.images, method.network, method)
-    )
+            name = merged["method"].value if "method" in merged else Choice().method
+            raise UserError(f"{setting.place}: no setting {key!r} of {name}: {nearest(key, known)}")
+    choice, images, network, training = (_filled(group, merged) for group in _groups(method))
     if getattr(training, "feed", "memory") == "files" and training.augment != "none":
         raise UserError(
             f"{merged['feed'].place}: feed is 'files': augment changes images in memory; set feed "
@@ -284,9 +285,8 @@ def _filled(group: type[Group], merged: Mapping[str, Setting]) -> Group:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        raise UserError(
-            f"{merged[key].place}: {key} is {merged[key].value!r}: {wanted(first)}"
-        ) from None
+        value = f"{key} is {merged[key].value!r}"
+        raise UserError(f"{merged[key].place}: {value}: {wanted(first)}") from None
 
 
 def wanted(error: Mapping[str, object]) -> str:
@@ -295,19 +295,19 @@ def wanted(error: Mapping[str, object]) -> str:
     return message[0].lower() + message[1:]
 
 
+def _groups(method: type[Method]) -> tuple[type[Group], ...]:
+    return Choice, method.images, method.network, method
+
+
 @cache
-def names(method: type[Method]) -> list[str]:
-    """The settings that a method's runs have."""
-    return list(dict.fromkeys(_fields(method)))
+def defaults(method: type[Method]) -> Settings:
+    """The settings that a method's runs have, with their defaults."""
+    return {
+        key: field.default for group in _groups(method) for key, field in group.model_fields.items()
+    }
 
 
 @cache
 def setting_names() -> list[str]:
     """The names of the settings of all methods."""
-    every = (field for method in KNOWN_METHODS.values() for field in _fields(method))
-    return list(dict.fromkeys(every))
-
-
-def _fields(method: type[Method]) -> Iterator[str]:
-    for group in (Choice, method.images, method.network, method):
-        yield from group.model_fields
+    return list(dict.fromkeys(key for one in KNOWN_METHODS.values() for key in defaults(one)))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
 from keras_cnn.methods.settings import Group, Positive, PositiveInt
+from keras_cnn.recipe.strict_yaml import Document
 
 Settings = dict[str, object]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]  # becomes part of a folder's name
@@ -167,7 +168,7 @@ class Recipe(Group):
 
     Attributes:
         name: The file's name without its ending.
-        path: The file.
+        document: The file.
         title: One line.
         slides: The slides whose numbers it gives.
         columns: The table's columns: heading to the setting shown under it.
@@ -187,7 +188,7 @@ class Recipe(Group):
     """
 
     name: str
-    path: str
+    document: SkipValidation[Document] = Field(repr=False)
     title: str
     slides: list[int] = Field(default_factory=list)
     columns: dict[str, str]
@@ -203,6 +204,15 @@ class Recipe(Group):
     variants: dict[Name, Variant] = Field(default_factory=lambda: {"corrected": Variant()})
     profiles: dict[Name, Profile] = Field(default_factory=lambda: {"own": Profile()})
     rows: Annotated[list[Row], Field(min_length=1)]
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self.document.path
+
+    def place(self, *at: str | int) -> str:
+        """File and line of an entry, by its keys and indices."""
+        return self.document.place(*at)
 
     def variants_of(self, row: Row) -> list[str]:
         """The variants a row is run in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -43,22 +43,34 @@ _Loader.add_constructor(
 )
 
 
-def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
+@dataclass(frozen=True, repr=False)
+class Document:
+    """What a file says and where.
+
+    Attributes:
+        path: The file.
+        content: Plain dicts, lists and scalars.
+        lines: The line of each entry, by its path of keys and indices.
+    """
+
+    path: str
+    content: object
+    lines: dict[KeyPath, int]
+
+    def place(self, *at: str | int) -> str:
+        """`FILE:LINE` of the entry with these keys and indices, or of the nearest around it."""
+        around = (at[:end] for end in range(len(at), -1, -1))
+        return f"{self.path}:{next((self.lines[key] for key in around if key in self.lines), 1)}"
+
+
+def read(path: Path) -> Document:
     """Reads one YAML document.
 
-    Args:
-        path: The file.
-
-    Returns:
-        The document as plain dicts, lists and scalars, and the line of each entry by its path
-        of keys and indices.
-
     Raises:
-        UserError: The file is unreadable, not YAML, or has a key twice.
+        UserError: The file is unreadable, not YAML, or has a key twice; with file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = _Loader(text)
+        loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -89,7 +101,7 @@ def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
             mapping[key] = build(value_node, (*at, key))
         return mapping
 
-    return (build(node, ()) if node is not None else None), lines
+    return Document(str(path), None if node is None else build(node, ()), lines)
 
 
 def scalar(text: str) -> object:
@@ -102,15 +114,3 @@ def scalar(text: str) -> object:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no Python objects
     except yaml.YAMLError:
         raise UserError(f"{text!r} cannot be read as a value") from None
-
-
-def place(path: str, lines: Mapping[KeyPath, int], at: KeyPath) -> str:
-    """File and line of an entry, or of the nearest one around it.
-
-    Args:
-        path: The file.
-        lines: Line numbers of its entries, from `read`.
-        at: The entry's path of keys and indices.
-    """
-    around = (at[:end] for end in range(len(at), 0, -1))
-    return f"{path}:{next((lines[key] for key in around if key in lines), 1)}"

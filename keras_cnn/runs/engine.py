@@ -11,16 +11,17 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from keras_cnn import environment
-from keras_cnn.recipe.spec import Run
+from keras_cnn.errors import UserError
+from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.worker import EXIT_BUSY
 
-CHILD = (sys.executable, "-m", "keras_cnn.runs.worker")
+# -P: what it imports is what is installed, never a file of the same name in the current folder.
+CHILD = (sys.executable, "-P", "-m", "keras_cnn.runs.worker")
 
 
 @dataclass(frozen=True)
@@ -62,77 +63,55 @@ class Event:
     log: str = field(default="", repr=False)
 
 
-class LocalProcesses:
-    """Fresh processes of this machine: submit, next event, cancel.
+class Child:
+    """A process with a framework of its own, that ends when this one does.
 
     Args:
-        threads: Threads each may use; None leaves the backend's default.
+        task: What it is to do, as `worker.main` reads it.
+        backend: The Keras backend it starts with.
+        threads: Threads it may use; None leaves the backend's default.
     """
 
-    def __init__(self, threads: int | None) -> None:
-        self._threads = threads
-        self._events: queue.Queue[Event] = queue.Queue()
-        self._running: dict[Path, subprocess.Popen] = {}
-
-    def submit(self, job: Job) -> None:
-        """Starts a job in a process of its own."""
-        # A file, not a pipe: nobody has to read it while the process runs.
-        log = tempfile.TemporaryFile()  # noqa: SIM115 (its watcher outlives this call)
-        process = subprocess.Popen(
+    def __init__(self, task: Mapping[str, object], backend: str, threads: int | None) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
+        variables = environment.child_variables(backend, threads)
+        self._process = subprocess.Popen(
             CHILD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
-            env={
-                **os.environ,
-                **environment.child_variables(job.run.spec.backend, self._threads),
-                "PYTHONPATH": _import_path(),
-            },
+            stderr=self._log,
+            env={**os.environ, **variables, "PYTHONPATH": _import_path()},
         )
-        self._running[job.folder] = process
-        line = {
-            "run": job.run.model_dump(),
-            "folder": str(job.folder),
-            "fresh": job.fresh,
-            "wait": job.wait,
-        }
-        with contextlib.suppress(BrokenPipeError):  # it died at once; the watcher says so
-            process.stdin.write(json.dumps(line).encode() + b"\n")
-            process.stdin.flush()  # and left open: its end tells the process that we are gone
-        threading.Thread(target=self._watch, args=(job, process, log), daemon=True).start()
+        with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
+            self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            self._process.stdin.flush()  # and left open: its end tells the process that we are gone
 
-    def next_event(self) -> Event:
-        """Waits for the next event of any job."""
-        event = self._events.get()
-        if event.kind in ("done", "busy", "failed"):
-            with contextlib.suppress(BrokenPipeError):  # it may never have read its job
-                self._running.pop(event.job.folder).stdin.close()
-        return event
+    def records(self) -> Iterator[dict]:
+        """What it reports, until it ends. Other lines are a library's greeting."""
+        for line in self._process.stdout:
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict) and record.keys() & {"epoch", "error"}:
+                    yield record
 
-    def cancel(self) -> None:
-        """Ends all processes; what they had not finished is as if never begun."""
-        for process in self._running.values():
-            process.kill()
-        for process in self._running.values():
-            process.wait()
+    def end(self) -> tuple[int, str, str]:
+        """Waits for its end: exit code, what it died of if it told nothing, standard error."""
+        code = self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # it may never have read its task
+            self._process.stdin.close()
+        self._process.stdout.close()
+        with self._log:
+            self._log.seek(0)
+            log = self._log.read().decode(errors="replace")
+        if code < 0:
+            return code, f"killed by signal {-code}{' (out of memory?)' if code == -9 else ''}", log
+        last = log.strip().splitlines()[-1:] or ["no message"]
+        return code, f"exit code {code}: {last[0]}", log
 
-    def _watch(self, job: Job, process: subprocess.Popen, log: IO[bytes]) -> None:
-        error = ""
-        for line in process.stdout:
-            record = _report(line)
-            if record is None:
-                continue
-            if "error" in record:
-                error = record["error"]
-            else:
-                self._events.put(Event(job, "epoch", record))
-        code = process.wait()
-        if code in (0, EXIT_BUSY):
-            self._events.put(Event(job, "done" if code == 0 else "busy"))
-            return
-        log.seek(0)
-        text = log.read().decode(errors="replace")
-        self._events.put(Event(job, "failed", error=error or _death(code, text), log=text))
+    def kill(self) -> None:
+        """Ends it at once; what it had not finished is as if never begun."""
+        self._process.kill()
+        self._process.wait()
 
 
 def execute(
@@ -151,46 +130,66 @@ def execute(
     Returns:
         The `failed` events.
     """
-    processes = LocalProcesses(threads)
+    events: queue.Queue[Event] = queue.Queue()
+    running: dict[Path, Child] = {}
     waiting = deque(jobs)
     failed: list[Event] = []
-    running = 0
     try:
         while waiting or running:
-            while waiting and running < parallel:
+            while waiting and len(running) < parallel:
                 job = waiting.popleft()
                 notify(Event(job, "started"))
-                processes.submit(job)
-                running += 1
-            event = processes.next_event()
+                running[job.folder] = child = _start(job, threads)
+                threading.Thread(target=_watch, args=(job, child, events), daemon=True).start()
+            event = events.get()
+            if event.kind != "epoch":
+                del running[event.job.folder]
             notify(event)
-            if event.kind == "epoch":
-                continue
-            running -= 1
             if event.kind == "busy":
                 waiting.append(replace(event.job, wait=True))
             elif event.kind == "failed":
                 failed.append(event)
     finally:
-        processes.cancel()
+        for child in running.values():
+            child.kill()
     return failed
 
 
-def _report(line: bytes) -> dict | None:
-    """A line of standard output; None for one that is no report, such as a library's greeting."""
+def _start(job: Job, threads: int | None) -> Child:
+    task = {"folder": str(job.folder), "fresh": job.fresh, "wait": job.wait}
+    return Child({"run": job.run.model_dump(), **task}, job.run.spec.backend, threads)
+
+
+def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
+    """Turns what a process reports into events, until it ends."""
+    error = ""
+    for record in child.records():
+        if "error" in record:
+            error = record["error"]
+        else:
+            events.put(Event(job, "epoch", record))
+    code, death, log = child.end()
+    if code in (0, EXIT_BUSY):
+        events.put(Event(job, "done" if code == 0 else "busy"))
+    else:
+        events.put(Event(job, "failed", error=error or death, log=log))
+
+
+def check_weights(spec: Spec) -> None:
+    """Fits the weights a run starts from to its network, in a process of its own.
+
+    Raises:
+        UserError: They cannot be used.
+    """
+    child = Child({"weights_of": spec.model_dump()}, spec.backend, None)
     try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and record.keys() & {"epoch", "error"} else None
-
-
-def _death(code: int, log: str) -> str:
-    """Why a process that reported no error ended."""
-    if code < 0:
-        return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-    lines = log.strip().splitlines()
-    return f"exit code {code}: {lines[-1] if lines else 'no message'}"
+        errors = [record["error"] for record in child.records()]
+        code, death, _ = child.end()
+    except BaseException:  # an interrupt, too, leaves no process
+        child.kill()
+        raise
+    if code:
+        raise UserError(errors[0] if errors else f"{spec.network.weights}: {death}")
 
 
 def _import_path() -> str:

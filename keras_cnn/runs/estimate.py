@@ -11,9 +11,9 @@ from pathlib import Path
 
 from keras_cnn import data, progress
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import Images
-from keras_cnn.recipe.resolve import Choice
-from keras_cnn.recipe.spec import SEEDS, Run, Spec, flat_settings
+from keras_cnn.recipe import resolve
+from keras_cnn.recipe.schema import Settings
+from keras_cnn.recipe.spec import SEEDS, Run, flat_settings
 from keras_cnn.results import grid, identity
 from keras_cnn.runs.preflight import check_images
 
@@ -21,7 +21,7 @@ from keras_cnn.runs.preflight import check_images
 # what has not been run on this machine. The networks here do about 40 to 700.
 IMAGES_PER_SECOND = 200.0
 START_SECONDS = 6.0  # of each run: process, framework, network, saving
-SHOWN_ALWAYS = ("data", "model", "weights")
+ALWAYS_SHOWN = ("data", "model", "weights")
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Estimate:
         seconds: Duration of each run, by itself; None where its images are not on this machine.
         guessed: Whether each duration rests on `IMAGES_PER_SECOND`, not on a run like it.
         on_disk: Whether each run is there and stays.
-        seconds_left: Until all others are there whose duration is known.
+        seconds_left: Until all others are there; None where a duration is not known.
         hindrance: Why they cannot run yet; empty where nothing is in the way.
     """
 
     seconds: list[float | None]
     guessed: list[bool]
     on_disk: list[bool]
-    seconds_left: float
+    seconds_left: float | None
     hindrance: str
 
 
@@ -66,11 +66,19 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
         check_images([runs[index] for index in missing])
     except UserError as error:
         hindrance = hindrance or str(error)
-    free = [0.0] * parallel  # when each of the runs at a time is over
-    for index in missing:
-        heapq.heapreplace(free, free[0] + (expected[index] or 0.0))
     guessed = [_minutes(run) is None and _kind(run.spec.settings) not in measured for run in runs]
-    return Estimate(expected, guessed, on_disk, max(free), hindrance)
+    left = _together([expected[index] for index in missing], parallel)
+    return Estimate(expected, guessed, on_disk, left, hindrance)
+
+
+def _together(durations: Sequence[float | None], parallel: int) -> float | None:
+    """What runs take, so many at a time, begun in their order."""
+    if None in durations:
+        return None
+    free = [0.0] * parallel  # when each of the runs at a time is over
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
 
 
 def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
@@ -82,18 +90,30 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
     """
     if (minutes := _minutes(run)) is not None:
         return START_SECONDS + 60 * minutes
-    images = _image_count(run.spec.images)
-    if images is None:
+    images, settings = run.spec.images, run.spec.settings
+    counts = _counts(images.data, images.image_size)
+    if counts is None:
         return None
-    settings = run.spec.settings
-    speed = measured.get(_kind(settings), IMAGES_PER_SECOND)
+    class_count, image_count = counts
+    seen = image_count if images.shots is None else images.shots * class_count
     epochs = getattr(run.spec.training, "epochs", 1)  # a method of one's own may have none
-    return START_SECONDS + images * epochs * _work(settings) / speed
+    speed = measured.get(_kind(settings), IMAGES_PER_SECOND)
+    return START_SECONDS + seen * epochs * _work(settings) / speed
 
 
 def _minutes(run: Run) -> float | None:
     """What a run is given to train in, where that is set."""
     return getattr(run.spec.training, "minutes", None)
+
+
+@lru_cache
+def _counts(source: str, image_size: int) -> tuple[int, int] | None:
+    """Classes and training images of a data source; None where it is not on this machine."""
+    try:
+        dataset = data.load(source, image_size)
+    except UserError:
+        return None
+    return len(dataset.class_names), len(dataset.splits["train"].labels)
 
 
 def measured_speeds(out: Path) -> dict[tuple, float]:
@@ -113,6 +133,17 @@ def measured_speeds(out: Path) -> dict[tuple, float]:
     return speeds
 
 
+def _kind(settings: Settings) -> tuple:
+    """What decides the speed, the size of the images apart, which `_work` counts."""
+    names = ("model", "hidden_units", "unfrozen_stages", "method", "feed", "backend")
+    return tuple(settings.get(name) for name in names)
+
+
+def _work(settings: Settings) -> float:
+    """An image's share of time, that of 32 pixels being 1."""
+    return (settings["image_size"] / 32) ** 2
+
+
 def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
     """The runs, a line for each row and variant, and the time those not on disk will take.
 
@@ -124,42 +155,30 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
         runs: The runs.
         estimated: What `estimate` gives for them.
     """
-    groups: dict[tuple[str, str], list[int]] = {}
+    variants = {run.place.variant: [] for run in runs}
+    for run in runs:
+        variants[run.place.variant].append(run)
+    of_all = _common(runs)
+    of_variant = {variant: _common(members) for variant, members in variants.items()}
+    lines = [title, f"all: {_special(runs[0], of_all, ALWAYS_SHOWN)}"]
+    if len(variants) > 1:
+        for variant, members in variants.items():
+            own = {key: value for key, value in of_variant[variant].items() if key not in of_all}
+            lines.append(f"{variant}: {_special(members[0], own) or 'the defaults'}")
+    rows: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(runs):
-        groups.setdefault((run.place.row, run.place.variant), []).append(index)
-    shared = _alike(runs)
-    of_variant = {
-        variant: _alike([run for run in runs if run.place.variant == variant])
-        for variant in dict.fromkeys(run.place.variant for run in runs)
-    }
-    lines = [title, f"all: {_written(_not_default(runs[0], shared, SHOWN_ALWAYS))}"]
-    if len(of_variant) > 1:
-        for variant, alike in of_variant.items():
-            own = {key: value for key, value in alike.items() if key not in shared}
-            changed = _not_default(next(run for run in runs if run.place.variant == variant), own)
-            lines.append(f"{variant}: {_written(changed) or 'the defaults'}")
-    rows = []
-    for (row, variant), members in groups.items():
-        others = [_told(run) for run in runs if run.place.variant == variant]
-        told_apart = [key for key in others[0] if all(key in other for other in others)]
-        own = {
-            key: value
-            for key, value in _told(runs[members[0]]).items()
-            if key not in of_variant[variant]
-        }
+        rows.setdefault((run.place.row, run.place.variant), []).append(index)
+    cells = []
+    for (row, variant), members in rows.items():
+        settings, others = _settings(runs[members[0]]), map(_settings, variants[variant])
+        in_all = settings.keys() & set.intersection(*map(set, others))
+        own = {k: value for k, value in settings.items() if k not in of_variant[variant]}
         done = sum(estimated.on_disk[index] for index in members)
-        left = [index for index in members if not estimated.on_disk[index]]
-        rows.append(
-            (
-                f"row {row}",
-                variant,
-                _runs(len(members), done),
-                _each(estimated, left),
-                _written(_not_default(runs[members[0]], own, told_apart)),
-            )
-        )
-    lines += grid.aligned(rows)
-    if any("~" in row[3] for row in rows):
+        each = _each(estimated, [index for index in members if not estimated.on_disk[index]])
+        special = _special(runs[members[0]], own, in_all)
+        cells.append((f"row {row}", variant, _runs(len(members), done), each, special))
+    lines += grid.aligned(cells)
+    if any("~" in each for *_, each, _ in cells):
         lines.append(
             f"~: nothing like it has been run here; a guess, {IMAGES_PER_SECOND:.0f} images of 32 "
             "pixels a second on a core."
@@ -187,7 +206,7 @@ def summary(estimated: Estimate) -> str:
     if done == len(estimated.on_disk):
         return text
     others = "the others" if done else "all of them"
-    if None in estimated.seconds:
+    if estimated.seconds_left is None:
         return f"{text}, time of {others} not known"
     return f"{text}, about {progress.duration(estimated.seconds_left)} for {others}"
 
@@ -196,60 +215,22 @@ def _runs(count: int, done: int) -> str:
     return f"{progress.runs(count)}, {done} on disk" if done else progress.runs(count)
 
 
-def _image_count(wanted: Images) -> int | None:
-    """Training images of a run; None where the data source is not on this machine."""
-    counts = _counts(wanted.data, wanted.image_size)
-    if counts is None:
-        return None
-    classes, images = counts
-    return images if wanted.shots is None else wanted.shots * classes
-
-
-@lru_cache
-def _counts(source: str, image_size: int) -> tuple[int, int] | None:
-    """Classes and training images of a data source; None where it is not on this machine."""
-    try:
-        dataset = data.load(source, image_size)
-    except UserError:
-        return None
-    return len(dataset.class_names), len(dataset.splits["train"].labels)
-
-
-def _kind(settings: dict) -> tuple:
-    """What decides the speed, the size of the images apart, which `_work` counts."""
-    names = ("model", "hidden_units", "unfrozen_stages", "method", "feed", "backend")
-    return tuple(settings.get(name) for name in names)
-
-
-def _work(settings: dict) -> float:
-    """An image's share of time, that of 32 pixels being 1."""
-    return (settings["image_size"] / 32) ** 2
-
-
-def _not_default(
-    run: Run, settings: Mapping[str, object], always: Sequence[str] = ()
-) -> dict[str, object]:
-    """Those of a run's settings that are not its method's defaults, or are always to be shown."""
-    spec = run.spec
-    groups = (Spec, Choice, *map(type, (spec.images, spec.network, spec.training)))
-    defaults = {key: field.default for group in groups for key, field in group.model_fields.items()}
-    return {k: value for k, value in settings.items() if k in always or value != defaults[k]}
-
-
-def _told(run: Run) -> dict[str, object]:
+def _settings(run: Run) -> Settings:
     """A run's settings that a listing may name: repeats differ in their seeds."""
-    return {k: v for k, v in run.spec.settings.items() if k not in SEEDS}
+    return {key: value for key, value in run.spec.settings.items() if key not in SEEDS}
 
 
-def _alike(runs: Sequence[Run]) -> dict[str, object]:
+def _common(runs: Sequence[Run]) -> Settings:
     """The settings that all of the runs have, and have alike."""
-    first, *others = (_told(run) for run in runs)
-    return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
+    first, *others = map(_settings, runs)
+    return {k: v for k, v in first.items() if all(k in one and one[k] == v for one in others)}
 
 
-def _written(settings: dict[str, object]) -> str:
-    """As `--set` takes them."""
+def _special(run: Run, settings: Settings, always: Sequence[str] = ()) -> str:
+    """Those of a run's settings that are not at their defaults, or always shown, as for `--set`."""
+    defaults = resolve.defaults(type(run.spec.training))
     return " ".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in settings.items()
+        if key in always or value != defaults[key]
     )

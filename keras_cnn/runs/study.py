@@ -135,39 +135,18 @@ class Study:
         )
 
 
-def run(
-    name: str,
-    profile: str | None = None,
-    rows: Sequence[str] | None = None,
-    variant: str = "both",
-    repeats: int | None = None,
-    overrides: Mapping[str, object] | None = None,
-    backend: str = "torch",
-    out: str | Path = DEFAULT_OUT,
-    parallel: int | None = None,
-    fresh: bool = False,
-    notify: Callable[[engine.Event], None] | None = None,
-) -> Study:
+def run(name: str, notify: Callable[[engine.Event], None] | None = None, **asked: object) -> Study:
     """Runs what is not on disk yet of a recipe and gives all of its results.
 
     Args:
-        name: As for `plan`, and so are the others.
-        profile: The profile's name.
-        rows: Names of rows.
-        variant: A variant's name, or `both`.
-        repeats: Runs of each row and variant.
-        overrides: Settings that win over the file's.
-        backend: The Keras backend.
-        out: Results go to `out/<recipe>/`.
-        parallel: Runs at a time.
-        fresh: Run again what is on disk too.
+        name: A recipe's name, or the path of a recipe file.
         notify: Called with each `engine.Event` as it happens.
+        **asked: As for `plan`: profile, rows, variant, repeats, overrides, backend and others.
 
     Raises:
         UserError: Something of the input cannot be used; nothing was run.
     """
-    asked = plan(name, profile, rows, variant, repeats, overrides, backend, out, parallel, fresh)
-    return execute(prepare(asked), notify)
+    return execute(prepare(plan(name, **asked)), notify)
 
 
 def plan(
@@ -209,14 +188,18 @@ def plan(
     with_images = _with_test_images(overrides)
     runs = resolve.runs(read, chosen, rows, variant, repeats, with_images, backend)
     for run in runs:
-        options = run.spec.network.model_dump()
-        models.check(
-            options["model"],
-            run.spec.images.image_size,
-            options["hidden_units"],
-            options.get("stochastic_depth", 0.0),
-        )
+        network = run.spec.network.model_dump(include={"hidden_units", "stochastic_depth"})
+        models.check(run.spec.network.model, run.spec.images.image_size, **network)
     parallel = parallel or (1 if environment.has_gpu() or read.alone else environment.cores())
+    flags = {
+        "profile": chosen,
+        "rows": ",".join(rows or ()),
+        "variant": variant if variant != "both" else "",
+        "repeats": repeats,
+        **{key: overrides[key] for key in ("data", "weights") if key in overrides},
+    }
+    settings = {key: value for key, value in overrides.items() if key not in flags}
+    flags |= {"backend": backend, "out": out if out != DEFAULT_OUT else ""}
     return Plan(
         recipe=read,
         profile=chosen,
@@ -225,7 +208,7 @@ def plan(
         out=out,
         parallel=min(parallel, len(runs)),  # so that few runs have all threads
         fresh=fresh,
-        command=_command(name, chosen, rows, variant, repeats, overrides, backend, out),
+        command=_command(name, flags, settings),
     )
 
 
@@ -238,11 +221,12 @@ def prepare(plan: Plan) -> Work:
     jobs, left_out = [], {}
     for run in plan.runs:
         job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)
-        why = preflight.unavailable(run.spec.backend)
-        if why and (plan.fresh or not job.folder.exists()):
-            left_out[run.place.row] = why
-        else:
+        try:
+            if plan.fresh or not job.folder.exists():
+                environment.require(run.spec.backend)
             jobs.append(job)
+        except UserError as error:
+            left_out[run.place.row] = str(error)
     if not jobs:
         raise UserError(next(iter(left_out.values())))
     work = Work(plan, jobs, left_out)
@@ -305,24 +289,10 @@ def _missing_downloads(recipe: Recipe, overrides: Mapping[str, object]) -> list[
     ]
 
 
-def _command(
-    name: str,
-    profile: str,
-    rows: Sequence[str] | None,
-    variant: str,
-    repeats: int | None,
-    overrides: Mapping[str, object],
-    backend: str,
-    out: Path,
-) -> str:
+def _command(name: str, flags: Mapping[str, object], settings: Mapping[str, object]) -> str:
     """The command line that gives the same table again."""
-    words = ["python", "-m", "keras_cnn", "recipe", name, f"--profile={profile}"]
-    words += [f"--rows={','.join(rows)}"] if rows else []
-    words += [f"--variant={variant}"] if variant != "both" else []
-    words += [f"--repeats={repeats}"] if repeats else []
-    for key, value in overrides.items():
-        text = json.dumps(value) if not isinstance(value, str) else value
-        words += [f"--{key}={text}"] if key in ("data", "weights") else [f"--set={key}={text}"]
-    words += [f"--backend={backend}"]
-    words += [f"--out={out}"] if out != DEFAULT_OUT else []
+    words = ["python", "-m", "keras_cnn", "recipe", name]
+    words += [f"--{flag}={value}" for flag, value in flags.items() if value]
+    for key, value in settings.items():
+        words.append(f"--set={key}={value if isinstance(value, str) else json.dumps(value)}")
     return shlex.join(words)

@@ -33,11 +33,7 @@ EXIT_BUSY = 75
 
 
 def make(
-    run: Run,
-    folder: Path,
-    report: Callable[[dict], None],
-    fresh: bool = False,
-    wait: bool = False,
+    run: Run, folder: Path, report: Callable[[dict], None], fresh: bool = False, wait: bool = False
 ) -> None:
     """Makes a run's result folder, unless it is there.
 
@@ -144,6 +140,21 @@ def _card(run: Run, class_names: Sequence[str], metrics: dict[str, float]) -> di
     }
 
 
+def fit_weights(spec: Spec) -> None:
+    """Fits the weights a run starts from to its network.
+
+    Raises:
+        UserError: They cannot be used.
+    """
+    from keras_cnn import models, pretrained
+
+    network = spec.network
+    graph = models.backbone(
+        network.model, spec.images.image_size, hidden_units=network.hidden_units
+    )
+    pretrained.load(graph, network.weights)
+
+
 def _die_with_parent() -> None:
     """Ends this process when the parent is gone: its end of standard input closes then."""
     sys.stdin.buffer.read()
@@ -151,9 +162,10 @@ def _die_with_parent() -> None:
 
 
 def main() -> int:
-    """Makes the run named by one line of JSON on standard input; reports by lines of JSON.
+    """Does the task named by one line of JSON on standard input; reports by lines of JSON.
 
-    Standard output carries the reports alone: what libraries print goes to standard error.
+    The task is a run to make, or one whose weights are to be fitted to its network. Standard
+    output carries the reports alone: what libraries print goes to standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -162,13 +174,16 @@ def main() -> int:
     def report(record: dict) -> None:
         print(json.dumps(record), file=reports)
 
-    job = json.loads(sys.stdin.buffer.readline())
+    task = json.loads(sys.stdin.buffer.readline())
     memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        run = Run.model_validate(job["run"])
+        if "weights_of" in task:
+            fit_weights(Spec.model_validate(task["weights_of"]))
+            return 0
+        run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
-        make(run, Path(job["folder"]), report, job["fresh"], job["wait"])
+        make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
     except store.Busy:
         return EXIT_BUSY
     except UserError as error:

@@ -36,17 +36,11 @@ Tensors = dict[int, Tensor]  # by key
 
 
 class _Step(NamedTuple):
-    """One node of the graph.
+    """One node of the graph."""
 
-    Attributes:
-        run: Takes the tensors there are and whether the model trains; gives the node's output.
-        output: Its key.
-        last_uses: Keys of the tensors that no later step needs.
-    """
-
-    run: Callable[[Tensors, bool], Tensor]
-    output: int
-    last_uses: tuple[int, ...]
+    run: Callable[[Tensors, bool], Tensor]  # of the tensors there are, and whether it trains
+    output: int  # its key
+    last_uses: tuple[int, ...]  # keys of the tensors that no later step needs
 
 
 class TorchGraph:
@@ -169,17 +163,10 @@ def _layer_step(node: Node, channels_first: set[int]) -> Callable[[Tensors, bool
 def _with_relus_after_pooling(
     nodes: Sequence[Node], calls: Sequence[TorchCall | None], uses: Counter
 ) -> list[TorchCall | None]:
-    """The calls, where a ReLU waits until a max-pooling has left a quarter to rectify.
-
-    The largest of rectified values is the rectified largest value, and the gradient goes the
-    same way. So `pool(relu(x))` becomes `relu(pool(x))`: the ReLU's node hands its input on, and
-    the pooling's rectifies what it has found.
-
-    Args:
-        nodes: The graph's.
-        calls: Of each node.
-        uses: By how many nodes each tensor is used: the ReLU's output must be the pooling's alone.
-    """
+    """The calls, where a ReLU waits until a max-pooling has left a quarter to rectify."""
+    # The largest of rectified values is the rectified largest value, and the gradient goes the
+    # same way. So `pool(relu(x))` becomes `relu(pool(x))`: the ReLU's node hands its input on, and
+    # the pooling's rectifies what it has found. The ReLU's output must be the pooling's alone.
     known = [(node, call) for node, call in zip(nodes, calls, strict=True) if call is not None]
     relus = {id(node.outputs[0]) for node, _ in known if type(node.operation) is layers.ReLU}
     postponed = {

@@ -12,21 +12,13 @@ import torch
 
 
 class PrivateName(NamedTuple):
-    """An attribute that a new version may rename or take away.
+    """An attribute that a new version may rename or take away."""
 
-    Attributes:
-        library: `keras` or `torch`.
-        owner: What has it, a key of `_examples`.
-        name: The attribute.
-        use: What it is used for.
-        is_called: Whether it is a function or a method.
-    """
-
-    library: str
-    owner: str
+    library: str  # `keras` or `torch`
+    owner: str  # what has it, a key of `_examples`
     name: str
     use: str
-    is_called: bool = False
+    is_called: bool = False  # whether it is a function or a method
 
 
 PRIVATE_NAMES = (
@@ -85,11 +77,9 @@ def _is_there(owner: object | None, name: PrivateName) -> bool:
 
 
 def _examples() -> dict[str, object | None]:
-    """One of each owner, as small as they come.
-
-    Nothing is drawn at random, and all have names, so that models built afterwards get the weights
-    and the names that they would have got.
-    """
+    """One of each owner, as small as they come."""
+    # Nothing is drawn at random, and all have names, so that models built afterwards get the
+    # weights and the names that they would have got.
     layer = keras.layers.ReLU(name="example_layer")
     inputs = keras.Input((1,), name="example_input")
     model = keras.Model(inputs, layer(inputs), name="example_model")

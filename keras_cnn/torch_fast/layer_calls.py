@@ -8,7 +8,9 @@ are read when the call is made (`layer.kernel.value`), so that what has been ass
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -139,11 +141,9 @@ def _small_maps(
 
 
 def _padding(layer: layers.Layer, shape: Shape) -> tuple[int, int] | None:
-    """What torch pads on both sides of each axis; None where Keras pads unevenly.
-
-    Padding `same` gives ceil(size / stride) pixels. What is missing for the last of them is padded,
-    by Keras half before and half after, and an odd pixel after; torch knows no odd ones.
-    """
+    """What torch pads on both sides of each axis; None where Keras pads unevenly."""
+    # Padding `same` gives ceil(size / stride) pixels. What is missing for the last of them is
+    # padded, by Keras half before and half after, and an odd pixel after; torch knows no odd ones.
     if layer.padding == "valid":
         return (0, 0)
     padding = []
@@ -167,32 +167,25 @@ def _padding(layer: layers.Layer, shape: Shape) -> tuple[int, int] | None:
 def _max_pooling2d(layer: layers.MaxPooling2D, shape: Shape) -> TorchCall | None:
     if layer.padding != "valid":
         return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return functional.max_pool2d(x, layer.pool_size, layer.strides)
-
-    return TorchCall(call, channels_first=True, overwritable=True)
+    pooled = functools.partial(
+        functional.max_pool2d, kernel_size=layer.pool_size, stride=layer.strides
+    )
+    return TorchCall(lambda x, training: pooled(x), channels_first=True, overwritable=True)
 
 
 def _relu(layer: layers.ReLU, shape: Shape) -> TorchCall | None:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
         return None
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return torch.relu(x)
-
-    def in_place(x: Tensor, training: bool) -> Tensor:
-        return torch.relu_(x)
-
-    return TorchCall(call, channels_first=None, in_place=in_place)
+    return TorchCall(
+        lambda x, training: torch.relu(x),
+        channels_first=None,
+        in_place=lambda x, training: torch.relu_(x),
+    )
 
 
-def _add(layer: layers.Add, shape: Shape) -> TorchCall | None:
+def _add(layer: layers.Add, shape: Shape) -> TorchCall:
     def call(*terms: Tensor, training: bool) -> Tensor:
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+        return functools.reduce(operator.add, terms)
 
     return TorchCall(call, channels_first=None, overwritable=True)
 
@@ -233,10 +226,8 @@ def _rescaling(layer: layers.Rescaling, shape: Shape) -> TorchCall | None:
 
 
 def _flatten(layer: layers.Flatten, shape: Shape) -> TorchCall:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return x.flatten(1)  # (n, h, w, c) -> (n, h * w * c)
-
-    return TorchCall(call, channels_first=False)
+    # (n, h, w, c) -> (n, h * w * c)
+    return TorchCall(lambda x, training: x.flatten(1), channels_first=False)
 
 
 def _global_average_pooling2d(layer: layers.GlobalAveragePooling2D, shape: Shape) -> TorchCall:
@@ -247,20 +238,16 @@ def _global_average_pooling2d(layer: layers.GlobalAveragePooling2D, shape: Shape
 
 
 def _activation(layer: layers.Activation, shape: Shape) -> TorchCall:
-    def call(x: Tensor, training: bool) -> Tensor:
-        return layer.activation(x)
-
-    return TorchCall(call, channels_first=False)
+    return TorchCall(lambda x, training: layer.activation(x), channels_first=False)
 
 
 def _einsum_dense(layer: layers.EinsumDense, shape: Shape) -> TorchCall | None:
     if layer.equation != "nhwc,c->nhwc" or layer.bias is not None or layer.activation not in LINEAR:
         return None  # one factor a channel, as in ConvNeXt, is all that is known
 
-    def call(x: Tensor, training: bool) -> Tensor:
-        return x * layer.kernel.value
-
-    return TorchCall(call, channels_first=False, overwritable=True)
+    return TorchCall(
+        lambda x, training: x * layer.kernel.value, channels_first=False, overwritable=True
+    )
 
 
 def _layer_normalization(layer: layers.LayerNormalization, shape: Shape) -> TorchCall | None:
@@ -277,11 +264,10 @@ def _layer_normalization(layer: layers.LayerNormalization, shape: Shape) -> Torc
 
 def _zero_padding2d(layer: layers.ZeroPadding2D, shape: Shape) -> TorchCall:
     (top, bottom), (left, right) = layer.padding
-
-    def call(x: Tensor, training: bool) -> Tensor:
-        return functional.pad(x, (left, right, top, bottom))
-
-    return TorchCall(call, channels_first=True, overwritable=True)
+    padding = (left, right, top, bottom)
+    return TorchCall(
+        lambda x, training: functional.pad(x, padding), channels_first=True, overwritable=True
+    )
 
 
 def _dropout(layer: layers.Dropout, shape: Shape) -> TorchCall:
@@ -300,9 +286,6 @@ class _DropoutOnGpu:
 
     The layer's seed lies on the GPU, and Keras reads it there to seed what draws. Here the seed is
     counted on, and read only where something else has changed it since.
-
-    Args:
-        layer: Its rate, its noise shape and its seed generator are used.
     """
 
     def __init__(self, layer: layers.Dropout) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import keras
 import torch
@@ -147,13 +148,10 @@ class FastSteps:
 
     def _plain_cross_entropy(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
         """The compiled loss as one torch call on images, labels and logits, if it is that plain."""
-        loss = self.loss
-        if type(loss) is keras.losses.SparseCategoricalCrossentropy:
-            plain = loss.ignore_class is None
-        elif type(loss) is keras.losses.CategoricalCrossentropy:
-            plain = loss.label_smoothing == 0
-        else:
-            return None
+        loss, losses = self.loss, keras.losses
+        plain = (
+            type(loss) is losses.SparseCategoricalCrossentropy and loss.ignore_class is None
+        ) or (type(loss) is losses.CategoricalCrossentropy and loss.label_smoothing == 0)
         if not plain or not loss.from_logits or loss.reduction != "sum_over_batch_size":
             return None
         if self.losses:  # penalties
@@ -161,21 +159,19 @@ class FastSteps:
         return lambda images, labels, logits: functional.cross_entropy(logits, labels)
 
 
+@dataclass
 class _PendingBatches:
     """Batches that the metrics have yet to be computed from: tensors, in the order of steps."""
 
-    def __init__(self) -> None:
-        self.labels: list[Tensor] = []  # (batch,) or (batch, classes)
-        self.logits: list[Tensor] = []  # (batch, classes)
-        self.losses: list[Tensor] = []  # ()
+    labels: list[Tensor] = field(default_factory=list)  # (batch,) or (batch, classes)
+    logits: list[Tensor] = field(default_factory=list)  # (batch, classes)
+    losses: list[Tensor] = field(default_factory=list)  # ()
 
 
 @contextlib.contextmanager
 def _counted_in_place(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """While it lasts the optimizer's steps are counted where the count lies.
-
-    Keras makes a tensor of the 1 to be added, and to bring that to a GPU means to wait for it.
-    """
+    """While it lasts the optimizer's steps are counted where the count lies."""
+    # Keras makes a tensor of the 1 to be added, and to bring that to a GPU means to wait for it.
     counter = optimizer._iterations
     counter.assign_add = lambda value: counter.value.add_(value)
     try:

@@ -85,12 +85,7 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Convolution:
 
 
 def _tap_indices(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[Tensor, bool]:
-    """Which tap joins two pixels.
-
-    Returns:
-        The tap's index into the flattened kernel, (in, out), or k * k where two pixels lie too far
-        apart for any; and whether any do.
-    """
+    """Which tap joins two pixels, (in, out), k * k where none does; and whether any is so."""
     rows, columns = torch.arange(height), torch.arange(width)
     # A tap's row is how far the input lies below the output, counted from the kernel's middle.
     tap_rows = rows[:, None] - rows + kernel_size[0] // 2  # (in rows, out rows)

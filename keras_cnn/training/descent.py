@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 
@@ -14,12 +14,12 @@ from keras_cnn.training.history import History
 
 def fit(
     model: keras.Model,
-    feed: Feed | object,
+    feed: Feed | Iterable,
     settings: Descent,
     loss: Callable | keras.losses.Loss,
     metrics: list,
     history: History,
-    test: Feed | object | None = None,
+    test: Feed | Iterable | None = None,
     evaluate: Callable[[int], dict[str, float]] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:

@@ -21,14 +21,7 @@ def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to a model's outputs, to be called again as the model trains.
-
-    Args:
-        model: Functional, one input and one output.
-
-    Returns:
-        Takes whatever the model takes, (n, …), and gives (n, …), in inference mode.
-    """
+    """A function from images (n, …) to a model's outputs, to be called again as it trains."""
     fast = torch_fast.fast(model)
     return lambda images: np.asarray(fast.predict(images, batch_size=BATCH_SIZE, verbose=0))
 
@@ -89,16 +82,16 @@ def episode_measures(accuracies: np.ndarray) -> dict[str, float]:
 def affordable(
     support_shots: int, query_shots: int, labels: np.ndarray, class_count: int
 ) -> tuple[int, int] | None:
-    """As many support and query images a class as the smallest class has images for.
+    """As many support and query images a class as there are of the smallest class.
 
     Args:
-        support_shots: Those wanted.
-        query_shots: Likewise.
+        support_shots: At most.
+        query_shots: At most.
         labels: (n,).
         class_count: How many classes.
 
     Returns:
-        Those that can be had, or None where a class has a single image or none.
+        Support and query images, or None where a class has a single image or none.
     """
     fewest = int(np.bincount(labels, minlength=class_count).min())
     if fewest < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -91,40 +92,23 @@ def in_order(split: Split, batch_size: int) -> Feed:
     return Feed(lambda epoch: _cut(order, labels, batch_size), split.images)
 
 
-def shuffled(split: Split, batch_size: int, seed: int) -> Feed:
+def shuffled(split: Split | Redraw, batch_size: int, seed: int) -> Feed:
     """A feed of images in an order drawn anew each epoch, the last batch what is left.
 
     Args:
-        split: As for `in_order`.
+        split: As for `in_order`; or a function from the epoch to it, with as many images each time.
         batch_size: Images a batch.
         seed: Seeds the order.
     """
-    labels = _labels(split.labels)
-    return Feed(
-        lambda epoch: _cut(_order(len(labels), seed, epoch), labels, batch_size), split.images
-    )
-
-
-def redrawn(redraw: Redraw, batch_size: int, seed: int) -> Feed:
-    """A feed of images that each epoch draws anew, as many every time, in an order likewise.
-
-    Args:
-        redraw: Gives the images and labels of an epoch.
-        batch_size: Images a batch.
-        seed: Seeds the order.
-    """
-    drawn: dict[int, Split] = {}  # the images are asked for first, then the batches
-
-    def images(epoch: int) -> np.ndarray:
-        drawn.clear()
-        drawn[epoch] = redraw(epoch)
-        return drawn[epoch].images
+    # The images of an epoch are asked for first, then their labels.
+    drawn = lru_cache(maxsize=1)(split) if callable(split) else lambda epoch: split
 
     def draw(epoch: int) -> list[Draw]:
-        labels = _labels(drawn[epoch].labels)
-        return _cut(_order(len(labels), seed, epoch), labels, batch_size)
+        labels = _labels(drawn(epoch).labels)
+        order = np.random.default_rng((seed, epoch)).permutation(len(labels))
+        return _cut(order, labels, batch_size)
 
-    return Feed(draw, images)
+    return Feed(draw, (lambda epoch: drawn(epoch).images) if callable(split) else split.images)
 
 
 def on_device(array: np.ndarray) -> object:
@@ -143,10 +127,6 @@ def _on_device_together(batches: Sequence[Draw]) -> list[tuple]:
         whole = on_device(np.concatenate(arrays))
         parts.append(whole.split([len(array) for array in arrays]))
     return list(zip(*parts, strict=True))
-
-
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _cut(order: np.ndarray, labels: np.ndarray, batch_size: int) -> list[Draw]:

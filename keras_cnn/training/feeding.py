@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import Feeding
+from keras_cnn.methods.settings import Supervised
 from keras_cnn.training import feed
 from keras_cnn.training.feed import Redraw
 
@@ -31,10 +31,9 @@ class Batches(NamedTuple):
 
 @contextmanager
 def batches(
-    feeding: Feeding,
+    settings: Supervised,
     train: Split,
     test: Split,
-    batch_size: int,
     test_batch_size: int,
     seed: int,
     redraw: Redraw | None = None,
@@ -42,10 +41,9 @@ def batches(
     """What `fit` trains on and is tested on while the context lasts.
 
     Args:
-        feeding: From where, and how.
+        settings: From where, how, and how many images a training batch has.
         train: Images uint8, or features, and labels: integers, or shares of classes.
         test: Likewise.
-        batch_size: Images of a training batch.
         test_batch_size: Images of a test batch.
         seed: Seeds the order of the training images, drawn anew each epoch.
         redraw: Gives the training images of each epoch in place of `train`; from memory only.
@@ -56,45 +54,27 @@ def batches(
     Yields:
         What `fit` takes.
     """
-    if feeding.feed == "memory":
-        train_batches = (
-            feed.redrawn(redraw, batch_size, seed)
-            if redraw
-            else feed.shuffled(train, batch_size, seed)
-        )
-        yield Batches(train_batches, feed.in_order(test, test_batch_size), dict)
+    size = settings.batch_size
+    if settings.feed == "memory":
+        trained = feed.shuffled(redraw or train, size, seed)
+        yield Batches(trained, feed.in_order(test, test_batch_size), dict)
         return
     if redraw is not None:
         raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
-    if feeding.drop_last and len(train.labels) < batch_size:
+    if settings.drop_last and len(train.labels) < size:
         raise UserError(
-            f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is "
-            f"{batch_size}"
+            f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is {size}"
         )
-    # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
-    with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
-        trained = _loader(feeding, train, Path(folder) / "train", batch_size, seed)
-        tested = _loader(feeding, test, Path(folder) / "test", test_batch_size, None)
-        files = (trained.dataset, tested.dataset)
-        yield Batches(
-            trained, tested, lambda: {"worker_seconds": sum(each.worker_seconds for each in files)}
-        )
-
-
-def _loader(
-    feeding: Feeding, split: Split, folder: Path, batch_size: int, seed: int | None
-) -> Iterable:
-    """A DataLoader of a split's images as files; shuffled, for training, where there is a seed."""
     from keras_cnn.training import loader  # imports torch, on every backend
 
-    paths = loader.write_png(split.images, folder)
-    return loader.batches(
-        loader.ImageFiles(paths, split.labels, split.images.shape[1]),
-        batch_size,
-        seed=seed,
-        workers=feeding.workers,
-        pin_memory=feeding.pin_memory,
-        persistent_workers=feeding.persistent_workers,
-        prefetch_batches=feeding.prefetch_batches,
-        drop_last=feeding.drop_last and seed is not None,
-    )
+    # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
+    with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
+        files = [
+            loader.ImageFiles.written(split, Path(folder, name))
+            for name, split in (("train", train), ("test", test))
+        ]
+        yield Batches(
+            loader.batches(files[0], size, settings, seed),
+            loader.batches(files[1], test_batch_size, settings),
+            lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
+        )

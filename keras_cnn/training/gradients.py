@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 Tensor: TypeAlias = Any  # the backend's: torch.Tensor, tensorflow.Tensor, jax.Array
 
@@ -50,6 +52,17 @@ def compiled(function: Callable) -> Callable:
 def tensors(variables: Iterable) -> list:
     """The values of variables, or of arrays, as tensors that take no gradient back to them."""
     return [keras.ops.stop_gradient(keras.ops.convert_to_tensor(value)) for value in variables]
+
+
+def arrays(variables: Iterable) -> list[np.ndarray]:
+    """Copies of the values of variables."""
+    return [np.array(keras.ops.convert_to_numpy(value)) for value in variables]
+
+
+def distance(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+    """How far weights have moved: the L2 norm over all of them."""
+    pairs = zip(before, after, strict=True)
+    return math.sqrt(sum(np.square(new - old).sum() for old, new in pairs))
 
 
 def _by_torch(function: Callable, weights: list, differentiable: bool) -> tuple:

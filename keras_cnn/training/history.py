@@ -41,14 +41,11 @@ def record(
 
 
 class History(keras.callbacks.Callback):
-    """Keeps one record an epoch of `fit` and reports it.
+    """Keeps `records`, one an epoch of `fit`.
 
     Args:
         report: Called with each record, as it is made.
         loss: The log that holds the loss.
-
-    Attributes:
-        records: What `record` gives of each epoch.
     """
 
     def __init__(self, report: Report, loss: str = "loss") -> None:

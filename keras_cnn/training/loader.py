@@ -9,13 +9,18 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from keras_cnn.data import Split
 from keras_cnn.data.decode import decode_image
+
+if TYPE_CHECKING:
+    from keras_cnn.methods.settings import Feeding
 
 
 class ImageFiles(Dataset):
@@ -33,6 +38,15 @@ class ImageFiles(Dataset):
         self._image_size = image_size
         self._worker_seconds = multiprocessing.get_context(_start_method()).Value("d", 0.0)
         self._counted_seconds = 0.0
+
+    @classmethod
+    def written(cls, split: Split, folder: Path) -> ImageFiles:
+        """The images (n, h, w, 3) uint8 of a split, written as PNG files into a new folder."""
+        folder.mkdir(parents=True)
+        paths = [str(folder / f"{number:06d}.png") for number in range(len(split.images))]
+        for path, image in zip(paths, split.images, strict=True):
+            Image.fromarray(image).save(path)
+        return cls(paths, split.labels, split.images.shape[1])
 
     @property
     def worker_seconds(self) -> float:
@@ -60,27 +74,17 @@ class ImageFiles(Dataset):
 
 
 def batches(
-    files: ImageFiles,
-    batch_size: int,
-    seed: int | None = None,
-    workers: int = 0,
-    pin_memory: bool = False,
-    persistent_workers: bool = False,
-    prefetch_batches: int | None = None,
-    drop_last: bool = False,
+    files: ImageFiles, batch_size: int, feeding: Feeding, seed: int | None = None
 ) -> DataLoader:
     """What `fit` and `evaluate` take batches from: images (b, h, w, 3) uint8, labels (b,).
 
     Args:
         files: What to read.
         batch_size: Images a batch.
-        seed: Seeds the order, drawn anew each epoch; None leaves files in their order.
-        workers: Processes that decode; 0 decodes in this one.
-        pin_memory: Put batches into memory a GPU can read without a copy.
-        persistent_workers: Keep the processes from one epoch to the next.
-        prefetch_batches: Batches each process prepares ahead; None takes torch's 2.
-        drop_last: Leave out a last, smaller batch.
+        feeding: How; a last, smaller batch is left out in training alone.
+        seed: Seeds the order of training, drawn anew each epoch; None leaves files in their order.
     """
+    workers = feeding.workers
     return DataLoader(
         files,
         batch_size,
@@ -90,10 +94,10 @@ def batches(
         # A process that has computed with several threads must not be forked: the child hangs.
         multiprocessing_context=_start_method() if workers else None,
         worker_init_fn=_die_with_parent,
-        pin_memory=pin_memory,
-        persistent_workers=persistent_workers and workers > 0,
-        prefetch_factor=prefetch_batches if workers else None,
-        drop_last=drop_last,
+        pin_memory=feeding.pin_memory,
+        persistent_workers=feeding.persistent_workers and workers > 0,
+        prefetch_factor=feeding.prefetch_batches if workers else None,
+        drop_last=feeding.drop_last and seed is not None,
     )
 
 
@@ -116,12 +120,3 @@ def _die_with_parent(worker: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def write_png(images: np.ndarray, folder: Path) -> list[str]:
-    """Writes images (n, h, w, 3) uint8 as PNG files; returns their paths in order."""
-    folder.mkdir(parents=True)
-    paths = [str(folder / f"{number:06d}.png") for number in range(len(images))]
-    for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image).save(path)
-    return paths
