@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
 from typing import TYPE_CHECKING
@@ -59,16 +59,6 @@ MEASURES: dict[str, Measure] = {
     "worker_seconds": Measure("processor seconds of loading processes"),
     "peak_memory_megabytes": Measure("peak memory", "megabytes", decimals=0),
 }
-
-
-def diverged_at(history: Sequence[Mapping[str, float]]) -> int | None:
-    """The first epoch whose losses are not finite; None where all are."""
-    losses = ("train_loss", "test_loss")
-    diverged = (
-        record["epoch"] for record in history if not all(isfinite(record[name]) for name in losses)
-    )
-    epoch = next(diverged, None)
-    return None if epoch is None else int(epoch)
 
 
 def final(result: Result, name: str) -> float | None:

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
-from keras_cnn.recipe.measures import diverged_at
 from keras_cnn.recipe.spec import Place, Run, flat_settings
 from keras_cnn.results import contents
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
+from keras_cnn.statistics import diverged_at
 
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
