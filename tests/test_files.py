@@ -1,11 +1,32 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
 from keras_cnn import files
 from keras_cnn.errors import UserError, printable
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    write = (
+        "import os, sys; from pathlib import Path; from keras_cnn import files\n"
+        "with files.replacing(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); print(partial.name, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", write, tmp_path / "large.bin"]
+    left = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    elsewhere = left.replace("@", "@not-")  # of a machine that shares the folder
+    (tmp_path / elsewhere).touch()
+    (tmp_path / ".mine.partial").touch()
+    with files.replacing(tmp_path / "a") as mine, files.replacing(tmp_path / "b") as other:
+        assert not (tmp_path / left).exists()
+        mine.write_text("whole")
+        other.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", elsewhere, ".mine.partial"}
 
 
 def write_array(path):

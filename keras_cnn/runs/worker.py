@@ -65,6 +65,7 @@ def make(
         metrics = {
             **_metrics(trained, train, test),
             "processor_use": spent / (time.perf_counter() - began),
+            "shared_images": images.count_shared(spec),
         }
         store.write(
             folder,
