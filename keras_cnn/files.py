@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import stat
 import sys
 import tempfile
@@ -89,9 +90,21 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _is_of_dead_process(partial: Path) -> bool:
-    """Whether the process of this machine that wrote a partial file is no more."""
-    writer, _, machine = partial.name.removesuffix(".partial").rpartition("@")
+def temporary_folder() -> tempfile.TemporaryDirectory:
+    """A folder that goes when it is cleaned up, or this process ends.
+
+    What killed processes left beside it is removed before.
+    """
+    for left in Path(tempfile.gettempdir()).glob("keras_cnn-*"):
+        if _is_of_dead_process(left):
+            shutil.rmtree(left, ignore_errors=True)
+    suffix = f".{os.getpid()}@{platform.node()}"
+    return tempfile.TemporaryDirectory(suffix, "keras_cnn-", ignore_cleanup_errors=True)
+
+
+def _is_of_dead_process(path: Path) -> bool:
+    """Whether the process of this machine that a partial file's name tells is no more."""
+    writer, _, machine = path.name.removesuffix(".partial").rpartition("@")
     process = writer.rpartition(".")[2]
     if machine != platform.node() or not process.isdecimal() or os.name == "nt":
         return False
