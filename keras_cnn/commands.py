@@ -410,11 +410,8 @@ def _print_table(study: Study, kept: Path | None) -> None:
     from keras_cnn.results import table
 
     print(table.markdown(study.table))
-    # A method's own test accuracy may be of pairs or episodes.
-    best = max(study.results, key=lambda result: result.metrics["test_accuracy_over_images"])
     folder = study.plan.folder
     _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
-    _tell(f"Best on the test images: {best.model_file}")
     if kept:
         _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import study
+from keras_cnn import prediction, study
 from keras_cnn.__main__ import main
+from keras_cnn.errors import UserError
 from keras_cnn.runs import estimate
 
 OWN = """\
@@ -45,6 +47,8 @@ settings: {data: "synthetic:20", image_size: 8, model: baseline, hidden_units: 2
 rows:
   - row: tuned
     settings: {epochs: 2}
+  - row: diverges
+    settings: {epochs: 2, optimizer: sgd, learning_rate: 1.0e+30}
   - row: own
     settings: {method: methods_beside_a_recipe.untouched, strength: 0.5}
   - row: broken
@@ -73,8 +77,14 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
     events = []
     done = study.run(**options, notify=events.append)
     assert capfd.readouterr() == ("", "")
-    assert [result.place.row for result in done.results] == ["tuned", "own"]
-    tuned, own = done.results
+    assert [result.place.row for result in done.results] == ["tuned", "diverges", "own"]
+    tuned, diverged, own = done.results
+    assert diverged.diverged_at == 1 and diverged.metrics["test_accuracy_over_images"] is None
+    assert np.sum(diverged.confusion) == 0 and not tuned.diverged_at
+    for path in diverged.folder.glob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+    with pytest.raises(UserError, match="no number for any image"):
+        prediction.evaluate(diverged.model_file, "synthetic:20")
     assert len(tuned.history) == 2 and 0 <= tuned.metrics["test_accuracy"] <= 1
     assert own.settings["strength"] == 0.5 and own.history[0]["test_accuracy"] == 0.25
     assert own.folder.parent == folder / "artifacts" / "mine" and own.model_file.is_file()
@@ -82,11 +92,11 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
     assert (failed.job.run.place.row, failed.error) == ("broken", "RuntimeError: no luck")
     assert "Traceback" in failed.log
     assert [(line.row, line.variant) for line in done.table.lines] == [
-        ("tuned", "corrected"), ("own", "corrected"),
+        ("tuned", "corrected"), ("diverges", "corrected"), ("own", "corrected"),
     ]  # fmt: skip
     kinds = [(event.job.run.place.row, event.kind) for event in events]
     assert kinds.count(("tuned", "epoch")) == 2 and ("own", "done") in kinds
-    assert repr(done) == "Study(mine, 2 results, 1 failed)"
+    assert repr(done) == "Study(mine, 3 results, 1 failed)"
     assert all(len(repr(one)) < 300 for one in (*done.results, failed))
 
 
@@ -100,11 +110,11 @@ def test_what_is_on_disk_is_read_and_nothing_run(options, capfd):
 
 def test_a_plan_makes_nothing(options, folder):
     plan = study.plan(options["name"], out=str(folder / "elsewhere"), repeats=2)
-    assert repr(plan) == "Plan(mine, profile own, 6 runs)"
+    assert repr(plan) == "Plan(mine, profile own, 8 runs)"
     assert plan.folder == folder / "elsewhere" / "mine" and not plan.folder.exists()
     assert all(seconds > 0 for seconds in estimate.estimate(plan.runs, plan.out, 1).seconds)
     work = study.prepare(plan)
-    assert len(work.missing) == 6
+    assert len(work.missing) == 8
     assert all(len(repr(one)) < 100 for one in work.jobs)
 
 

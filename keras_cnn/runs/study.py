@@ -219,6 +219,7 @@ def prepare(plan: Plan) -> Work:
     Raises:
         UserError: Data, weights or the folder for results cannot be used; nothing was run.
     """
+    store.recover(plan.folder)
     jobs, left_out = [], {}
     for run in plan.runs:
         job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -179,7 +179,7 @@ def main() -> int:
     os.dup2(2, 1)
 
     def report(record: dict) -> None:
-        print(json.dumps(record), file=reports)
+        print(files.json_text(record, indent=None), file=reports)
 
     task = json.loads(sys.stdin.buffer.readline())
     memory.keep_freed_memory()
