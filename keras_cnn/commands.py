@@ -153,7 +153,7 @@ def predict(
 
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
-    os.environ["KERAS_BACKEND"] = _backend(backend)
+    environment.settle(_backend(backend))
     predictions = prediction.predict(model, images)
     best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
     if json:
@@ -193,7 +193,7 @@ def evaluate(
 
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
-    os.environ["KERAS_BACKEND"] = _backend(backend)
+    environment.settle(_backend(backend))
     picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
@@ -230,7 +230,7 @@ def summary(
     formats = ("text", "markdown", "json")
     if format not in formats:
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
-    os.environ["KERAS_BACKEND"] = _backend()
+    environment.settle(_backend())
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
@@ -272,7 +272,7 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
         out: Where results lie: OUT/RECIPE/.
         to: The folder the page goes to; OUT by default.
     """
-    os.environ["KERAS_BACKEND"] = _backend()
+    environment.settle(_backend())
     from keras_cnn import report as reports
 
     reports.report(out, to or out)

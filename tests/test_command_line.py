@@ -528,7 +528,7 @@ def made_up(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = Made()
 
-    def execute(jobs, parallel, threads, notify):
+    def execute(jobs, parallel, notify):
         failed = []
         for job in jobs:
             made.append(job.run)
@@ -663,20 +663,15 @@ def test_rows_of_a_backend_that_is_not_installed_are_left_out_and_told(
     assert "| tensorflow" in capsys.readouterr().out and len(made_up) == 4
 
 
-def test_few_runs_have_all_threads(made_up, photos, monkeypatch):
-    given = []
-    execute = engine.execute
-
-    def noted(jobs, parallel, threads, notify):
-        given.append((len(jobs), parallel, threads))
-        return execute(jobs, parallel, threads, notify)
-
-    monkeypatch.setattr(engine, "execute", noted)
+def test_few_runs_have_all_threads_and_the_same_on_other_threads_is_taken(
+    made_up, photos, monkeypatch
+):
     monkeypatch.setattr(study.environment, "cores", lambda: 16)
     monkeypatch.setattr(study.environment, "has_gpu", lambda: False)
     assert main([*OWN, "--variant=corrected"]) == 0
+    assert [run.spec.threads for run in made_up] == [16]
     assert main([one.replace("repeats=1", "repeats=20") for one in OWN]) == 0
-    assert given == [(1, 1, 16), (39, 16, 1)]
+    assert [run.spec.threads for run in made_up[1:]] == [1] * 39, "what is there is taken"
 
 
 def test_a_table_of_other_runs_is_kept_with_its_pictures_and_one_of_fewer_replaced(

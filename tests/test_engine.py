@@ -83,7 +83,7 @@ def executed(folder, rows, parallel=2, notify=None):
         if notify:
             notify(event)
 
-    failed = engine.execute([a_job(folder, row) for row in rows], parallel, 1, note)
+    failed = engine.execute([a_job(folder, row) for row in rows], parallel, note)
     return events, failed
 
 
@@ -208,13 +208,13 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
 def test_the_real_process_says_which_backend_is_not_installed(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 1, lambda event: None)
+    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, lambda event: None)
     assert failed.error == "backend jax is not installed: pip install jax"
 
 
 def test_the_real_process_refuses_a_folder_that_is_not_the_runs_own(tmp_path):
     job = a_job(tmp_path, "4")
-    failed = engine.execute([job], 1, 1, lambda event: None)
+    failed = engine.execute([job], 1, lambda event: None)
     assert "start again" in failed[0].error and not job.folder.exists()
 
 
@@ -236,7 +236,7 @@ def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_p
         if event.kind == "busy":
             threading.Timer(2.0, release).start()
 
-    assert engine.execute([job], 1, 1, note) == []
+    assert engine.execute([job], 1, note) == []
     assert [kind for kind, _ in seen] == ["started", "busy", "started", "done"]
     assert seen[-1][1] > released[0]
 
@@ -252,7 +252,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
         run = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
         place = run.place.model_copy(update={{"row": "sleep"}})
         run = run.model_copy(update={{"place": place}})
-        engine.execute([engine.Job(run, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
+        engine.execute([engine.Job(run, Path({str(tmp_path)!r}) / "run")], 1, print)
     """)
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)
     try:
@@ -271,5 +271,7 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
         "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
     )
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
-    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 3, lambda event: None)
+    job = on_jax(a_job(tmp_path, "4"))
+    job = dataclasses.replace(job, run=job.run.with_threads(3))
+    (failed,) = engine.execute([job], 1, lambda event: None)
     assert failed.error == "jax 3"

@@ -50,6 +50,27 @@ def run_folder(run: Run, out: Path) -> Path:
     return out / place.recipe / name
 
 
+def as_on_disk(run: Run, out: Path) -> Run:
+    """The run with the number of threads that a finished result of it was made with.
+
+    Where there is none, or one with the run's own number: the run as it is.
+
+    Raises:
+        UserError: The data or the weights are not on this machine.
+    """
+    folder = run_folder(run, out)
+    if folder.exists():
+        return run
+    for path in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/run.json")):
+        try:
+            threads = json.loads(path.read_text(encoding="utf-8"))["spec"].get("threads", 1)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # damaged, or not a run of ours
+        if type(threads) is int and run_folder(run.with_threads(threads), out) == path.parent:
+            return run.with_threads(threads)
+    return run
+
+
 def checkpoint_file(spec: Spec) -> Path:
     """Where a run that takes hours keeps its state, whatever folder its result goes to."""
     return home() / "checkpoints" / f"{identity(spec)}.h5"

@@ -174,8 +174,9 @@ def plan(
             test images are used unless `test_shots` is given too.
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
-        parallel: Runs at a time; None takes one a processor core, or one on a GPU and where the
-            recipe measures time.
+        parallel: Runs at a time, at most one a processor core; None takes as many, or one on a GPU
+            and where the recipe measures time. They share the cores: the fewer runs at a time, the
+            more threads has each, which is part of its identity.
         fresh: Run again what is on disk too.
 
     Raises:
@@ -190,7 +191,9 @@ def plan(
     for run in runs:
         network = run.spec.network.model_dump(include={"hidden_units", "stochastic_depth"})
         models.check(run.spec.network.model, run.spec.images.image_size, **network)
-    parallel = parallel or (1 if environment.has_gpu() or read.alone else environment.cores())
+    alone, cores = environment.has_gpu() or read.alone, environment.cores()
+    parallel = min(parallel or (1 if alone else cores), cores, len(runs))
+    runs = [run.with_threads(cores // parallel) for run in runs]  # few runs have all of them
     flags = {
         "profile": chosen,
         "rows": ",".join(rows or ()),
@@ -206,7 +209,7 @@ def plan(
         missing_downloads=missing,
         runs=runs,
         out=out,
-        parallel=min(parallel, len(runs)),  # so that few runs have all threads
+        parallel=parallel,
         fresh=fresh,
         command=_command(name, flags, settings),
     )
@@ -219,7 +222,8 @@ def prepare(plan: Plan) -> Work:
         UserError: Data, weights or the folder for results cannot be used; nothing was run.
     """
     jobs, left_out = [], {}
-    for run in plan.runs:
+    for asked in plan.runs:
+        run = identity.as_on_disk(asked, plan.out)
         job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)
         try:
             if plan.fresh or not job.folder.exists():
@@ -243,11 +247,7 @@ def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) ->
         notify: Called with each `engine.Event` as it happens.
     """
     began = time.monotonic()
-    parallel, missing = work.plan.parallel, work.missing
-    failed: list[engine.Event] = []
-    if missing:
-        threads = None if environment.has_gpu() else max(1, environment.cores() // parallel)
-        failed = engine.execute(missing, parallel, threads, notify or (lambda event: None))
+    failed = engine.execute(work.missing, work.plan.parallel, notify or (lambda event: None))
     results, damaged = _read([job for job in work.jobs if job.folder.exists()])
     return Study(work.plan, results, failed, damaged, time.monotonic() - began)
 
