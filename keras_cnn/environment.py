@@ -68,6 +68,13 @@ def require(backend: str) -> None:
         raise UserError(f"backend {backend} is not installed: pip install {backend}")
 
 
+def find_own_modules() -> None:
+    """Lets modules of the user's own be imported from the current folder, after all installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+
+
 def machine() -> dict[str, object]:
     """`python`, `platform`, `processor` and `cores`, found without importing a framework."""
     return {

@@ -263,6 +263,13 @@ def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_
         preflight.check(asked("fewshot_basic"))
 
 
+def test_a_library_that_is_not_installed_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fire", None)
+    assert main(["recipes"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("keras_cnn: fire is not installed: pip install ")
+
+
 # Help and lists
 
 
@@ -750,24 +757,6 @@ def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
 
 
 # Disturbances
-
-
-def test_an_interrupt_ends_it_at_once_and_keeps_what_is_finished(workplace):
-    process = begun(workplace, [*TINY, "--out=interrupted", "--jobs=1"])
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("[1/2]") and " done" in line:
-            break
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, rest = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130, rest
-    assert rest == "keras_cnn: interrupted; finished runs are kept\n"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # no child is left
-    kept = list((workplace[0] / "interrupted").glob("*/*/run.json"))
-    assert len(kept) == 1
 
 
 def without_timings(folder):

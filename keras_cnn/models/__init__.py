@@ -65,6 +65,7 @@ def network(name: str) -> Network:
             f"no model {name!r}: {nearest(name, NETWORKS)}, or give a function of your own as "
             "module.function"
         )
+    environment.find_own_modules()
     try:
         content = vars(import_module(module))
     except (ImportError, ValueError) as error:

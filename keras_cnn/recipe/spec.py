@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from keras_cnn import environment
 from keras_cnn.deck.settings import METHODS as DECK_METHODS
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import (
@@ -41,6 +42,7 @@ def method_settings(name: str) -> type[Method]:
     module, _, function = name.rpartition(".")
     if not module:
         raise UserError(f"no method {name!r}: {nearest(name, KNOWN_METHODS)}")
+    environment.find_own_modules()
     try:
         return getattr(importlib.import_module(module), function).settings
     except (ImportError, AttributeError) as error:

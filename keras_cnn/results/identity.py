@@ -19,7 +19,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from keras_cnn import data
+from keras_cnn import data, environment
 from keras_cnn.home import home
 from keras_cnn.pretrained import named
 from keras_cnn.recipe.spec import Run, Spec
@@ -104,6 +104,7 @@ def weights_fingerprint(model: str, weights: str) -> str:
 @lru_cache
 def version(module: str) -> int:
     """The `VERSION` at the top of a module, read without importing it; 1 where there is none."""
+    environment.find_own_modules()
     found = importlib.util.find_spec(module)
     source = found.loader.get_source(module) if found and found.loader else None
     for node in ast.parse(source or "").body:

@@ -168,7 +168,7 @@ def plan(
         profile: None takes `deck` when what it needs has been fetched or given, else `mini`; the
             only one where there is one.
         rows: Names of rows; None runs all.
-        variant: A variant's name, or `both`.
+        variant: A variant's name, or `both`, which is `corrected` where `overrides` has a method.
         repeats: Runs of each row and variant; None takes the recipe's number.
         overrides: Settings that win over the file's. Where `data` is a user's folder, all its
             test images are used unless `test_shots` is given too.
@@ -186,6 +186,8 @@ def plan(
     read = recipe.read(name)
     missing = _missing_downloads(read, overrides)
     chosen = profile or _profile(read, missing)
+    if "method" in overrides and variant == "both" and "corrected" in read.variants:
+        variant = "corrected"  # as run, another method stands for nothing
     with_images = _with_test_images(overrides)
     runs = resolve.runs(read, chosen, rows, variant, repeats, with_images, backend)
     for run in runs:
