@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import environment, models, recipe
+from keras_cnn import environment, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -177,6 +177,36 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("summary baseline --classes=", "--classes needs a value"),
         ("bench training --rounds=", "--rounds needs a value"),
         ("recipe fewshot_convnext --out --fresh", "needs a value"),
+        ("recipe fewshot_convnext --data=", "--data needs a value"),
+        ("recipe fewshot_convnext --rows=", "--rows needs a value"),
+        ("recipe fewshot_convnext --weights=", "--weights needs a value"),
+        ("recipe fewshot_convnext --backend=", "--backend needs a value"),
+        ("recipe fewshot_convnext --out=", "--out needs a value"),
+        ("recipe fewshot_convnext --fresh=", "--fresh needs a value"),
+        ("recipe fewshot_convnext --set epochs=", "--set epochs= needs a value"),
+        ("recipe fewshot_convnext --set epochs ''", "--set epochs= needs a value"),
+        ("recipe ''", "empty name"),
+        ("predict none.keras ''", "empty name"),
+        ("recipe fewshot_convnext --set epochs 3 --set epochs=4", "--set epochs is given twice"),
+        ("recipe fewshot_convnext --set batch-size 3 --set batch_size=4", "given twice"),
+        ("recipe fewshot_convnext --epochs=3 --set epochs=4", "are one setting"),
+        ("recipe fewshot_convnext --data=digits --set data=digits", "are one setting"),
+        ("recipe fewshot_convnext --repeats=99999999999999999999", "--repeats is '9999"),
+        ("recipe fewshot_convnext --repeats=" + "9" * 5000, "--repeats is '9999"),
+        ("recipe fewshot_convnext --repeats=100000000", "more than 10,000"),
+        ("recipe fewshot_convnext --jobs=99999999999999999999", "--jobs is '9999"),
+        ("recipe fewshot_convnext --image-size=100000", "1 to 1024"),
+        ("recipe fewshot_convnext --set image_size=100000", "image_size is 100000"),
+        ("recipe fewshot_convnext --set hidden_units=100000", "hidden_units is 100000"),
+        ("data digits --image-size=100000", "1 to 1024"),
+        ("summary baseline --classes=999999999", "1 to 100000"),
+        ("recipe fewshot_convnext --set epochs=" + "9" * 5000, "cannot be read"),
+        ("recipe fewshot_convnext --set epochs=[[[[[[[[[[[[[[[[[[[[[[[[[", "nested"),
+        ("recipe fewshot_convnext --set data='&a [*a]'", "what it refers to"),
+        ("recipe fewshot_convnext --out=~nobody-of-this-name/x", "no such user"),
+        ("recipe fewshot_convnext --method=linear_prob", "'linear_probe'"),
+        ("recipe all --method=linear_probe", "recipe all takes no --method"),
+        ("recipe -- --dry-run", "no recipe './--dry-run'"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
         ("recipe fewshot_convnext more", "'more' is too much"),
         ("recipe", "needs NAME"),
@@ -270,6 +300,60 @@ def test_a_library_that_is_not_installed_is_one_line(monkeypatch, capsys):
     assert line.startswith("keras_cnn: fire is not installed: pip install ")
 
 
+def test_a_path_may_begin_with_the_home_folder_or_a_dash(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            (tmp_path / "home" / "photos" / split / name).mkdir(parents=True)
+            picture = Image.new("RGB", (40, 40), (len(split), ord(name[0]), 0))
+            picture.save(tmp_path / "home" / "photos" / split / name / "1.png")
+    shutil.copy(recipe.folder() / "reliability.yaml", tmp_path / "home" / "mine.yaml")
+    assert main(["recipe", "~/mine.yaml", "--out=~/out", "--data=~/photos", "--dry-run"]) == 0
+    assert "data=~/photos" in capsys.readouterr().out
+    assert main(["data", "~/photos", "--out=~/samples.png"]) == 0
+    assert (tmp_path / "home" / "samples.png").is_file()
+    assert main(["report", "--out=~/out", "--to=~/page"]) == 0
+    assert (tmp_path / "home" / "page" / "report.md").is_file()
+    monkeypatch.setenv("KERAS_CNN_HOME", "~/cache")
+    assert home.home() == tmp_path / "home" / "cache"
+
+    picture.save(tmp_path / "-x.png")
+    asked = []
+    monkeypatch.setattr(prediction, "predict", lambda model, images: asked.append(images))
+    with pytest.raises(AttributeError):  # it gives nothing to print
+        main(["predict", "some.keras", "--top=1", "--", "-x.png", "--json", "b.png"])
+    assert asked == [("./-x.png", "./--json", "b.png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["-x.png", "home"]
+
+
+def test_an_empty_backend_is_none_that_was_named(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    assert main([*SMALL[:-1], "--dry-run"]) == 0
+    code = "import os, keras_cnn; print(os.environ['KERAS_BACKEND'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "torch\n"
+
+
+def test_more_runs_at_a_time_than_cores_are_told_and_not_made(capsys):
+    cores = environment.cores()
+    assert main([*SMALL, f"--jobs={cores + 6}", "--repeats=9", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0].startswith(f"--jobs={cores + 6}: this machine has {cores} core")
+    assert said.out.splitlines()[0].endswith(f" {cores} at a time")
+
+
+def test_another_method_for_a_row_is_run_corrected_and_leaves_out_what_it_does_not_know(capsys):
+    command = "recipe fewshot_convnext --profile=mini --rows=4 --repeats=1 --method=linear_probe"
+    assert main(shlex.split(f"{command} --shots=3 --dry-run")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "method=linear_probe data=digits shots=3" in lines[1]
+    assert [line.split()[:3] for line in lines if line.startswith("row")] == [
+        ["row", "4", "corrected"]
+    ]
+
+
 # Help and lists
 
 
@@ -350,7 +434,8 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
 )
 def test_a_dry_run_of_what_cannot_run_says_so(capsys, flags, words):
     command = f"recipe fewshot_convnext --rows=1 --repeats=5 --dry-run {flags}"
-    assert main(shlex.split(command)) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(shlex.split(command))
     *_, count, hindrance = capsys.readouterr().out.splitlines()
     assert count.startswith("10 runs") and words in hindrance
 
