@@ -340,6 +340,8 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
         _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}")
+    if work.shared_images:
+        _say(f"{work.shared_images} test images of the data have the pixels of training images")
     with progress.shown(work.missing) as show:
         made = study.execute(work, show)
     try:
@@ -424,13 +426,8 @@ def _print_table(study: Study, kept: Path | None) -> None:
     from keras_cnn.results import table
 
     print(table.markdown(study.table))
-    # A method's own test accuracy may be of pairs or episodes.
-    best = max(study.results, key=lambda result: result.metrics["test_accuracy_over_images"])
     folder = study.plan.folder
-    print(
-        f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.\n"
-        f"Best on the test images: {best.model_file}"
-    )
+    print(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:
         _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 

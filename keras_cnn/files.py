@@ -1,9 +1,13 @@
-"""Atomic file writes, checksums, and locks among processes."""
+"""Whole reads, atomic writes, strict JSON, checksums, and locks among processes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import platform
+import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,13 +62,13 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A file to write that takes the place of `path` at once, when the block ends without an error.
+
+    What killed processes left in the folder is removed before.
 
     Args:
         path: The file; its folder is made where there is none.
-        alone: No other process writes it now, as under `locked`. What a killed process left is then
-            written over, where it would stay for ever beside a large file.
 
     Yields:
         A path in the same folder, for this process alone.
@@ -74,8 +78,10 @@ def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
             partial.write_bytes(content)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = "" if alone else f".{os.getpid()}"
-    partial = path.with_name(f".{path.name}{writer}.partial")
+    for left in path.parent.glob(".*.partial"):
+        if _is_of_dead_process(left):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.partial")
     try:
         yield partial
         sync(partial)
@@ -84,10 +90,75 @@ def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def temporary_folder() -> tempfile.TemporaryDirectory:
+    """A folder that goes when it is cleaned up, or this process ends.
+
+    What killed processes left beside it is removed before.
+    """
+    for left in Path(tempfile.gettempdir()).glob("keras_cnn-*"):
+        if _is_of_dead_process(left):
+            shutil.rmtree(left, ignore_errors=True)
+    suffix = f".{os.getpid()}@{platform.node()}"
+    return tempfile.TemporaryDirectory(suffix, "keras_cnn-", ignore_cleanup_errors=True)
+
+
+def _is_of_dead_process(path: Path) -> bool:
+    """Whether the process of this machine that a partial file's name tells is no more."""
+    writer, _, machine = path.name.removesuffix(".partial").rpartition("@")
+    process = writer.rpartition(".")[2]
+    if machine != platform.node() or not process.isdecimal() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a text file as a whole."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def content(path: Path, most: int = 1 << 27) -> bytes:
+    """A regular file's bytes, as many as its entry tells: nothing is waited for.
+
+    Args:
+        path: Not believed: it may be a FIFO, a device, or a kernel's file that never ends.
+        most: More bytes than this are refused.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is too large.
+    """
+    entry = path.stat()
+    if not stat.S_ISREG(entry.st_mode):
+        raise OSError(f"{path.name} is no regular file")
+    if entry.st_size > most:
+        raise OSError(f"{path.name} has {entry.st_size:,} bytes, more than {most:,}")
+    with path.open("rb") as file:
+        return file.read(entry.st_size)
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: As `content` does.
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(content(path))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+
+
+def json_text(content: object, indent: int | None = 2) -> str:
+    """JSON that every reader takes: numbers that are not finite, which it has not, are null."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda constant: None)
+    return json.dumps(plain, indent=indent)
 
 
 SEAL = b"keras_cnn sha256"  # ahead of the hash

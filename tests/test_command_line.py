@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from method_runs import finished as finished_run
+from method_runs import write
 from PIL import Image
 
 from keras_cnn import environment, home, models, prediction, recipe
@@ -458,10 +460,8 @@ def test_the_time_is_estimated_from_images_epochs_and_what_was_measured(tmp_path
     assert of_images(large) == pytest.approx(4 * of_images(here)), "four times the pixels"
 
     folder = tmp_path / "reliability" / "a run"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(here[0].model_dump_json())
-    metrics = {"train_images": 70, "seconds": 21.0, "epochs": 3}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    epochs = [{"epoch": epoch} for epoch in (1, 2, 3)]
+    write(finished_run(here[0], folder, epochs, train_images=70, seconds=21.0), here[0])
     measured = estimate.measured_speeds(tmp_path)
     assert of_images(here, measured) == pytest.approx(21)
     assert of_images(few, measured) == pytest.approx(21 * 20 / 70)
@@ -497,10 +497,7 @@ def test_the_time_of_what_has_no_epochs_or_a_time_limit_is_estimated_too(tmp_pat
         recipe.read("fewshot_methods"), "mini", ["linear_probe"], repeats=1, overrides=overrides
     )
     folder = tmp_path / "fewshot_methods" / "a run"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(probe.model_dump_json())
-    metrics = {"train_images": 70, "seconds": 21.0, "epochs": 1}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write(finished_run(probe, folder, [{}], train_images=70, seconds=21.0), probe)
     measured = estimate.measured_speeds(tmp_path)
     assert estimate.seconds(probe, measured) == pytest.approx(21 + estimate.START_SECONDS)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import shutil
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from keras_cnn import environment, study
+from keras_cnn import environment, prediction, study
+from keras_cnn.__main__ import main
+from keras_cnn.errors import UserError
 from keras_cnn.results import identity
 from keras_cnn.runs import estimate
 
@@ -38,6 +45,8 @@ settings: {data: "synthetic:20", image_size: 8, model: baseline, hidden_units: 2
 rows:
   - row: tuned
     settings: {epochs: 2}
+  - row: diverges
+    settings: {epochs: 2, optimizer: sgd, learning_rate: 1.0e+30}
   - row: own
     settings: {method: methods_beside_a_recipe.untouched, strength: 0.5}
   - row: broken
@@ -66,8 +75,14 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
     events = []
     done = study.run(**options, notify=events.append)
     assert capfd.readouterr() == ("", "")
-    assert [result.place.row for result in done.results] == ["tuned", "own"]
-    tuned, own = done.results
+    assert [result.place.row for result in done.results] == ["tuned", "diverges", "own"]
+    tuned, diverged, own = done.results
+    assert diverged.diverged_at == 1 and diverged.metrics["test_accuracy_over_images"] is None
+    assert np.sum(diverged.confusion) == 0 and not tuned.diverged_at
+    for path in diverged.folder.glob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+    with pytest.raises(UserError, match="no number for any image"):
+        prediction.evaluate(diverged.model_file, "synthetic:20")
     assert len(tuned.history) == 2 and 0 <= tuned.metrics["test_accuracy"] <= 1
     assert own.settings["strength"] == 0.5 and own.history[0]["test_accuracy"] == 0.25
     assert own.folder.parent == folder / "artifacts" / "mine" and own.model_file.is_file()
@@ -75,11 +90,11 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
     assert (failed.job.run.place.row, failed.error) == ("broken", "RuntimeError: no luck")
     assert "Traceback" in failed.log
     assert [(line.row, line.variant) for line in done.table.lines] == [
-        ("tuned", "corrected"), ("own", "corrected"),
+        ("tuned", "corrected"), ("diverges", "corrected"), ("own", "corrected"),
     ]  # fmt: skip
     kinds = [(event.job.run.place.row, event.kind) for event in events]
     assert kinds.count(("tuned", "epoch")) == 2 and ("own", "done") in kinds
-    assert repr(done) == "Study(mine, 2 results, 1 failed)"
+    assert repr(done) == "Study(mine, 3 results, 1 failed)"
     assert all(len(repr(one)) < 300 for one in (*done.results, failed))
 
 
@@ -93,11 +108,11 @@ def test_what_is_on_disk_is_read_and_nothing_run(options, capfd):
 
 def test_a_plan_makes_nothing(options, folder):
     plan = study.plan(options["name"], out=str(folder / "elsewhere"), repeats=2)
-    assert repr(plan) == "Plan(mine, profile own, 6 runs)"
+    assert repr(plan) == "Plan(mine, profile own, 8 runs)"
     assert plan.folder == folder / "elsewhere" / "mine" and not plan.folder.exists()
     assert all(seconds > 0 for seconds in estimate.estimate(plan.runs, plan.out, 1).seconds)
     work = study.prepare(plan)
-    assert len(work.missing) == 6
+    assert len(work.missing) == 8
     assert all(len(repr(one)) < 100 for one in work.jobs)
 
 
@@ -144,3 +159,26 @@ def test_a_frame_has_a_line_for_each_run(options):
     frame = study.run(**options, rows=["tuned", "own"]).frame()
     assert isinstance(frame, pandas.DataFrame) and list(frame["row"]) == ["tuned", "own"]
     assert {"method", "strength", "test_accuracy", "profile", "seed"} <= {*frame.columns}
+
+
+def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_the_table(
+    options, folder, capfd
+):
+    rng = np.random.default_rng(0)
+    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
+        (folder / "data" / split / class_name).mkdir(parents=True)
+        for number in range(3):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            image.save(folder / "data" / split / class_name / f"{number}.png")
+    for number in range(2):
+        copied = folder / "data" / "train" / "a" / f"{number}.png"
+        shutil.copy(copied, folder / "data" / "test" / "b" / f"copy {number}.png")
+    command = ["recipe", options["name"], f"--out={folder / 'shared'}", "--rows=own"]
+    command += [f"--data={folder / 'data'}", "--set", "shots", "null"]
+    for line_before in (1, 0):
+        assert main(command) == 0
+        said = capfd.readouterr()
+        told = "2 test images of the data have the pixels of training images"
+        assert said.err.count(told) == line_before
+        assert said.out.count(told) == 1
+        assert told in (folder / "shared" / "mine" / "table.md").read_text()

@@ -52,7 +52,7 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         print(f"{rounds} rounds; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
-            files.write_text(out, json.dumps(content, indent=2) + "\n")
+            files.write_text(out, files.json_text(content) + "\n")
 
 
 def _machine(threads: int) -> dict:

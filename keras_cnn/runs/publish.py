@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -80,16 +79,14 @@ def _keep_former(made: Table, folder: Path, pictures: Sequence[Path]) -> Path | 
     Returns:
         Where that one is now; None when it may be replaced, or there is none.
     """
+    path = folder / "table.json"
     try:
-        text = (folder / "table.json").read_text(encoding="utf-8")
+        former = table.read(path)
+        runs, source = sorted(former.runs), re.sub(r"[^\w.-]+", "_", former.data)
     except FileNotFoundError:
         return None
-    try:
-        former = json.loads(text)
-        runs = sorted(run for line in former["lines"] for run in line["runs"])
-        source = re.sub(r"[^\w.-]+", "_", str(former.get("data", "table")))
-    except (ValueError, KeyError, TypeError, AttributeError):  # not written by this package
-        runs, source = [text], "unknown"
+    except (OSError, ValueError):  # not written by this package
+        runs, source = [str(path.lstat().st_mtime_ns)], "unknown"
     if {*runs} <= {run for line in made.lines for run in line.runs}:
         return None
     name = f"{source}-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:8]}"
