@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import prediction, study
+from keras_cnn import environment, prediction, study
 from keras_cnn.__main__ import main
 from keras_cnn.errors import UserError
+from keras_cnn.results import identity
 from keras_cnn.runs import estimate
 
 OWN = """\
@@ -116,6 +117,44 @@ def test_a_plan_makes_nothing(options, folder):
     work = study.prepare(plan)
     assert len(work.missing) == 8
     assert all(len(repr(one)) < 100 for one in work.jobs)
+
+
+def test_runs_share_the_cores_and_their_threads_are_in_their_names(options, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr(environment, "has_gpu", lambda: False)
+
+    def planned(**asked):
+        plan = study.plan(options["name"], rows=["tuned"], **asked)
+        first = plan.runs[0].spec
+        return plan.parallel, first.threads, identity.identity(first)
+
+    alone, pair = planned(repeats=1), planned(repeats=2)
+    assert alone[:2] == (1, 4) and pair[:2] == (2, 2)
+    assert planned(repeats=9, parallel=9)[:2] == (4, 1), "no more at a time than cores"
+    assert planned(repeats=1, parallel=1) == alone
+    assert planned(repeats=2, parallel=1)[:2] == (1, 4)
+    (lone,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
+    assert identity.identity(lone.spec) != identity.identity(lone.with_threads(2).spec)
+    assert "threads" not in lone.spec.settings
+
+
+def test_a_result_made_with_other_threads_is_taken(options, tmp_path, monkeypatch):
+    (run,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
+    made = run.with_threads(3)
+    folder = identity.run_folder(made, tmp_path)
+    other = run.model_copy(update={"spec": made.spec.model_copy(update={"seed": 5})})
+    for one in (made, other):
+        identity.run_folder(one, tmp_path).mkdir(parents=True)
+    (folder / "run.json").write_text(made.model_dump_json())
+    (identity.run_folder(other, tmp_path) / "run.json").write_text(other.model_dump_json())
+    for content in ("{", "[]", '{"spec": {"threads": "x"}}', "[" * 10000):
+        damaged = folder.with_name(f"{folder.name[:-10]}{hash(content) % 10**10:010}")
+        damaged.mkdir()
+        (damaged / "run.json").write_text(content)
+    assert identity.as_on_disk(run.with_threads(1), tmp_path) == made
+    assert identity.as_on_disk(other, tmp_path) == other
+    work = study.prepare(study.plan(options["name"], rows=["tuned"], repeats=1, out=tmp_path))
+    assert [job.folder for job in work.jobs] == [folder] and not work.missing
 
 
 def test_a_frame_has_a_line_for_each_run(options):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
+from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
@@ -121,6 +122,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
         ) -> Trained:
             also = {each.name: given.pop(each.name) for each in extra if each.name in given}
             chosen = _checked(settings, given)
+            environment.check_keras()
             network = _functional(network)
             any_size = settings.images is LargeImages  # they are cropped to the network's
             train = _split(train, network, "train", any_size)
