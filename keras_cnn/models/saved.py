@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_cnn import files
 from keras_cnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
     """
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(CARD, json.dumps(card, indent=2))
+        archive.writestr(CARD, files.json_text(card))
 
 
 def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
@@ -82,9 +83,11 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Args:
         labels: (n,) integers.
-        probabilities: (n, classes).
+        probabilities: (n, classes); an image without finite ones is not counted.
     """
-    from sklearn.metrics import confusion_matrix
+    import numpy as np
 
-    classes = range(probabilities.shape[1])
-    return confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
+    count = probabilities.shape[1]
+    told = np.isfinite(probabilities).all(axis=1)
+    cells = labels[told] * count + probabilities[told].argmax(axis=1)
+    return np.bincount(cells, minlength=count * count).reshape(count, count)
