@@ -91,6 +91,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 SEAL = b"keras_cnn sha256"  # ahead of the hash
+SEAL_BYTES = len(SEAL) + hashlib.sha256().digest_size
 
 
 def seal(path: Path) -> None:
@@ -110,6 +111,13 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest)
 
 
+def sealed(path: Path) -> bool:
+    """Whether a file ends with a seal, be it that of its content or not."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES))
+        return file.read(len(SEAL)) == SEAL
+
+
 def intact(path: Path) -> bool:
     """Whether a file ends with the seal of its content: not one bit has changed since `seal`.
 
@@ -118,24 +126,16 @@ def intact(path: Path) -> bool:
     Args:
         path: Any path; one that is no file, or cannot be read, is not intact.
     """
-    size = len(SEAL) + hashlib.sha256().digest_size
     try:
+        if not sealed(path):
+            return False
         with path.open("rb") as file:
-            content = file.seek(0, os.SEEK_END) - size
-            if content < 0:
-                return False
-            file.seek(content)
-            if (sealed := file.read())[: len(SEAL)] != SEAL:
-                return False
+            digest, left = hashlib.sha256(), file.seek(0, os.SEEK_END) - SEAL_BYTES
             file.seek(0)
-            digest, left = hashlib.sha256(), content
-            while left:
-                piece = file.read(min(left, 1 << 20))
-                if not piece:
-                    return False
+            while left > 0 and (piece := file.read(min(left, 1 << 20))):
                 digest.update(piece)
                 left -= len(piece)
-            return digest.digest() == sealed[len(SEAL) :]
+            return left == 0 and digest.digest() == file.read()[len(SEAL) :]
     except OSError:
         return False
 
