@@ -324,6 +324,8 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
         _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}")
+    if work.shared_images:
+        _say(f"{work.shared_images} test images of the data have the pixels of training images")
     with progress.shown(work.missing) as show:
         made = study.execute(work, show)
     try:

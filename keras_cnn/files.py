@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,13 +60,13 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A file to write that takes the place of `path` at once, when the block ends without an error.
+
+    What killed processes left in the folder is removed before.
 
     Args:
         path: The file; its folder is made where there is none.
-        alone: No other process writes it now, as under `locked`. What a killed process left is then
-            written over, where it would stay for ever beside a large file.
 
     Yields:
         A path in the same folder, for this process alone.
@@ -74,14 +76,43 @@ def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
             partial.write_bytes(content)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = "" if alone else f".{os.getpid()}"
-    partial = path.with_name(f".{path.name}{writer}.partial")
+    for left in path.parent.glob(".*.partial"):
+        if _is_of_dead_process(left):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.partial")
     try:
         yield partial
         sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory:
+    """A folder that goes when it is cleaned up, or this process ends.
+
+    What killed processes left beside it is removed before.
+    """
+    for left in Path(tempfile.gettempdir()).glob("keras_cnn-*"):
+        if _is_of_dead_process(left):
+            shutil.rmtree(left, ignore_errors=True)
+    suffix = f".{os.getpid()}@{platform.node()}"
+    return tempfile.TemporaryDirectory(suffix, "keras_cnn-", ignore_cleanup_errors=True)
+
+
+def _is_of_dead_process(path: Path) -> bool:
+    """Whether the process of this machine that a partial file's name tells is no more."""
+    writer, _, machine = path.name.removesuffix(".partial").rpartition("@")
+    process = writer.rpartition(".")[2]
+    if machine != platform.node() or not process.isdecimal() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -143,7 +143,7 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
     images = dataset.splits[split].images
     probabilities = np.asarray(network.predict(images, batch_size=BATCH_SIZE, verbose=0))
-    shared = sources.count_shared(source, dataset, split) if split != "train" else 0
+    shared = sources.count_shared(dataset, split) if split != "train" else 0
     return Evaluation(names, labels, probabilities, shared)
 
 

@@ -16,6 +16,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 if environment.has_gpu():  # JAX, too, adds up in the same order each time
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+else:  # half of JAX's compiling, which is most of what it does here, is optimizing
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("KERAS_BACKEND", "torch")  # also for tests that import keras first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

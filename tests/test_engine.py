@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -25,6 +26,7 @@ job = json.loads(sys.stdin.readline())
 folder = pathlib.Path(job["folder"])
 name = job["run"]["place"]["row"].split("-")[0]
 note = folder.parent / f"{folder.name}.{time.time_ns()}"
+pathlib.Path(os.environ["TMPDIR"], "left.png").touch()
 note.write_text(f"{os.getpid()} {time.monotonic()}")
 def epoch(number):
     print(json.dumps({"epoch": number, "train_accuracy": 0.5, "test_accuracy": 0.5}), flush=True)
@@ -55,9 +57,13 @@ note.write_text(note.read_text() + f" {time.monotonic()}")
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-I", "-S", str(script)))
+    yield
+    assert not list((tmp_path / "temporary").iterdir()), "however a process ends"
 
 
 def a_job(folder, row):
@@ -177,10 +183,12 @@ def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_
 
 # The real child process, with its work replaced: what `main` promises is looked at.
 REAL = """
-import os, pathlib, sys, time
+import os, pathlib, sys, tempfile, time
 from keras_cnn.runs import worker
 def work(run, folder, report, fresh, wait):
-    (folder.parent / "pid").write_text(str(os.getpid()))
+    left = pathlib.Path(tempfile.mkdtemp()) / "left.png"
+    left.touch()
+    (folder.parent / "pid").write_text(f"{os.getpid()} {left}")
     print("a greeting from Python", flush=True)
     os.write(1, b"a greeting from C\\n")
     report({"epoch": 1})
@@ -241,7 +249,9 @@ def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_p
     assert seen[-1][1] > released[0]
 
 
-def test_children_end_when_their_parent_is_killed(tmp_path):
+def test_children_and_their_temporary_files_go_when_their_parent_is_killed(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     parent = textwrap.dedent(f"""
         import sys
         from pathlib import Path
@@ -257,12 +267,13 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
-        child = int((tmp_path / "pid").read_text())
-        assert is_alive(child)
+        child, left = (tmp_path / "pid").read_text().split()
+        assert is_alive(int(child)) and Path(left).is_relative_to(tmp_path / "temporary")
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    wait_until(lambda: not is_alive(child), seconds=5.0)
+    wait_until(lambda: not is_alive(int(child)), seconds=5.0)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_path, monkeypatch):

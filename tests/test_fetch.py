@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+import gzip
 import hashlib
 import io
 import os
@@ -12,6 +14,7 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cnn.downloads import fetch, registry
+from keras_cnn.downloads import fetch, registry, transfer, unpack
 from keras_cnn.downloads.registry import Download
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained import named
@@ -39,6 +42,8 @@ class Page:
         states_length: Whether there is a Content-Length.
         seconds: Wait before the answer.
         stalls: Whether a cut keeps the connection open, silent.
+        statuses: Of the first answers, which have no body, and their Retry-After.
+        drip: Bytes sent at a time, a tenth of a second apart; 0 sends all at once.
     """
 
     body: bytes
@@ -47,6 +52,8 @@ class Page:
     states_length: bool = True
     seconds: float = 0.0
     stalls: bool = False
+    statuses: list[tuple[int, str]] = field(default_factory=list)
+    drip: int = 0
 
 
 class Site(ThreadingHTTPServer):
@@ -76,6 +83,12 @@ class Answer(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         time.sleep(page.seconds)
+        if page.statuses:
+            status, retry_after = page.statuses.pop(0)
+            self.send_response(status)
+            self.send_header("Retry-After", retry_after)
+            self.end_headers()
+            return
         start = 0 if asked is None else int(asked.removeprefix("bytes=").removesuffix("-"))
         if asked and page.ranges == "refused":
             self.send_error(416)
@@ -94,7 +107,13 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         rest = page.body[start:]
         cut = page.cuts.pop(0) if page.cuts else len(rest)
-        self.wfile.write(rest[:cut])
+        for at in range(0, cut if page.drip else 0, page.drip or 1):
+            try:
+                self.wfile.write(rest[at : at + page.drip])
+            except OSError:  # the other side has gone
+                return
+            time.sleep(0.1)
+        self.wfile.write(b"" if page.drip else rest[:cut])
         if page.stalls and cut < len(rest):
             self.wfile.flush()
             self.server.closing.wait(30)
@@ -116,7 +135,7 @@ def site() -> Iterator[Site]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "PAUSE_SECONDS", 0.0)
     return tmp_path / "home"
 
 
@@ -204,9 +223,9 @@ def test_a_cut_connection_goes_on_where_it_stood(site: Site, register, home: Pat
 
 
 def test_the_next_fetch_goes_on_after_too_many_cuts(site: Site, register, home: Path):
-    site.pages["/file"] = Page(BODY, cuts=[1000] * fetch.TRIES)
+    site.pages["/file"] = Page(BODY, cuts=[1000] * transfer.TRIES)
     register(site.address("/file"))
-    kept = 1000 * fetch.TRIES
+    kept = 1000 * transfer.TRIES
 
     with pytest.raises(UserError, match=rf"{kept:,} of 400,000 bytes are kept"):
         fetch.fetch("tiny")
@@ -238,6 +257,69 @@ def test_a_server_without_ranges_sends_all_again(
     fetch.fetch("tiny")
     assert [asked for _, asked in site.requests] == requests
     assert (home / "weights" / "tiny.bin").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("page", [b"<html>log in first</html>", BODY[::-1]], ids=["short", "whole"])
+def test_what_came_stays_until_more_of_it_has_come(page: bytes, site: Site, register, home: Path):
+    """A network's own page, of no stated length, in answer to a request for the rest."""
+    site.pages["/file"] = Page(page, ranges="ignored", states_length=False)
+    register(site.address("/file"))
+    part = put(home / "downloads" / "tiny.bin.part", BODY[:300_000])
+    with pytest.raises(UserError) as error:
+        fetch.fetch("tiny")
+    if page != BODY[::-1]:
+        assert "300,000 of 400,000 bytes are kept" in str(error.value)
+    assert part.read_bytes() == BODY[:300_000]
+    assert left(home) == ["downloads/tiny.bin.part"]
+    site.pages["/file"] = Page(BODY)
+    fetch.fetch("tiny")
+    assert site.requests[-1] == ("/file", "bytes=300000-")
+
+
+def test_a_beginning_of_another_file_is_dropped_for_the_right_one(site: Site, register, home: Path):
+    site.pages["/file"] = Page(BODY)
+    register(site.address("/file"))
+    put(home / "downloads" / "tiny.bin.part", b"<html>")
+    fetch.fetch("tiny")
+    assert site.requests == [("/file", "bytes=6-"), ("/file", None)]
+    assert (home / "weights" / "tiny.bin").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(status: int, site: Site, register, home: Path):
+    site.pages["/file"] = Page(BODY, statuses=[(status, "0"), (status, "")], cuts=[1000])
+    register(site.address("/file"))
+    fetch.fetch("tiny")
+    assert [asked for _, asked in site.requests] == [None, None, None, "bytes=1000-"]
+
+
+def test_a_server_that_stays_busy(site: Site, register, home: Path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
+    answers = [(503, "7"), (503, "1000"), (503, "soon"), (503, ""), (503, "")]
+    site.pages["/file"] = Page(BODY, statuses=answers)
+    register(site.address("/file"))
+    with pytest.raises(UserError, match=r"HTTP 503 Service Unavailable 5 times; nothing came"):
+        fetch.fetch("tiny")
+    assert [seconds for seconds in waited if seconds] == [7, 60]
+
+
+def test_a_date_to_come_again():
+    in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert 50 < transfer._seconds(in_a_minute) < 61
+    assert transfer._seconds("tomorrow") == 0
+
+
+def test_a_slow_server_is_given_up(site: Site, register, home: Path, monkeypatch):
+    monkeypatch.setattr(transfer, "RATE_SECONDS", 0.25)
+    monkeypatch.setattr(transfer, "TRIES", 2)
+    site.pages["/slow"] = Page(BODY, drip=200)  # 2 kB/s: over three minutes for all
+    site.pages["/good"] = Page(BODY)
+    register(site.address("/slow"), site.address("/good"))
+    began = time.monotonic()
+    fetch.fetch("tiny")
+    assert time.monotonic() - began < 30
+    assert site.requests[-1][0] == "/good" and site.requests[-1][1].startswith("bytes=")
 
 
 def test_another_range_than_asked_for_is_not_appended(site: Site, register, home: Path):
@@ -298,7 +380,7 @@ def test_the_second_mirror_is_used(first: str, site: Site, register, home: Path)
 
 
 def test_the_second_mirror_goes_on_where_the_first_stood(site: Site, register, home: Path):
-    site.pages["/bad"] = Page(BODY, cuts=[1000] + [0] * (fetch.TRIES - 1))
+    site.pages["/bad"] = Page(BODY, cuts=[1000] + [0] * (transfer.TRIES - 1))
     site.pages["/good"] = Page(BODY)
     register(site.address("/bad"), site.address("/good"))
     fetch.fetch("tiny")
@@ -306,18 +388,16 @@ def test_the_second_mirror_goes_on_where_the_first_stood(site: Site, register, h
     assert (home / "weights" / "tiny.bin").read_bytes() == BODY
 
 
-def test_each_address_that_failed_has_its_line(site: Site, register, home: Path):
+def test_each_address_that_failed_has_its_reason(site: Site, register, home: Path):
     register(site.address("/a"), site.address("/b"), NOWHERE)
     with pytest.raises(UserError) as error:
         fetch.fetch("tiny")
-    headline, *lines = str(error.value).split("\n")
-    assert str(home / "downloads" / "tiny.bin") in headline
-    assert [line.strip() for line in lines[:2]] == [
-        f"{site.address('/a')}: HTTP 404 Not Found",
-        f"{site.address('/b')}: HTTP 404 Not Found",
-    ]
-    assert lines[2].strip().startswith(f"{NOWHERE}: ")
-    assert len(lines) == 3
+    head, a, b, nowhere, remedy = re.split("; |: (?=http)", str(error.value))
+    assert head == "Tiny could not be fetched"
+    assert a == f"{site.address('/a')}: HTTP 404 Not Found"
+    assert b == f"{site.address('/b')}: HTTP 404 Not Found"
+    assert nowhere.startswith(f"{NOWHERE}: ")
+    assert remedy.endswith(str(home / "downloads" / "tiny.bin"))
 
 
 def test_without_a_network_it_says_so_in_one_line(register, home: Path):
@@ -461,6 +541,61 @@ def test_what_is_there_needs_no_request(kind: str, site: Site, register, home: P
         put(home / "tiny" / "train" / "1.png", b"one")
     assert fetch.fetch("tiny") == [download.target]
     assert site.requests == []
+
+
+def packed(*members: tuple[zipfile.ZipInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members:
+            archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+def patched(raw: bytes, at: int, value: int) -> bytes:
+    """A zip archive with one byte changed in the headers of its only member."""
+    central = raw.index(b"PK\1\2")
+    changed = bytearray(raw)
+    changed[4 + at] = changed[central + 6 + at] = value
+    return bytes(changed)
+
+
+ZIP = packed((zipfile.ZipInfo("train/1.png"), b"one" * 100))
+TAR = gzip.compress(gzip.decompress(GOOD_ARCHIVE), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("tiny.tar.gz", b""),
+        ("tiny.tar.gz", b"<html>log in first</html>"),
+        ("tiny.tar.gz", ZIP),
+        ("tiny.tar.gz", TAR[: len(TAR) // 2]),
+        ("tiny.tar.gz", TAR[:30] + bytes([TAR[30] ^ 255]) + TAR[31:]),
+        ("tiny.zip", b""),
+        ("tiny.zip", TAR),
+        ("tiny.zip", ZIP[:-30]),
+        ("tiny.zip", patched(ZIP, 2, 1)),  # encrypted
+        ("tiny.zip", patched(ZIP, 4, 99)),  # packed in a way that nobody knows
+        ("tiny.zip", ZIP[:45] + b"xxxx" + ZIP[49:]),
+    ],
+    ids=range(11),
+)
+def test_what_is_no_whole_archive_is_one_line(name: str, raw: bytes, home: Path):
+    file = put(home / name, raw)
+    with pytest.raises(UserError, match="not a whole archive"):
+        unpack.unpack(file, home / "tiny", lambda done: None)
+    assert left(home) == [name] and not (home / "tiny").exists()
+
+
+@pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_MEMBERS"])
+def test_bombs_are_refused(limit: str, home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(unpack, limit, 1)
+    raw = packed((zipfile.ZipInfo("a"), b"one"), (zipfile.ZipInfo("b"), b"two"))
+    for name, content in (("tiny.zip", raw), ("tiny.tar.gz", GOOD_ARCHIVE)):
+        file = put(home / name, content)
+        with pytest.raises(UserError, match="are in it"):
+            unpack.unpack(file, home / "tiny", lambda done: None)
+        assert not (home / "tiny").exists()
 
 
 def test_something_else_in_its_place_is_left_alone(site: Site, register, home: Path):

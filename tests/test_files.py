@@ -1,11 +1,46 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+
 import h5py
 import numpy as np
 import pytest
 
 from keras_cnn import files
 from keras_cnn.errors import UserError, printable
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    write = (
+        "import os, sys; from pathlib import Path; from keras_cnn import files\n"
+        "with files.replacing(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); print(partial.name, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", write, tmp_path / "large.bin"]
+    left = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    elsewhere = left.replace("@", "@not-")  # of a machine that shares the folder
+    (tmp_path / elsewhere).touch()
+    (tmp_path / ".mine.partial").touch()
+    with files.replacing(tmp_path / "a") as mine, files.replacing(tmp_path / "b") as other:
+        assert not (tmp_path / left).exists()
+        mine.write_text("whole")
+        other.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", elsewhere, ".mine.partial"}
+
+
+def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
+    make = "from keras_cnn import files; import os; f = files.temporary_folder(); print(f.name)"
+    for end, left in (("", 0), ("; import sys; sys.stdout.flush(); os.kill(os.getpid(), 9)", 1)):
+        variables = {**os.environ, "TMPDIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", make + end], env=variables, capture_output=True)
+        assert len(list(tmp_path.iterdir())) == left
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with files.temporary_folder() as mine, files.temporary_folder() as other:
+        assert {str(path) for path in tmp_path.iterdir()} == {mine, other}
+    assert not list(tmp_path.iterdir())
 
 
 def write_array(path):

@@ -114,7 +114,7 @@ def test_a_flat_folder_keeps_equal_images_on_one_side(tmp_path):
     assert not train & test and len(train | test) == 60
     assert sum(len(split.labels) for split in dataset.splits.values()) == 120
     assert 18 <= len(dataset.splits["test"].labels) <= 30
-    assert sources.count_shared(str(tmp_path), dataset, "test") == 0
+    assert sources.count_shared(dataset) == 0
 
 
 def test_a_class_of_equal_images_is_split_all_the_same(tmp_path):
@@ -132,9 +132,9 @@ def test_images_of_test_that_are_training_images_are_counted(tmp_path):
         raw = (tmp_path / "train" / "a" / f"{number}.png").read_bytes()
         (tmp_path / "test" / "b" / f"x{number}.png").write_bytes(raw)
     dataset = data.load(str(tmp_path), SIZE, ("test",))
-    assert sources.count_shared(str(tmp_path), dataset, "test") == 3
+    assert sources.count_shared(dataset) == 3
     (tmp_path / "train").rename(tmp_path / "elsewhere")
-    assert sources.count_shared(str(tmp_path), dataset, "test") == 0
+    assert sources.count_shared(dataset) == 0
 
 
 def test_two_forms_of_a_name_are_one_class(tmp_path):

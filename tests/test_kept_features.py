@@ -15,11 +15,12 @@ from keras_cnn.training import evaluation, features_cache, frozen
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
 
 
-@pytest.mark.parametrize("unfrozen_stages", [0, 1, 2, 3])
-@pytest.mark.parametrize("name", ["convnext_atto", "resnet18", "enhanced"])
+@pytest.mark.parametrize(
+    ("name", "unfrozen_stages"),
+    [("convnext_atto", 0), ("convnext_atto", 2), ("resnet18", 3), ("enhanced", 1), ("enhanced", 2)],
+)
 def test_the_two_parts_together_are_the_model(name, unfrozen_stages):
-    stages = min(unfrozen_stages, 2) if name == "enhanced" else unfrozen_stages
-    model = models.classifier(name, 5, unfrozen_stages=stages)
+    model = models.classifier(name, 5, unfrozen_stages=unfrozen_stages)
     part, features = constant_part(model)
     rest = keras.Model(features, model.output)
     together = rest.predict(part.predict(IMAGES, verbose=0), verbose=0)

@@ -15,7 +15,7 @@ from keras_cnn.deck.settings import PrototypicalSplitBatches
 from keras_cnn.errors import UserError
 from keras_cnn.methods import prototypical
 from keras_cnn.models import heads, saved
-from keras_cnn.training import evaluation, features_cache
+from keras_cnn.training import evaluation
 from keras_cnn.training.metrics import cross_entropy, hits
 
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
@@ -241,20 +241,6 @@ def test_as_the_deck_ran_it(tmp_path):
     assert last["test_accuracy"] == pytest.approx(np.mean(accuracies), abs=1 / 48 + 1e-6)
     assert last["test_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
     method_runs.assert_saved_whole(result, test.images, tmp_path)
-
-
-def test_the_same_seed_gives_the_same_result():
-    first, second = (trained(epochs=1, episodes_an_epoch=3, way=5)[0] for _ in range(2))
-    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
-    assert first.measures == pytest.approx(second.measures)
-
-
-def test_kept_features_give_the_same_as_the_whole_network(monkeypatch):
-    results = []
-    for most_bytes in (features_cache.MOST_BYTES, 0):
-        monkeypatch.setattr(features_cache, "MOST_BYTES", most_bytes)
-        results.append(trained(epochs=1, episodes_an_epoch=4, unfrozen_stages=1)[0])
-    np.testing.assert_allclose(results[0].probabilities, results[1].probabilities, atol=1e-4)
 
 
 def test_one_test_image_a_class_is_enough_but_for_episodes():

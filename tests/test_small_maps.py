@@ -15,7 +15,6 @@ from keras_cnn.torch_fast import small_maps  # noqa: E402
 
 MAPS = [(1, 1), (2, 2), (1, 3), (4, 4), (8, 8), (5, 3)]
 KERNELS = [(3, 3), (7, 7), (1, 3), (5, 3)]
-MAPS_AND_KERNELS = list(itertools.product(MAPS, KERNELS))
 
 
 def outcome(convolution, *tensors):
@@ -36,21 +35,14 @@ def torchs(groups):
     return convolution
 
 
-@pytest.mark.parametrize(("maps", "kernel_size"), MAPS_AND_KERNELS)
-def test_depthwise_equals_torchs_convolution(maps, kernel_size):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, *maps, 6, generator=generator).double()
-    kernel = torch.randn(*kernel_size, 6, 1, generator=generator).double()
-    found = outcome(small_maps.depthwise(*maps, kernel_size), x, kernel)
-    for ours, theirs in zip(found, outcome(torchs(6), x, kernel), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(("maps", "kernel_size"), MAPS_AND_KERNELS)
-def test_full_equals_torchs_convolution(maps, kernel_size):
+@pytest.mark.parametrize(("maps", "kernel_size"), [*itertools.product(MAPS, KERNELS)])
+@pytest.mark.parametrize(
+    ("convolution", "filters", "groups"), [(small_maps.depthwise, 1, 5), (small_maps.full, 4, 1)]
+)
+def test_small_maps_equal_torchs_convolution(convolution, filters, groups, maps, kernel_size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *maps, 5, generator=generator).double()
-    kernel = torch.randn(*kernel_size, 5, 4, generator=generator).double()
-    found = outcome(small_maps.full(*maps, kernel_size), x, kernel)
-    for ours, theirs in zip(found, outcome(torchs(1), x, kernel), strict=True):
+    kernel = torch.randn(*kernel_size, 5, filters, generator=generator).double()
+    found = outcome(convolution(*maps, kernel_size), x, kernel)
+    for ours, theirs in zip(found, outcome(torchs(groups), x, kernel), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from keras_cnn import study
+from keras_cnn.__main__ import main
 from keras_cnn.runs import estimate
 
 OWN = """\
@@ -105,3 +110,26 @@ def test_a_frame_has_a_line_for_each_run(options):
     frame = study.run(**options, rows=["tuned", "own"]).frame()
     assert isinstance(frame, pandas.DataFrame) and list(frame["row"]) == ["tuned", "own"]
     assert {"method", "strength", "test_accuracy", "profile", "seed"} <= {*frame.columns}
+
+
+def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_the_table(
+    options, folder, capfd
+):
+    rng = np.random.default_rng(0)
+    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
+        (folder / "data" / split / class_name).mkdir(parents=True)
+        for number in range(3):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            image.save(folder / "data" / split / class_name / f"{number}.png")
+    for number in range(2):
+        copied = folder / "data" / "train" / "a" / f"{number}.png"
+        shutil.copy(copied, folder / "data" / "test" / "b" / f"copy {number}.png")
+    command = ["recipe", options["name"], f"--out={folder / 'shared'}", "--rows=own"]
+    command += [f"--data={folder / 'data'}", "--set", "shots", "null"]
+    for line_before in (1, 0):
+        assert main(command) == 0
+        said = capfd.readouterr()
+        told = "2 test images of the data have the pixels of training images"
+        assert said.err.count(told) == line_before
+        assert said.out.count(told) == 1
+        assert told in (folder / "shared" / "mine" / "table.md").read_text()

@@ -199,16 +199,23 @@ def test_kernels_are_never_copied_and_stay_so():
 
 @pytest.mark.skipif(not ON_TORCH, reason="a matter of torch's sums")
 @pytest.mark.parametrize("uses_batch_statistics", [True, False])
-def test_batch_normalisation_equals_double_precision(uses_batch_statistics):
+@pytest.mark.parametrize(
+    ("grouped_on", "size", "atol"), [(("cpu",), (64, 32, 32, 8), 3e-6), ((), (8, 6, 5, 8), 1e-5)]
+)
+def test_batch_normalisation_equals_double_precision(
+    uses_batch_statistics, grouped_on, size, atol, monkeypatch
+):
+    """Also by torch's own sums, as on a GPU; on the processor these are not as exact."""
     import torch
 
     from keras_cnn.torch_fast import batch_norm
 
+    monkeypatch.setattr(batch_norm, "GROUPED_ON", grouped_on)
     torch.manual_seed(0)
     device = keras.ops.zeros(()).device
-    x = torch.relu(torch.randn(64, 32, 32, 8) + 1).to(device).permute(0, 3, 1, 2)
+    x = torch.relu(torch.randn(size) + 1).to(device).permute(0, 3, 1, 2)
     gamma, beta, mean = (torch.randn(8).to(device) for _ in range(3))
-    gradient, variance = torch.randn(64, 32, 32, 8).to(device), torch.rand(8).to(device)
+    gradient, variance = torch.randn(size).to(device), torch.rand(8).to(device)
     if uses_batch_statistics:
         mean, variance = batch_norm.batch_statistics(x)
     x, gamma, beta = (tensor.requires_grad_() for tensor in (x, gamma, beta))
@@ -222,8 +229,8 @@ def test_batch_normalisation_equals_double_precision(uses_batch_statistics):
     expected = [expected, *torch.autograd.grad(expected, wide, double)]
     for ours, exact in zip(found, expected, strict=True):
         ours, exact = ours.detach(), exact.detach()
-        assert float((ours - exact).abs().max() / exact.abs().max()) < 3e-6
-    if uses_batch_statistics:
+        assert float((ours - exact).abs().max() / exact.abs().max()) < atol
+    if uses_batch_statistics and grouped_on:
         exact = x.detach().double()
         torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=0)
         spread = exact.var((0, 2, 3), correction=0)
@@ -244,28 +251,6 @@ def test_batch_statistics_on_devices_without_the_kernel(monkeypatch):
     monkeypatch.delattr(torch.ops.aten, "batch_norm_update_stats")
     for ours, theirs in zip(batch_norm.batch_statistics(x), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.skipif(not ON_TORCH, reason="torch's kernels")
-@pytest.mark.parametrize("uses_batch_statistics", [True, False])
-def test_batch_normalisation_by_torchs_own_sums(monkeypatch, uses_batch_statistics):
-    """As on a GPU; the processor stands in for one."""
-    import torch
-
-    from keras_cnn.torch_fast import batch_norm
-
-    torch.manual_seed(0)
-    x = (torch.randn(8, 6, 5, 4) + 1).permute(0, 3, 1, 2).requires_grad_()
-    gamma, beta = torch.randn(4).requires_grad_(), torch.randn(4).requires_grad_()
-    mean, variance = batch_norm.batch_statistics(x)
-    gradient = torch.randn(8, 4, 6, 5)
-    found = []
-    for grouped_on in (("cpu",), ()):
-        monkeypatch.setattr(batch_norm, "GROUPED_ON", grouped_on)
-        y = batch_norm.normalise(x, gamma, beta, mean, variance, 1e-3, uses_batch_statistics)
-        found.append([y.detach(), *torch.autograd.grad(y, (x, gamma, beta), gradient)])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(not ON_TORCH, reason="torch's generators")
@@ -397,26 +382,3 @@ def test_many_batches_are_read_in_parts(monkeypatch):
     _, at_once = fitted(fast, "baseline")
     for key, values in at_once.items():
         np.testing.assert_allclose(in_parts[key], values, rtol=1e-6, err_msg=key)
-
-
-@pytest.mark.every_backend
-def test_feed_gives_every_image_once_in_an_order_of_its_seed_and_epoch():
-    images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
-    batches = feed.shuffled(Split(images, np.arange(10)), 4, seed=1)
-
-    def order(epoch):
-        batches.begin_epoch(epoch)
-        pairs = [batches[index] for index in range(len(batches))]
-        pairs = [tuple(map(keras.ops.convert_to_numpy, pair)) for pair in pairs]
-        labels = [batch.tolist() for _, batch in pairs]
-        assert [len(batch) for batch in labels] == [4, 4, 2]
-        for shown, batch in zip(pairs, labels, strict=True):
-            assert shown[0].ravel().tolist() == batch
-        return [label for batch in labels for label in batch]
-
-    first, second = order(0), order(1)
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second != list(range(10)) != first
-    assert order(0) == first
-    plain = feed.in_order(Split(images, np.arange(10)), 4)
-    assert keras.ops.convert_to_numpy(plain[0][1]).tolist() == [0, 1, 2, 3]

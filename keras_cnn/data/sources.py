@@ -108,20 +108,19 @@ def load_for_testing(
     return _loaded(name, source, image_size, (split,))
 
 
-def count_shared(name: str, dataset: Dataset, split: str) -> int:
+def count_shared(dataset: Dataset, split: str = "test") -> int:
     """How many images of a split have the pixels of one of the source's training images.
 
     Args:
-        name: The source; one without training images shares none.
-        dataset: Loaded from it.
-        split: A split of it, other than `train`.
+        dataset: Some splits of a source; its training images are loaded where they are not in it.
+        split: One of these splits.
     """
     from keras_cnn.data import copies
 
-    if not is_named(name) and "train" not in folders.split_folders(_folder(name)):
-        return 0
-    train = load_for_testing(name, dataset.image_size, "train").splits["train"]
-    return copies.count_shared(train.images, dataset.splits[split].images)
+    name, train = dataset.name, dataset.splits.get("train")
+    if train is None and (is_named(name) or "train" in folders.split_folders(_folder(name))):
+        train = load_for_testing(name, dataset.image_size, "train").splits["train"]
+    return copies.count_shared(train.images, dataset.splits[split].images) if train else 0
 
 
 def _was_trained_on(name: str, image_size: int, trained_on: str) -> bool:

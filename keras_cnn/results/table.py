@@ -195,6 +195,8 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
         f"device {_listed(machines)}.",
         "Accuracies in percent, after the last epoch; ± is the sample standard deviation.",
     ]
+    if shared := max(r.metrics.get("shared_images", 0) for r in results):
+        sentences.append(f"{shared:,} test images of the data have the pixels of training images.")
     if set(recipe.measures) & set(ACCURACIES):
         sentences.append("Best of n is the repeat with the best test accuracy.")
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.worker import EXIT_BUSY
@@ -74,14 +74,21 @@ class Child:
 
     def __init__(self, task: Mapping[str, object], backend: str, threads: int | None) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
+        self._scratch = files.temporary_folder()  # ours: it goes however the process ends
         variables = environment.child_variables(backend, threads)
         self._process = subprocess.Popen(
             CHILD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **variables, "PYTHONPATH": _import_path()},
+            env={
+                **os.environ,
+                **variables,
+                "PYTHONPATH": _import_path(),
+                "TMPDIR": self._scratch.name,
+            },
         )
+        task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()  # and left open: its end tells the process that we are gone
@@ -100,6 +107,7 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # it may never have read its task
             self._process.stdin.close()
         self._process.stdout.close()
+        self._scratch.cleanup()
         with self._log:
             self._log.seek(0)
             log = self._log.read().decode(errors="replace")
@@ -112,6 +120,7 @@ class Child:
         """Ends it at once; what it had not finished is as if never begun."""
         self._process.kill()
         self._process.wait()
+        self._scratch.cleanup()
 
 
 def execute(

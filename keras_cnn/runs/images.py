@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_cnn import data
-from keras_cnn.data import Split
+from keras_cnn.data import Split, sources
 from keras_cnn.data.sampling import draw_shots
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import LargeImages
@@ -27,6 +27,11 @@ def sample(spec: Spec) -> tuple[Split, Split]:
         _drawn(train, "shots", images.shots, spec.shots_seed),
         _drawn(test, "test_shots", images.test_shots, spec.shots_seed),
     )
+
+
+def count_shared(spec: Spec) -> int:
+    """How many test images of a run's data have the pixels of training images of it."""
+    return sources.count_shared(data.load(spec.images.data, spec.images.image_size))
 
 
 def _drawn(split: Split, setting: str, shots: int | None, seed: int) -> Split:

@@ -33,3 +33,9 @@ def check_images(runs: Sequence[Run]) -> None:
     """
     for spec in {(run.spec.images, run.spec.shots_seed): run.spec for run in runs}.values():
         images.sample(spec)
+
+
+def count_shared(runs: Sequence[Run]) -> int:
+    """The most test images of any run's data that have the pixels of its training images."""
+    sources = {(run.spec.images.data, run.spec.images.image_size): run.spec for run in runs}
+    return max(map(images.count_shared, sources.values()), default=0)

@@ -13,7 +13,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +76,13 @@ class Work:
         plan: What was asked for.
         jobs: The runs and their folders, in the order they are made.
         left_out: By row, why it cannot be run here: its backend is not installed.
+        shared_images: How many test images have the pixels of training images.
     """
 
     plan: Plan
     jobs: list[engine.Job]
     left_out: dict[str, str]
+    shared_images: int = 0
 
     @property
     def missing(self) -> list[engine.Job]:
@@ -230,9 +232,10 @@ def prepare(plan: Plan) -> Work:
     if not jobs:
         raise UserError(next(iter(left_out.values())))
     work = Work(plan, jobs, left_out)
-    preflight.check([job.run for job in work.missing])
+    runs = [job.run for job in work.missing]
+    preflight.check(runs)
     files.check_writable(plan.folder)
-    return work
+    return replace(work, shared_images=preflight.count_shared(runs))
 
 
 def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) -> Study:

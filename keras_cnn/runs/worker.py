@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
@@ -65,6 +66,7 @@ def make(
         metrics = {
             **_metrics(trained, train, test),
             "processor_use": spent / (time.perf_counter() - began),
+            "shared_images": images.count_shared(spec),
         }
         store.write(
             folder,
@@ -155,9 +157,14 @@ def fit_weights(spec: Spec) -> None:
     pretrained.load(graph, network.weights)
 
 
-def _die_with_parent() -> None:
-    """Ends this process when the parent is gone: its end of standard input closes then."""
+def _die_with_parent(scratch: str) -> None:
+    """Ends this process when the parent is gone: its end of standard input closes then.
+
+    The folder for temporary files goes with it, to which this process may be writing.
+    """
     sys.stdin.buffer.read()
+    for _ in range(10):
+        shutil.rmtree(scratch, ignore_errors=True)
     os._exit(EXIT_ORPHANED)
 
 
@@ -176,7 +183,7 @@ def main() -> int:
 
     task = json.loads(sys.stdin.buffer.readline())
     memory.keep_freed_memory()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:
         if "weights_of" in task:
             fit_weights(Spec.model_validate(task["weights_of"]))

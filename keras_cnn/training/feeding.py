@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from keras_cnn import files
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import Supervised
@@ -68,13 +68,13 @@ def batches(
     from keras_cnn.training import loader  # imports torch, on every backend
 
     # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
-    with tempfile.TemporaryDirectory(prefix="keras_cnn-") as folder:
-        files = [
+    with files.temporary_folder() as folder:
+        read = [
             loader.ImageFiles.written(split, Path(folder, name))
             for name, split in (("train", train), ("test", test))
         ]
         yield Batches(
-            loader.batches(files[0], size, settings, seed),
-            loader.batches(files[1], test_batch_size, settings),
-            lambda: {"worker_seconds": sum(each.worker_seconds for each in files)},
+            loader.batches(read[0], size, settings, seed),
+            loader.batches(read[1], test_batch_size, settings),
+            lambda: {"worker_seconds": sum(each.worker_seconds for each in read)},
         )
