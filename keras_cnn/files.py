@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -10,9 +11,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 
 
 def check_writable(folder: Path) -> None:
@@ -33,6 +35,8 @@ def check_writable(folder: Path) -> None:
 def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
     """Holds a lock among processes; the operating system frees it however the process ends.
 
+    On a file system that has no locks, as some of networks, nothing is held and one line says so.
+
     Args:
         path: The lock's own file, which stays; its folder is made where there is none.
         say: A line for standard error, once, when another process has to be waited for.
@@ -44,6 +48,9 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
     from filelock import FileLock, Timeout  # here: it takes as long as all else to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _has_locks(path.parent):
+        yield
+        return
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -57,6 +64,25 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@cache
+def _has_locks(folder: Path) -> bool:
+    """Whether files of a folder can be locked; tells it once where they cannot."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks are of another kind
+        return True
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            line = f"keras_cnn: {printable(str(folder))}: no locks there: run one command at a time"
+            print(line, file=sys.stderr, flush=True)
+            return False
+    return True
 
 
 @contextmanager

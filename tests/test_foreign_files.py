@@ -178,6 +178,13 @@ def test_a_flipped_bit_of_a_written_backbone_is_found(weights_file):
     assert "is damaged" in line_of(weights.load, network(), weights_file)
 
 
+def test_weights_are_read_without_a_lock(weights_file):
+    fcntl = pytest.importorskip("fcntl")
+    with weights_file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # what HDF5 by itself would not open
+        weights.load(network(), weights_file)
+
+
 CARDS = {
     "is no JSON": (b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000),
     "no list of class names": (b"[]", b"3", b"null", b'"card"', b"1e999"),

@@ -10,9 +10,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
-import os
 import shutil
-import tempfile
 import textwrap
 import warnings
 import zipfile
@@ -68,9 +66,9 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
             version of Keras that loads the file is added to it.
     """
     path = Path(path)
-    by_keras = path.with_name(f".{path.stem}.{os.getpid()}.keras")  # Keras insists on the ending
     card = {**card, "keras": f">= {OLDEST_KERAS}"}
-    try:
+    with files.temporary_folder() as folder:
+        by_keras = Path(folder, "model.keras")
         model.save(by_keras)
         with (
             files.replacing(path) as partial,
@@ -84,8 +82,6 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
                     else:
                         shutil.copyfileobj(read, written, 1 << 20)
             target.writestr(CARD, json.dumps(card, indent=2))
-    finally:
-        by_keras.unlink(missing_ok=True)
 
 
 def _without_defaults(entry: object) -> object:
@@ -153,7 +149,7 @@ def _card(members: zipfile.ZipFile, path: Path) -> dict[str, object]:
 def _loaded_by_keras(path: Path) -> keras.Model:
     import keras
 
-    with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(action="ignore"), files.temporary_folder() as folder:
         if path.suffix != ".keras":  # Keras insists on the ending in small letters
             (link := Path(folder, "model.keras")).symlink_to(path.resolve())
             path = link
