@@ -1,12 +1,14 @@
-"""Atomic file writes, checksums, and locks among processes."""
+"""Whole reads, atomic writes, strict JSON, checksums, and locks among processes."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -145,6 +147,44 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file as a whole."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def content(path: Path, most: int = 1 << 27) -> bytes:
+    """A regular file's bytes, as many as its entry tells: nothing is waited for.
+
+    Args:
+        path: Not believed: it may be a FIFO, a device, or a kernel's file that never ends.
+        most: More bytes than this are refused.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is too large.
+    """
+    entry = path.stat()
+    if not stat.S_ISREG(entry.st_mode):
+        raise OSError(f"{path.name} is no regular file")
+    if entry.st_size > most:
+        raise OSError(f"{path.name} has {entry.st_size:,} bytes, more than {most:,}")
+    with path.open("rb") as file:
+        return file.read(entry.st_size)
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: As `content` does.
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(content(path))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+
+
+def json_text(content: object, indent: int | None = 2) -> str:
+    """JSON that every reader takes: numbers that are not finite, which it has not, are null."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda constant: None)
+    return json.dumps(plain, indent=indent)
 
 
 SEAL = b"keras_cnn sha256"  # ahead of the hash

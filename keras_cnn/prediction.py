@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn.data import decode, folders, sources
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
+from keras_cnn.results import grid
 
 if TYPE_CHECKING:
     import keras
@@ -68,8 +69,9 @@ class Evaluation:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each image (n,)."""
-        return self.probabilities.argmax(axis=1)
+        """The most probable class of each image (n,); -1 where the model gives no numbers."""
+        is_told = np.isfinite(self.probabilities).all(axis=1)
+        return np.where(is_told, self.probabilities.argmax(axis=1), -1)
 
     @property
     def accuracy(self) -> float:
@@ -77,17 +79,27 @@ class Evaluation:
         return float((self.predicted == self.labels).mean())
 
     def report(self) -> str:
-        """Precision, recall and F1 of each class, as scikit-learn's text."""
-        from sklearn.metrics import classification_report
+        """Precision, recall, F1 and images of each class, and their means over the classes here.
 
-        return classification_report(
-            self.labels,
-            self.predicted,
-            labels=range(len(self.class_names)),
-            target_names=self.class_names,
-            digits=3,
-            zero_division=0,
+        Classes of the model that the data has no image of have `-`, and are in no mean.
+        """
+        from sklearn.metrics import precision_recall_fscore_support
+
+        *measures, support = precision_recall_fscore_support(
+            self.labels, self.predicted, labels=range(len(self.class_names)), zero_division=0
         )
+        measures = np.stack(measures)  # (3, classes)
+        rows = [["", "precision", "recall", "f1-score", "images"]]
+        for name, values, images in zip(self.class_names, measures.T, support, strict=True):
+            cells = [f"{value:.3f}" if images else "-" for value in values]
+            rows.append([printable(name), *cells, f"{images:,}"])
+        total = f"{len(self.labels):,}"
+        rows += [[], ["accuracy", "", "", f"{self.accuracy:.3f}", total]]
+        for name, weights in (("macro", support > 0), ("weighted", support)):
+            means = np.average(measures, axis=1, weights=weights)
+            rows.append([f"{name} avg", *(f"{mean:.3f}" for mean in means), total])
+        filled = [row or [""] * len(rows[0]) for row in rows]
+        return "\n".join(grid.aligned(filled, right=range(1, len(rows[0])))) + "\n"
 
     def confusion(self) -> np.ndarray:
         """Counts int64 (classes, classes), true class by row, predicted class by column."""
@@ -119,7 +131,12 @@ def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
             read += [paths[index] for index in batch.indices]
             outputs = network.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
             probabilities.append(np.asarray(outputs))
-    return Predictions(read, names, np.concatenate(probabilities), unreadable)
+    told = np.concatenate(probabilities)
+    is_told = _told(told, model)
+    no_number = "the model gives what is no number"
+    unreadable += [(path, no_number) for path, ok in zip(read, is_told, strict=True) if not ok]
+    read = [path for path, ok in zip(read, is_told, strict=True) if ok]
+    return Predictions(read, names, told[is_told], unreadable)
 
 
 def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
@@ -143,8 +160,24 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
     images = dataset.splits[split].images
     probabilities = np.asarray(network.predict(images, batch_size=BATCH_SIZE, verbose=0))
+    _told(probabilities, model)
     shared = sources.count_shared(dataset, split) if split != "train" else 0
     return Evaluation(names, labels, probabilities, shared)
+
+
+def _told(probabilities: np.ndarray, model: Path) -> np.ndarray:
+    """Of which images a model's outputs (n, classes) are numbers: bool (n,).
+
+    Raises:
+        UserError: Of none, as where its training diverged.
+    """
+    is_told = np.isfinite(probabilities).all(axis=1)
+    if not is_told.any():
+        raise UserError(
+            f"{model}: what it gives is no number for any image: its training diverged; train it "
+            "again, at a lower learning rate"
+        )
+    return is_told
 
 
 def _image_files(given: Sequence[Path]) -> list[Path]:

@@ -142,6 +142,7 @@ class _Runs:
         self._began = time.monotonic()
         self._began_run: dict = {}  # by run folder, as all of these
         self._figures: dict = {}  # of the last epoch
+        self._diverged: dict = {}  # from which epoch on
         self._show_all()
 
     def show(self, event: Event) -> None:
@@ -172,7 +173,11 @@ class _Runs:
         epochs = record.get("epochs", _epochs(job))  # found out under way, or as planned
         self._epochs_done += 1
         self._epochs_left[job.folder] = epochs - epoch
+        if any(record.get(name, 0) is None for name in ("train_loss", "test_loss")):  # not finite
+            self._diverged.setdefault(job.folder, epoch)
         figures = f"train {record['train_accuracy']:.1%}, test {record['test_accuracy']:.1%}"
+        if job.folder in self._diverged:
+            figures = f"diverged at epoch {self._diverged[job.folder]}"
         if "images" in record:
             figures += f", {record['images'] / record['seconds']:,.0f} images/s"
         self._figures[job.folder] = figures

@@ -64,9 +64,14 @@ def finished(run: Run, folder: Path, history: list[dict], **metrics: float) -> R
     Args:
         run: The run.
         folder: Where it would lie.
-        history: Its figures by epoch; the last are among its metrics.
+        history: Its figures by epoch, where they are others than all results have; the last are
+            among its metrics.
         **metrics: Others of these.
     """
+    losses = {"train_loss": 1.5, "test_loss": 2.5}
+    accuracies = {"train_accuracy": 0.75, "test_accuracy": 0.5}
+    usual = {"epoch": 1, "learning_rate": 0.1, **losses, **accuracies, "seconds": 1.5}
+    history = [usual | record for record in history]
     figures = {key: value for key, value in history[-1].items() if key.startswith(("train", "te"))}
     counts = {"train_images": 1000, "test_images": 800, "seconds": 4.5}
     environment = {"backend": "torch", "versions": {"keras": "3"}, "device": "cpu"}

@@ -328,22 +328,25 @@ def test_results_that_lack_the_figure_leave_an_empty_panel(made, kind, tmp_path)
     assert not any(len(line.get_xdata()) for line in panel.lines) and not panel.texts
 
 
-@pytest.mark.parametrize("kind", ["curves", "runs", "interval", "bars", "lines", "heat_map"])
-def test_one_run_that_diverged_is_drawn(made, kind, tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", FIGURE_KINDS)
+def test_a_run_that_diverged_is_drawn_by_epoch_and_in_no_figure_after_the_last(
+    made, kind, tmp_path
+):
     plan, results = made()
-    (only, *_) = of(results, "1", "as_run")
-    for record in [*only.history, only.metrics]:
-        record.update(test_loss=float("nan"))
-    inked = {}
-    for quantity in ("test_loss", "test_accuracy"):
-        figure = drawn(plan, [only], kind=kind, quantities=[quantity], **axes_of(kind))
+    kind_of, axes = FIGURE_KINDS[kind], axes_of(kind)
+    (diverged, *others) = of(results, "1", "as_run")
+    diverged.history[2].update(test_loss=float("nan"))
+    for group, title in (([diverged], "as_run, n = 0, 1 diverged"), (others, "as_run, n = 3")):
+        figure = drawn(plan, group, kind=kind, quantities=["test_accuracy"], **axes)
         figure.savefig(tmp_path / "picture.png")
         panel = figure.axes[0]
+        assert panel.get_title() == title
         drawn_at = [line.get_ydata() for line in panel.lines]
         drawn_at += [[bar.get_height() for bar in panel.patches]]
         drawn_at += [image.get_array().compressed() for image in panel.images]
-        inked[quantity] = np.isfinite(np.concatenate([*drawn_at, [np.nan]]).astype(float)).sum()
-    assert inked["test_accuracy"] > inked["test_loss"]
+        has_ink = np.isfinite(np.concatenate([*drawn_at, [np.nan]]).astype(float)).any()
+        assert has_ink == (kind_of.by_epoch or group == others)
 
 
 def test_names_keep_colours_apart_and_numbers_are_in_order():

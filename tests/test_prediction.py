@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import classification_report
 
 from keras_cnn import prediction
 from keras_cnn.__main__ import main
@@ -152,3 +153,42 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
     arguments = ["evaluate", str(model_path), f"--data={tmp_path / 'alone'}", f"--out={picture}"]
     assert main(arguments) == 0
     assert "\n3 of them have the pixels of training images\n" in capsys.readouterr().out
+
+
+def test_means_are_over_the_classes_that_are_there():
+    labels, random = np.array([0, 0, 1, 1, 1, 3]), np.random.default_rng(0)
+    found = prediction.Evaluation(["a", "b", "c", "\x1b[1md"], labels, np.eye(4)[labels])
+    lines = {line[:12].strip(): line[12:].split() for line in found.report().splitlines()}
+    assert lines["macro avg"] == lines["weighted avg"] == ["1.000", "1.000", "1.000", "6"]
+    assert lines["c"] == ["-", "-", "-", "0"] and lines["\\x1b[1md"] == ["1.000"] * 3 + ["1"]
+    assert "\x1b" not in found.report()
+    labels = random.integers(0, 3, 60)  # where all are there, as scikit-learn
+    found = prediction.Evaluation(["a", "b", "c"], labels, random.random((60, 3)))
+    wanted = classification_report(
+        labels, found.predicted, target_names=["a", "b", "c"], output_dict=True
+    )
+    for line in filter(str.strip, found.report().splitlines()[1:]):
+        name, (*measures, images) = line[:12].strip(), line[12:].split()
+        if name in ("a", "b", "c", "macro avg", "weighted avg"):
+            numbers = [f"{wanted[name][key]:.3f}" for key in ("precision", "recall", "f1-score")]
+            assert (measures, float(images)) == (numbers, wanted[name]["support"])
+        else:
+            assert measures == [f"{wanted['accuracy']:.3f}"]
+
+
+def test_a_model_whose_training_diverged_is_told(tmp_path, folder, model_path):
+    import keras
+
+    network = keras.models.load_model(model_path)
+    scale = keras.layers.Rescaling([np.nan, 1.0, 1.0])
+    diverged = keras.Model(network.input, network(scale(network.input)))
+    saved.save(diverged, tmp_path / "nan.keras", {"class_names": NAMES, "test_accuracy": np.nan})
+    assert saved.load(tmp_path / "nan.keras")[1]["test_accuracy"] is None  # strict JSON
+    for use in (
+        lambda: prediction.predict(tmp_path / "nan.keras", [folder / "a.png"]),
+        lambda: prediction.evaluate(tmp_path / "nan.keras", "digits"),
+    ):
+        with pytest.raises(UserError, match=r"no number for any image|not taught"):
+            use()
+    some = prediction.Evaluation(list(NAMES), np.array([0, 1]), np.array([[np.nan] * 3, [0, 1, 0]]))
+    assert some.accuracy == 0.5 and some.confusion().sum() == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -21,18 +22,22 @@ def a_run(repeat=0, **overrides):
     return resolve.runs(plan, "mini", ["4"], "corrected", repeat + 1, settings)[repeat]
 
 
-def written(folder, accuracies=(0.25, 0.5)):
+METRICS = {"train_accuracy": 0.5, "test_accuracy": 0.5, "seconds": 0.5}
+METRICS |= {"train_images": 9, "test_images": 8}
+
+
+def written(folder, accuracies=(0.25, 0.5), losses=(1.5, 1.5), **metrics):
     """A small whole result."""
     history = [
-        dict(zip(store.HISTORY_COLUMNS, [n, 0.1, 1.5, accuracy, 2.5, 0.5, 3.0], strict=True))
-        for n, accuracy in enumerate(accuracies, 1)
+        dict(zip(store.HISTORY_COLUMNS, [n, 0.1, loss, accuracy, 2.5, 0.5, 3.0], strict=True))
+        for n, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), 1)
     ]
     store.write(
         folder,
         a_run(),
-        {"backend": "torch", "versions": {}},
+        {"backend": "torch", "versions": {}, "device": "cpu", "processor": "p"},
         history,
-        dict.fromkeys(store.FINAL_FIGURES, 0.5),
+        METRICS | metrics,
         ["cat", "dog"],
         [[3, 1], [0, 4]],
         lambda path: path.write_bytes(b"a model"),
@@ -74,8 +79,8 @@ def test_floats_read_back_to_the_bit(tmp_path):
     rng = np.random.default_rng(0)
     numbers = [float(x) for x in rng.normal(size=200) * 10.0 ** rng.integers(-300, 300, 200)]
     numbers += [0.1 + 0.2, np.nextafter(1.0, 2.0), 5e-324, -0.0, float(np.float32(0.1))]
-    history = store.read(written(tmp_path / "run", numbers)).history
-    read = np.array([record["train_accuracy"] for record in history])
+    history = store.read(written(tmp_path / "run", [0.5] * len(numbers), losses=numbers)).history
+    read = np.array([record["train_loss"] for record in history])
     assert read.tobytes() == np.array(numbers).tobytes()
 
 
@@ -177,6 +182,94 @@ def test_a_damaged_folder_is_one_clear_line(tmp_path, name, content):
         store.read(folder)
     text = str(raised.value)
     assert text.startswith(f"{folder}: damaged") and "\n" not in text and "delete" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "value"),
+    [
+        ("metrics.json", "test_accuracy", "good"),
+        ("metrics.json", "test_accuracy", 1.5),
+        ("metrics.json", "test_accuracy", True),
+        ("metrics.json", "test_accuracy_over_images", -0.1),
+        ("metrics.json", "parameters", [1]),
+        ("metrics.json", "seconds", -1),
+        ("metrics.json", "train_images", 0),
+        ("metrics.json", "train_images", 2.5),
+        ("metrics.json", "diverged_at_epoch", "never"),
+        ("environment.json", "device", None),
+        ("environment.json", "versions", {"keras": 3}),
+        ("run.json", "place", None),
+        ("run.json", "spec", [1]),
+        ("run.json", "spec", {"method": "own.method", "images": {}, "network": {}}),
+        ("run.json", "spec", {"method": ["supervised"]}),
+    ],
+)
+def test_json_of_wrong_types_and_ranges_is_one_clear_line(tmp_path, name, where, value):
+    folder = written(tmp_path / "run")
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | {where: value}))
+    with pytest.raises(UserError, match=rf"damaged \({name}: ") as raised:
+        store.read(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["run.json", "environment.json", "metrics.json"])
+def test_json_without_end_is_one_clear_line(tmp_path, name):
+    folder = written(tmp_path / "run")
+    for text in ("[" * 200_000, '{"a":' * 200_000, "9" * 10_000, "\0", "{}"):
+        (folder / name).write_text(text)
+        with pytest.raises(UserError, match="damaged"):
+            store.read(folder)
+
+
+def test_nothing_is_waited_for_in_a_file_that_is_none(tmp_path):
+    for name in ("run.json", "metrics.json", "history.csv", "confusion.csv"):
+        for number, make in enumerate((os.mkfifo, lambda path: path.symlink_to("/dev/zero"))):
+            folder = written(tmp_path / f"{name}-{number}")
+            (folder / name).unlink()
+            make(folder / name)
+            with pytest.raises(UserError, match="no regular file"):
+                store.read(folder)
+
+
+def test_what_is_not_finite_is_null_in_json_and_the_run_has_diverged(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    result = store.read(written(tmp_path / "run", test_loss=nan, parameters=inf))
+    text = (tmp_path / "run" / "metrics.json").read_text()
+    json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    assert result.metrics["test_loss"] is None and result.diverged_at is None
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS | {"test_loss": nan}))
+    assert store.read(tmp_path / "run").metrics["test_loss"] is None  # as older versions wrote it
+    result.history[1]["train_loss"] = inf
+    assert result.diverged_at == 2 and "diverged at epoch 2" in repr(result)
+    result = store.read(written(tmp_path / "run", diverged_at_epoch=1))  # its weights, not its loss
+    assert result.diverged_at == 1
+
+
+def test_class_names_are_no_formulas_in_a_spreadsheet_and_read_back(tmp_path):
+    names = ["=1+1", "@sum", "-x", "+x", "'=1", "'tis", "a,b", "x\ny", "\udcff"]
+    counts = np.eye(len(names), dtype=int).tolist()
+    store.write(
+        *(tmp_path / "run", a_run(), store.read(written(tmp_path / "other")).environment),
+        *(store.read(tmp_path / "other").history, METRICS, names, counts, lambda path: None),
+    )
+    assert store.read(tmp_path / "run").class_names == names
+    with (tmp_path / "run" / "confusion.csv").open(errors="surrogateescape") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+
+
+def test_the_next_command_brings_back_what_a_kill_left_hidden(tmp_path):
+    """Killed between the two renames of a run that replaces an older one."""
+    older = store.read(written(tmp_path / "run"))
+    (tmp_path / "run").rename(tmp_path / ".run.replaced")
+    (tmp_path / ".run.partial").mkdir()
+    with store.held(tmp_path / "run"):
+        store.recover(tmp_path)  # by another process, which may be about to rename
+        assert not (tmp_path / "run").exists()
+    store.recover(tmp_path)
+    assert store.read(tmp_path / "run") == older
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".locks"}
 
 
 def test_a_replaced_file_is_old_or_new(tmp_path):

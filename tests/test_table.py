@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from method_runs import finished
 
 from keras_cnn import recipe
@@ -26,7 +28,7 @@ def results(tmp_path, profile="deck", repeats=3):
         test = TEST_ACCURACIES[run.place.variant][run.place.repeat]
         train = TRAIN_ACCURACIES[run.place.variant][run.place.repeat]
         history = [{"epoch": 1, "train_accuracy": train, "test_accuracy": test}]
-        figures = {"seconds": 100 + run.place.repeat, "parameters": 1149770}
+        figures = {"seconds": 100 + run.place.repeat, "parameters": 1149770, "test_loss": None}
         made.append(finished(run, folder, history, **figures))
     return plan, made
 
@@ -71,7 +73,7 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     made[1].spec["images"]["image_size"] = 64
     made[2].environment["versions"]["keras"] = "4"
     caption = table.build(plan, made, "a command").caption
-    assert "10 to 1,000 training and 800 test images, 32 to 64 pixels" in caption
+    assert "10 to 1,000 training and 800 test images of 2 classes, 32 to 64 pixels" in caption
     assert "(keras 3, 4)" in caption
 
 
@@ -144,20 +146,61 @@ def test_small_figures_keep_three_digits(tmp_path):
     assert "| 0.101 ± 0.001 " in text
 
 
-def test_a_diverged_run_is_shown_as_such(tmp_path):
+def test_a_diverged_run_is_told_and_in_no_figure(tmp_path):
+    plan, made = results(tmp_path)
+    as_run, corrected = (
+        [one for one in made if one.place.variant == variant] for variant in TEST_ACCURACIES
+    )
+    as_run[1].history[0]["train_loss"] = float("nan")  # the best of the three
+    for result in corrected:
+        result.metrics.update(diverged_at_epoch=2, test_accuracy=None)
+    built = table.build(plan, made, "a command")
+    accuracy = built.lines[0].measures["test_accuracy"]
+    assert (built.lines[0].n, built.lines[0].diverged) == (2, [1])
+    assert accuracy.best == pytest.approx(50) and accuracy.mean == pytest.approx((50 + 41) / 2)
+    assert (built.lines[1].n, built.lines[1].diverged) == (0, [2, 2, 2])
+    text = table.markdown(built)
+    shown = [line.strip("|").split("|")[5:] for line in text.splitlines() if "_run" in line]
+    cells = [[cell.strip() for cell in line] for line in shown if line]
+    assert cells[0] == ["2, 1 diverged", "99.0", "99.5 ± 0.7", "100", "50.0", "45.5 ± 6.4", "63"]
+    corrected = next(line for line in text.splitlines() if "| corrected" in line)
+    assert "| 0, 3 diverged | -  " in corrected
+    assert "in no figure: " in text and "row 4 as_run repeat 2 at epoch 1" in text
+    content = json.loads(table.as_json(built), parse_constant=pytest.fail)
+    assert content["lines"][1]["measures"]["test_accuracy"]["mean"] is None
+    rows = list(csv.DictReader(io.StringIO(table.comma_separated(built))))
+    assert [row["diverged"] for row in rows] == ["1", "3"]
+
+
+HOSTILE = "=1+1|<b>*x*</b> `$a$`\n\x1b[31m[y](z)"
+
+
+def test_words_of_users_are_neither_markup_nor_formulas(tmp_path):
     plan, made = results(tmp_path)
     for result in made:
-        result.metrics["test_loss"] = float("nan")
-    plan = plan.model_copy(update={"measures": ["test_loss"]})
-    assert "| nan ± nan " in table.markdown(table.build(plan, made, "a command"))
-
-
-def test_a_diverged_run_is_null_in_json(tmp_path):
-    plan, made = results(tmp_path)
-    made[0].metrics["test_accuracy"] = float("nan")
-    content = json.loads(
-        table.as_json(table.build(plan, made, "a command")),
-        parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"),
+        result.spec["training"]["optimizer"] = HOSTILE
+        result.spec["images"]["data"] = str(tmp_path / HOSTILE)
+    plan = plan.model_copy(
+        update={"title": HOSTILE, "note": HOSTILE, "columns": {"@x": "optimizer"}}
     )
-    assert content["lines"][0]["measures"]["test_accuracy"]["mean"] is None
-    assert content["lines"][1]["measures"]["test_accuracy"]["mean"] == pytest.approx(56)
+    built = table.build(plan, made, HOSTILE)
+    text = table.markdown(built)
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    tags = set(re.findall(r"<(\w+)", html))
+    assert tags == {"h1", "p", "table", "thead", "tbody", "tr", "th", "td", "code"}
+    assert html.count("<td>") == 2 * html.count("<th>") and "\x1b" not in text
+    cells = [
+        cell for line in csv.reader(io.StringIO(table.comma_separated(built))) for cell in line
+    ]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert not any("\x1b" in cell for cell in cells)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 100_000, '{"lines": [{"runs": [".."]}]}', '{"lines": [{"runs": ["/x"]}]}'],
+)
+def test_a_damaged_table_is_no_table(tmp_path, text):
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(ValueError):
+        table.read(tmp_path / "table.json")

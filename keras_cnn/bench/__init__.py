@@ -52,12 +52,12 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         print(f"{rounds} rounds; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
-            files.write_text(out, json.dumps(content, indent=2) + "\n")
+            files.write_text(out, files.json_text(content) + "\n")
 
 
 def _machine(threads: int) -> dict:
     """What contenders run on, as one of their processes sees it."""
-    environ = {**os.environ, **environment.child_variables("torch", threads)}
+    environ = environment.settled("torch", threads)
     command = [sys.executable, "-c", DESCRIBE]
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_cnn.data import augment, sources
 from keras_cnn.data.sources import Dataset
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 
 SEED = 0
 CLASSES, PANEL_CLASSES = 200, 20  # shown at most, and in a panel, one a row
@@ -107,7 +107,7 @@ def _captions(shares: np.ndarray, class_names: Sequence[str]) -> list[str]:
 
 
 def _shares(shares: Sequence[float], class_names: Sequence[str]) -> list[str]:
-    names = [name[:CAPTION_LETTERS] for name in class_names]
+    names = [printable(name)[:CAPTION_LETTERS] for name in class_names]
     named = sorted(((share, name) for share, name in zip(shares, names, strict=True) if share))
     return [name if share == 1 else f"{name} {share:.0%}" for share, name in reversed(named)]
 
@@ -137,7 +137,7 @@ def _draw(
         tops = np.arange(len(panel.names)) * height
         extent = (0, columns, len(panel.names) * height, 0)  # one unit a side
         axis.imshow(_mosaic(panel.images, gap), extent=extent, interpolation="auto")
-        axis.set_yticks(tops + 0.5, panel.names, parse_math=False)
+        axis.set_yticks(tops + 0.5, [*map(printable, panel.names)], parse_math=False)
         axis.set_xticks([])
         axis.tick_params(length=0)
         axis.set_frame_on(False)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
+from keras_cnn import environment
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
+from keras_cnn.statistics import diverged_at
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +61,8 @@ class Trained:
         history: One record an epoch: `epoch`, `learning_rate`, `train_loss`, `train_accuracy`,
             `test_loss`, `test_accuracy` (accuracies in [0, 1]) and `seconds`.
         measures: `test_accuracy_over_images`, the share of test images that `model` classifies
-            right, and what the method measures besides.
+            right, and what the method measures besides; where the losses, the model's weights or
+            its probabilities are not finite, `diverged_at_epoch`, and no such share (nan).
         probabilities: Of the test images, (n, classes) float32; rows sum to 1.
     """
 
@@ -69,8 +72,10 @@ class Trained:
     probabilities: np.ndarray | None = None
 
     def __repr__(self) -> str:
+        epoch = self.measures.get("diverged_at_epoch")
         accuracy = self.measures["test_accuracy_over_images"]
-        return f"Trained({len(self.history)} epochs, {accuracy:.1%} of the test images)"
+        end = f"diverged at epoch {epoch}" if epoch else f"{accuracy:.1%} of the test images"
+        return f"Trained({len(self.history)} epochs, {end})"
 
     def save(self, path: str | Path, class_names: Sequence[str] = ()) -> None:
         """Writes the model with a card that `predict` and `evaluate` read.
@@ -117,6 +122,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
         ) -> Trained:
             also = {each.name: given.pop(each.name) for each in extra if each.name in given}
             chosen = _checked(settings, given)
+            environment.check_keras()
             network = _functional(network)
             any_size = settings.images is LargeImages  # they are cropped to the network's
             train = _split(train, network, "train", any_size)
@@ -143,8 +149,14 @@ def _trained(learned: Learned, test: Split) -> Trained:
     if probabilities is None:
         probabilities = frozen.outputs(classifier, test.images)
     hits = probabilities.argmax(axis=1) == test.labels
-    measures = {"test_accuracy_over_images": float(hits.mean()), **learned.measures}
-    return Trained(classifier, learned.history, measures, probabilities)
+    made = {"test_accuracy_over_images": float(hits.mean()), **learned.measures}
+    epoch = diverged_at(learned.history)
+    ends = probabilities, *classifier.get_weights()
+    if epoch is None and not all(np.isfinite(array).all() for array in ends):
+        epoch = int(learned.history[-1]["epoch"])
+    if epoch is not None:
+        made |= {"diverged_at_epoch": epoch, "test_accuracy_over_images": np.nan}
+    return Trained(classifier, learned.history, made, probabilities)
 
 
 def _functional(network: keras.Model) -> keras.Model:

@@ -18,6 +18,7 @@ from keras_cnn.data.augment import KINDS as AUGMENTATIONS
 from keras_cnn.models import module_of
 
 PositiveInt = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=8, le=1024)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -58,7 +59,7 @@ class Images(Settings):
     """
 
     data: str = "cinic10"
-    image_size: Annotated[int, Field(ge=8)] = 32
+    image_size: ImageSize = 32
     shots: PositiveInt | None = None
     test_shots: PositiveInt | None = None
 
@@ -76,7 +77,7 @@ class LargeImages(Images):
         crop_from: Height and width in pixels at which training images are loaded.
     """
 
-    crop_from: Annotated[int, Field(ge=8)] = 64
+    crop_from: ImageSize = 64
 
 
 class Network(Settings):
@@ -91,7 +92,7 @@ class Network(Settings):
 
     uses = ("keras_cnn.models.initializers", "keras_cnn.models.heads")
     model: str = "convnext_tiny"
-    hidden_units: PositiveInt | None = None
+    hidden_units: Annotated[int, Field(ge=1, le=2048)] | None = None
     weights: str = "pretrained"
 
     def code(self) -> Iterator[str]:

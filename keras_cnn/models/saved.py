@@ -81,7 +81,7 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
                         written.write(json.dumps(_without_defaults(json.load(read))).encode())
                     else:
                         shutil.copyfileobj(read, written, 1 << 20)
-            target.writestr(CARD, json.dumps(card, indent=2))
+            target.writestr(CARD, files.json_text(card))
 
 
 def _without_defaults(entry: object) -> object:
@@ -161,9 +161,11 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Args:
         labels: (n,) integers.
-        probabilities: (n, classes).
+        probabilities: (n, classes); an image without finite ones is not counted.
     """
-    from sklearn.metrics import confusion_matrix
+    import numpy as np
 
-    classes = range(probabilities.shape[1])
-    return confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
+    count = probabilities.shape[1]
+    told = np.isfinite(probabilities).all(axis=1)
+    cells = labels[told] * count + probabilities[told].argmax(axis=1)
+    return np.bincount(cells, minlength=count * count).reshape(count, count)

@@ -111,7 +111,7 @@ def draw_panels(
     figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left", parse_math=False)
     panels = figure.subplots(len(items), len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
-        column[0].set_title(f"{variant}, n = {_repeats(group)}", fontsize=10)
+        column[0].set_title(f"{variant}, {_repeats(group)}", fontsize=10)
         for panel, item in zip(column, items, strict=True):
             panel.spines[["top", "right"]].set_visible(not grid)
             if grid:
@@ -164,10 +164,12 @@ def _grouped(
 
 
 def _repeats(group: Sequence[Result]) -> str:
-    """How many repeats each row has: one number, or from which to which."""
-    counts = [len(row) for row in _grouped(group, lambda result: result.place.row).values()]
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
+    """`n = 3`, or `n = 2 to 3, 1 diverged`: how many repeats of each row did not."""
+    rows = _grouped(group, lambda result: result.place.row).values()
+    counts = [sum(not result.diverged_at for result in row) for row in rows]
+    low, high, diverged = min(counts), max(counts), len(group) - sum(counts)
+    text = f"n = {low}" if low == high else f"n = {low} to {high}"
+    return f"{text}, {diverged} diverged" if diverged else text
 
 
 def _small_print(plot: Plot) -> str:

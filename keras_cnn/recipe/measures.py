@@ -62,8 +62,8 @@ MEASURES: dict[str, Measure] = {
 
 
 def final(result: Result, name: str) -> float | None:
-    """A run's final number in the measure's unit; None where an older result lacks it."""
-    value = result.metrics.get(name)
+    """A run's final number in the measure's unit; None where it diverged or lacks it."""
+    value = None if result.diverged_at else result.metrics.get(name)
     return None if value is None else MEASURES[name].scale * value
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
@@ -69,7 +70,7 @@ def _code(renderer: object, tokens: Sequence, index: int, options: object, env: 
 
 
 def _picture(image: SyntaxTreeNode, folder: Path) -> str:
-    path = folder / unquote(image.attrs["src"])
+    path = folder / os.fsdecode(unquote_to_bytes(image.attrs["src"]))
     with Image.open(path) as opened:
         width, height = opened.size
     content = base64.b64encode(path.read_bytes()).decode()

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from keras_cnn.results import grid
-from keras_cnn.results.grid import Column
-
-# What Markdown would read as markup; an underscore inside a word and a lone ampersand are not.
-SPECIAL = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
-
-
-def escape(text: str) -> str:
-    """Text that reads back as it is, in a paragraph as in a table's cell."""
-    escaped = SPECIAL.sub(r"\\\g<0>", text.replace("\n", " "))
-    return escaped.replace("\N{NO-BREAK SPACE}", "&nbsp;")  # itself is cut off from a cell's ends
-
-
-def code(text: str) -> str:
-    """Words of a command line or a program."""
-    # A fence one longer than the longest run of backticks inside.
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    space = " " if "`" in text else ""
-    return f"{fence}{space}{text}{space}{fence}"
+from keras_cnn.results.grid import Column, code, escape
 
 
 def prose(text: str) -> str:
@@ -45,7 +28,7 @@ def heading(level: int, text: str, anchor: str, short: str = "") -> str:
 
     `short` is a word or two for a narrow table of contents.
     """
-    title = f' title="{short}"' if short else ""
+    title = f' title="{html.escape(short)}"' if short else ""
     return f'{"#" * level} <a id="{anchor}"{title}></a>{escape(text)}'
 
 
@@ -66,13 +49,10 @@ def problem(text: str, what: str = "Left out") -> str:
 
 def table(caption: str, columns: Sequence[Column]) -> str:
     """A table under its caption; the first column names the rows."""
-    escaped = [
-        Column(escape(c.heading), [*map(escape, c.cells)], escape(c.group), c.is_number)
-        for c in columns
-    ]
-    return f"**{escape(caption)}**\n\n{grid.markdown(escaped)}"
+    return f"**{escape(caption)}**\n\n{grid.markdown(columns)}"
 
 
 def picture(path: Path, text: str, folder: Path) -> str:
     """A PNG file as seen from the page's folder; the text says what it shows."""
-    return f"![{escape(text)}]({quote(Path(os.path.relpath(path, folder)).as_posix())})"
+    seen = Path(os.path.relpath(path, folder)).as_posix()
+    return f"![{escape(text)}]({quote(os.fsencode(seen))})"

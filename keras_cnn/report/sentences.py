@@ -15,7 +15,7 @@ from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results import compare
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.compare import SettingEffect
-from keras_cnn.results.table import AS_RUN, Line, variant_text
+from keras_cnn.results.table import AS_RUN, Line, count_text, variant_text
 
 
 def best_of_n(collected: Collected) -> str | None:
@@ -116,7 +116,8 @@ def method(name: str, shown: Sequence[str], collected: Collected) -> str | None:
     if not lines:
         return None
     texts = [
-        f"row {line.row} {variant_text(line.variant)} (n = {line.n}): {_means(line, shown)}"
+        f"row {line.row} {variant_text(line.variant)} (n = {count_text(line)}): "
+        f"{_means(line, shown)}"
         for line in lines
     ]
     classes = len(collected.runs(lines[0])[0].class_names)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_cnn.data import sources
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import store, table
@@ -41,7 +39,7 @@ class Collected:
         """The command line that makes the results."""
         words = ["python", "-m", "keras_cnn", "recipe", self.recipe.name]
         out = self.folder.parent
-        return shlex.join(words if out == DEFAULT_OUT else [*words, f"--out={out}"])
+        return shell_line(words if out == DEFAULT_OUT else [*words, f"--out={out}"])
 
     @property
     def source(self) -> str:
@@ -72,6 +70,7 @@ def collect(recipe: Recipe, out: Path) -> Collected:
     What cannot be read is left out and named among the problems.
     """
     folder = out / recipe.name
+    store.recover(folder)
     problems: list[str] = []
     command, names = _last_table(folder, problems)
     rows = {(str(row.row), name) for row in recipe.rows for name in recipe.variants_of(row)}
@@ -94,14 +93,13 @@ def _last_table(folder: Path, problems: list[str]) -> tuple[str, list[str]]:
     """The last command, and the names of the run folders in its table."""
     path = folder / "table.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = [Path(run).name for line in content["lines"] for run in line["runs"]]
-        return str(content["command"]), names
+        written = table.read(path)
+        return written.command, written.runs
     except FileNotFoundError:
         if next(folder.glob("*/run.json"), None):
             problems.append(
                 f"{folder}: runs without a table.json, which tells what belongs together"
             )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         problems.append(f"{path}: damaged; the recipe's command writes it again")
     return "", []

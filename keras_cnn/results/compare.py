@@ -1,7 +1,7 @@
 """What each of the deck's defects changes, as numbers.
 
-Accuracies are in percent, their differences in percentage points. Lines without a finite number
-of the measure (a run diverged, or an older result lacks it) are left out of every comparison.
+Accuracies are in percent, their differences in percentage points. Lines without a number of the
+measure (all runs diverged, or an older result lacks it) are left out of every comparison.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import fmean, median, stdev, variance
 
 import numpy as np
@@ -217,9 +217,9 @@ def augmentation_means(collected: Collected, variant: str) -> dict[str, float]:
 
 
 def _by_repeat(collected: Collected, line: Line, measure: str) -> dict[int, float]:
-    return {one.place.repeat: measures.final(one, measure) for one in collected.runs(line)}
+    finished = (run for run in collected.runs(line) if not run.diverged_at)
+    return {one.place.repeat: measures.final(one, measure) for one in finished}
 
 
 def _is_measured(line: Line, measure: str) -> bool:
-    mean = line.measures[measure].mean
-    return mean is not None and isfinite(mean)
+    return line.measures[measure].mean is not None

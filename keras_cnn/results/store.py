@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,17 +25,11 @@ from pathlib import Path
 from keras_cnn import files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Place, Run, flat_settings
+from keras_cnn.results import contents
+from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
+from keras_cnn.statistics import diverged_at
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "seconds",
-)
-FINAL_FIGURES = ("train_accuracy", "test_accuracy", "train_images", "test_images", "seconds")
+__all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
 
 class Busy(Exception):
@@ -53,7 +46,7 @@ class Result:
         spec: What decided it, as plain data.
         environment: Backend, device and versions.
         history: One dict an epoch, keys as in `HISTORY_COLUMNS`.
-        metrics: The final figures; accuracies in [0, 1].
+        metrics: The final figures; accuracies in [0, 1], None what is not finite.
         class_names: In the order of the labels.
         confusion: Counts, true class by row, predicted class by column.
     """
@@ -68,9 +61,14 @@ class Result:
     confusion: list[list[int]]
 
     def __repr__(self) -> str:
-        accuracy = self.metrics.get("test_accuracy")
-        told = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
-        return f"Result({self.folder.name}{told})"
+        if self.diverged_at:
+            return f"Result({self.folder.name}, diverged at epoch {self.diverged_at})"
+        return f"Result({self.folder.name}, test accuracy {self.metrics['test_accuracy']:.1%})"
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The epoch from which on its loss, or in the end its weights, were not finite; or None."""
+        return self.metrics.get("diverged_at_epoch") or diverged_at(self.history)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -143,6 +141,19 @@ def _restore(folder: Path, replaced: Path) -> None:
         os.rename(replaced, folder)
 
 
+def recover(recipe_folder: Path) -> None:
+    """Brings back the results that a kill left hidden, and clears what it left half written.
+
+    Those that a process is writing now are left alone, and all where the folder is read-only.
+    """
+    for hidden in sorted([*recipe_folder.glob(".*.replaced"), *recipe_folder.glob(".*.partial")]):
+        folder = recipe_folder / hidden.name[1:].rpartition(".")[0]
+        if hidden.is_dir():
+            with contextlib.suppress(Busy, OSError), held(folder):
+                _restore(folder, folder.with_name(f".{folder.name}.replaced"))
+                shutil.rmtree(hidden, ignore_errors=True)
+
+
 def write(
     folder: Path,
     run: Run,
@@ -163,20 +174,21 @@ def write(
         write_json(partial / "environment.json", environment)
         rows = [[record[key] for key in HISTORY_COLUMNS] for record in history]
         write_csv(partial / "history.csv", HISTORY_COLUMNS, rows)
-        counts = [[name, *row] for name, row in zip(class_names, confusion, strict=True)]
-        write_csv(partial / "confusion.csv", ["true class", *class_names], counts)
+        names = [csv_cell(name) for name in class_names]
+        counts = [[name, *row] for name, row in zip(names, confusion, strict=True)]
+        write_csv(partial / "confusion.csv", ["true class", *names], counts)
         write_json(partial / "metrics.json", metrics)
         save_model(partial / "model.keras")
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes one JSON object, readable by a person."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """Writes one JSON object, readable by a person; what is not finite is null."""
+    path.write_text(files.json_text(content) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Writes a table; floats in full, so that reading gives back the same bits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -193,29 +205,19 @@ def read(folder: str | Path) -> Result:
     """
     folder = Path(folder).expanduser()
     try:
-        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            history = [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
-        with (folder / "confusion.csv").open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        confusion = [[int(count) for count in row[1:]] for row in rows]
-        _require(history, "history.csv has no epochs")
-        _require(all({*HISTORY_COLUMNS} <= {*row} for row in history), "history.csv lacks a column")
-        sides = {len(confusion), *map(len, confusion)}
-        _require(sides == {len(header) - 1}, "confusion.csv is not square")
-        described = _read_object(folder / "run.json", Run.model_fields)
+        place, spec = contents.run(folder / "run.json")
+        class_names, confusion = contents.confusion(folder / "confusion.csv")
         return Result(
             folder=folder,
-            place=Place.model_validate(described["place"]),
-            spec=_read_spec(described["spec"]),
-            environment=_read_object(folder / "environment.json", ("backend", "versions")),
-            history=history,
-            metrics=_read_object(folder / "metrics.json", FINAL_FIGURES),
-            class_names=header[1:],
+            place=place,
+            spec=spec,
+            environment=contents.environment(folder / "environment.json"),
+            history=contents.history(folder / "history.csv"),
+            metrics=contents.metrics(folder / "metrics.json"),
+            class_names=class_names,
             confusion=confusion,
         )
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{folder}: damaged ({error}); delete the folder and run the recipe again"
         ) from None
@@ -234,23 +236,3 @@ def read_as(folder: Path, run: Run) -> Result:
     with files.replacing(folder / "run.json") as partial:
         write_json(partial, run.model_dump())
     return replace(result, place=run.place, spec=spec)
-
-
-def _read_spec(content: object) -> dict:
-    _require(isinstance(content, dict), "run.json: spec is not an object")
-    for name, value in (("images", dict), ("network", dict), ("training", dict), ("backend", str)):
-        _require(isinstance(content.get(name), value), f"run.json: spec lacks {name!r}")
-    return content
-
-
-def _read_object(path: Path, keys: Iterable[str]) -> dict:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    _require(isinstance(content, dict), f"{path.name} is not an object")
-    for key in keys:
-        _require(key in content, f"{path.name} lacks {key!r}")
-    return content
-
-
-def _require(holds: object, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)

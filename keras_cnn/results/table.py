@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, Field
 
+from keras_cnn import files
 from keras_cnn.data import sources
+from keras_cnn.errors import printable
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import measures, resolve
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe, Row
 from keras_cnn.results import grid
+from keras_cnn.results.contents import csv_cell
 from keras_cnn.results.grid import Column
 from keras_cnn.results.store import Result
 
+NAMED = 10  # runs in one sentence
 ACCURACIES = ("train_accuracy", "test_accuracy")
 AS_RUN = "as_run"
 
@@ -49,7 +55,8 @@ class Line:
         row: The row's name.
         settings: What the table's columns show, by heading.
         variant: The variant's name.
-        n: How many repeats.
+        n: How many repeats the figures are of: those that did not diverge.
+        diverged: The epochs at which the others did.
         comparable: Whether the deck's numbers are of the same data, weights and settings.
         measures: By name, every measure of `MEASURES`.
         runs: The names of the runs' folders.
@@ -59,6 +66,7 @@ class Line:
     settings: dict[str, object]
     variant: str
     n: int
+    diverged: list[int]
     comparable: bool
     measures: dict[str, Statistic]
     runs: list[str]
@@ -136,19 +144,21 @@ def presented(recipe: Recipe) -> list[Line]:
         run = first[str(row.row)]
         decks = {name: Statistic(deck=getattr(row.deck, name, None)) for name in MEASURES}
         settings = _settings(recipe, run.spec.settings)
-        lines.append(Line(run.place.row, settings, run.place.variant, 0, True, decks, []))
+        lines.append(Line(run.place.row, settings, run.place.variant, 0, [], True, decks, []))
     return lines
 
 
 def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
     place = group[0].place
+    finished = [result for result in group if not result.diverged_at]
     return Line(
         row=place.row,
         settings=_settings(recipe, group[0].settings),
         variant=place.variant,
-        n=len(group),
+        n=len(finished),
+        diverged=[result.diverged_at for result in group if result.diverged_at],
         comparable=place.comparable,
-        measures={name: _statistic(name, row, group) for name in MEASURES},
+        measures={name: _statistic(name, row, finished) for name in MEASURES},
         runs=[result.folder.name for result in group],
     )
 
@@ -161,12 +171,12 @@ def _settings(recipe: Recipe, settings: Mapping[str, object]) -> dict[str, objec
 def _statistic(name: str, row: Row, group: Sequence[Result]) -> Statistic:
     values = [measures.final(result, name) for result in group]
     deck = getattr(row.deck, name, None)
-    if None in values:
+    if None in values or not values:
         return Statistic(deck=deck)
-    best = max(range(len(group)), key=lambda index: group[index].metrics["test_accuracy"])
+    best = max(range(len(group)), key=lambda index: group[index].metrics["test_accuracy"] or 0.0)
     return Statistic(
         best=values[best] if name in ACCURACIES else None,
-        mean=float(np.mean(values)),  # nan where a run diverged
+        mean=float(np.mean(values)),
         sd=float(np.std(values, ddof=1)) if len(values) > 1 and MEASURES[name].varies else None,
         deck=deck,
     )
@@ -188,7 +198,8 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
         f"Profile {_listed({r.place.profile for r in results})}: "
         f"data {_listed({_data(r) for r in results})}, "
         f"{_range(r.metrics['train_images'] for r in results)} training and "
-        f"{_range(r.metrics['test_images'] for r in results)} test images, "
+        f"{_range(r.metrics['test_images'] for r in results)} test images of "
+        f"{_range(len(r.class_names) for r in results)} classes, "
         f"{_range(r.settings['image_size'] for r in results)} pixels; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
@@ -198,10 +209,24 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
     if shared := max(r.metrics.get("shared_images", 0) for r in results):
         sentences.append(f"{shared:,} test images of the data have the pixels of training images.")
     if set(recipe.measures) & set(ACCURACIES):
-        sentences.append("Best of n is the repeat with the best test accuracy.")
+        sentences.append(
+            "Best of n is the repeat with the best test accuracy, chosen on the test images."
+        )
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
-    return " ".join([*sentences, recipe.note]).strip()
+    return " ".join([*sentences, *_diverged(results), recipe.note]).strip()
+
+
+def _diverged(results: Sequence[Result]) -> list[str]:
+    """A sentence that names the runs that diverged; none where none did."""
+    named = [
+        f"row {r.place.row} {r.place.variant} repeat {r.place.repeat + 1} at epoch {r.diverged_at}"
+        for r in results
+        if r.diverged_at
+    ]
+    more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    listed = f"{', '.join(named[:NAMED])}{more}"
+    return [f"Diverged, to what is no number, and in no figure: {listed}."] if named else []
 
 
 def _data(result: Result) -> str:
@@ -228,7 +253,7 @@ def layout(table: Table) -> list[Column]:
     columns = [
         *_row_columns(lines),
         Column("variant", [line.variant for line in lines]),
-        Column("n", [str(line.n) for line in lines]),
+        Column("n", [count_text(line) for line in lines]),
     ]
     for name in table.shown:
         mean = "mean" if MEASURES[name].varies else ""
@@ -259,7 +284,7 @@ def side_by_side(table: Table, recipe: Recipe) -> list[Column]:
             for row, lines in zip(rows, beside, strict=True)
         ]
         columns.append(Column(heading, cells))
-    counts = [_each(str(line.n if line else 0) for line in lines) for lines in beside]
+    counts = [_each(count_text(line) if line else "0" for line in lines) for lines in beside]
     columns.append(Column("n", counts, is_number=True))
     as_run = variant_text(AS_RUN)
     best = {as_run: f"{as_run}, best"} if recipe.deck_figures.startswith("best") else {}
@@ -333,7 +358,7 @@ def _measured(
 
 def markdown(table: Table) -> str:
     """The table as Markdown, readable as it stands."""
-    parts = [f"# {table.title}", table.caption, _grid(layout(table))]
+    parts = [f"# {grid.escape(table.title)}", grid.escape(table.caption), _grid(layout(table))]
     if table.beside_deck and not table.comparable:
         lines = list({line.row: line for line in table.lines}.values())
         numbers = [column for name in table.shown for column in _deck(name, lines, _heading(name))]
@@ -343,32 +368,66 @@ def markdown(table: Table) -> str:
                 "another measurement, not comparable with the table above.",
                 _grid([Column("row", [line.row for line in lines]), *numbers]),
             ]
-    parts.append(f"Again with: `{table.command}`")
+    parts.append(f"Again with: {grid.code(table.command)}")
     return "\n\n".join(parts) + "\n"
 
 
 def comma_separated(table: Table) -> str:
-    """The table as CSV, one line a row and variant, every measure in full."""
+    """The table as CSV, one line a row and variant, every measure in full.
+
+    No cell is one that a spreadsheet takes for a formula.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     kinds = list(Statistic.__dataclass_fields__)
     headings = [f"{name}_{kind}" for name in MEASURES for kind in kinds]
-    writer.writerow([*table.lines[0].settings, "row", "variant", "n", "comparable", *headings])
+    columns = ["row", "variant", "n", "diverged", "comparable"]
+    rows = [[*table.lines[0].settings, *columns, *headings]]
     for line in table.lines:
+        place = [line.row, line.variant, line.n, len(line.diverged), line.comparable]
         values = [getattr(line.measures[name], kind) for name in MEASURES for kind in kinds]
-        writer.writerow(
-            [*line.settings.values(), line.row, line.variant, line.n, line.comparable, *values]
-        )
+        rows.append([*line.settings.values(), *place, *values])
+    for row in rows:
+        writer.writerow(csv_cell(printable(c)) if isinstance(c, str) else c for c in row)
     return text.getvalue()
 
 
 def as_json(table: Table) -> str:
-    """The table as JSON, every measure in full, with the folders each line is made from.
+    """The table as JSON, every measure in full, with the folders each line is made from."""
+    return files.json_text(asdict(table)) + "\n"
 
-    The numbers of a run that diverged (NaN) are null, since JSON has no NaN.
+
+class _WrittenLine(BaseModel):
+    runs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-]$")]]
+
+
+class Written(BaseModel):
+    """What is read back of a table's JSON.
+
+    Attributes:
+        command: The command line that prints the table again.
+        data: The images' source, in short.
+        lines: The runs' folders.
     """
-    content = json.loads(json.dumps(asdict(table)), parse_constant=lambda constant: None)
-    return json.dumps(content, indent=2) + "\n"
+
+    command: str = ""
+    data: str = "table"
+    lines: list[_WrittenLine]
+
+    @property
+    def runs(self) -> list[str]:
+        """The names of the runs' folders."""
+        return [run for line in self.lines for run in line.runs]
+
+
+def read(path: Path) -> Written:
+    """Reads what `as_json` made.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged.
+    """
+    return Written.model_validate(files.read_json(path))
 
 
 def _grid(columns: Sequence[Column]) -> str:
@@ -380,6 +439,11 @@ def setting_text(value: object) -> str:
     if value is None:
         return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def count_text(line: Line) -> str:
+    """How many runs a line is of: `3`, or `2, 1 diverged`."""
+    return f"{line.n}, {len(line.diverged)} diverged" if line.diverged else str(line.n)
 
 
 def variant_text(variant: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ from keras_cnn import data, progress
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Settings
-from keras_cnn.recipe.spec import SEEDS, Run, flat_settings
-from keras_cnn.results import grid, identity
+from keras_cnn.recipe.spec import SEEDS, Run
+from keras_cnn.results import grid, identity, store
 from keras_cnn.runs.preflight import check_images
 
 # Training images of 32 pixels a second on one core, evaluation between epochs included: a guess for
@@ -57,7 +58,8 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     on_disk, hindrance = [], ""
     for run in runs:
         try:
-            on_disk.append(identity.run_folder(run, out).exists() and not fresh)
+            there = identity.run_folder(identity.as_on_disk(run, out), out).exists()
+            on_disk.append(there and not fresh)
         except UserError as error:  # data or weights are not here: nothing of it can be on disk
             on_disk.append(False)
             hindrance = str(error)
@@ -123,13 +125,12 @@ def measured_speeds(out: Path) -> dict[tuple, float]:
     """
     speeds: dict[tuple, float] = {}
     for path in out.glob("*/*/metrics.json"):
-        try:
-            run = flat_settings(json.loads((path.parent / "run.json").read_text())["spec"])
-            metrics = json.loads(path.read_text())
-            images = metrics["train_images"] * metrics["epochs"]
-            speeds[_kind(run)] = images * _work(run) / metrics["seconds"]
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-            continue  # not a run of ours: no estimate is worth an error
+        with contextlib.suppress(UserError):  # no run of ours: no estimate is worth an error
+            run = store.read(path.parent)
+            seconds = run.metrics["seconds"]
+            if seconds:
+                images = run.metrics["train_images"] * len(run.history)
+                speeds[_kind(run.settings)] = images * _work(run.settings) / seconds
     return speeds
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -174,12 +174,14 @@ def main() -> int:
     The task is a run to make, or one whose weights are to be fitted to its network. Standard
     output carries the reports alone: what libraries print goes to standard error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)  # the parent decides
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 
     def report(record: dict) -> None:
-        print(json.dumps(record), file=reports)
+        print(files.json_text(record, indent=None), file=reports)
 
     task = json.loads(sys.stdin.buffer.readline())
     memory.keep_freed_memory()
