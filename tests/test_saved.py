@@ -101,7 +101,7 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
     folder, expected = files
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, folder, ",".join(SAVED)],
-        env={**environment.os.environ, **environment.child_variables(backend, 1)},
+        env={**environment.os.environ, **environment.settled(backend, 1)},
         cwd=folder,
         capture_output=True,
         text=True,

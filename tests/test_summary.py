@@ -292,7 +292,12 @@ def test_markdown_rows_have_the_headers_cells():
     assert {line.count("|") for line in tree} == {5}
     assert {line.count("|") for line in totals} == {3}
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert ["`│    └─Conv2D (conv1): 2-2`", "[64, 32, 32, 8]", "224", "14.68 M"] in cells
+    assert [
+        f"│{'&nbsp;' * 4}└─Conv2D (conv1): 2-2",
+        r"\[64, 32, 32, 8\]",
+        "224",
+        "14.68 M",
+    ] in cells
     assert ["Trainable parameters", "18,738"] in cells
 
 
@@ -303,6 +308,15 @@ def test_json_has_the_exact_figures():
     stage = found["model"]["layers"][1]
     assert (stage["name"], stage["kind"], stage["parameters"]) == ("stage1", "Block", 896 + 9_248)
     assert stage["layers"][0]["output_shapes"] == [[64, 32, 32, 32]]
+
+
+def test_names_reach_no_terminal_raw():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, name="\x1b[31mred\nline")(inputs), name="a\x07b")
+    summary = summarise(model, 1)
+    assert r"Dense (\x1b[31mred\nline)" in render(summary)
+    for format in ("text", "markdown"):
+        assert not {"\x1b", "\x07"} & {*render(summary, format)}
 
 
 def test_long_names_are_cut_at_the_terminals_width():

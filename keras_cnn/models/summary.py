@@ -28,7 +28,7 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.results import grid
 
 CONVOLUTIONS = (
@@ -325,9 +325,9 @@ def _text(summary: Summary) -> str:
 
 
 def _markdown(summary: Summary) -> str:
-    """Two tables; the tree stands in code spans, where spaces survive."""
+    """Two tables."""
     names, *others = zip(*_rows(summary.model), strict=True)
-    cells = [[f"`{name}`" for name in names], *others]
+    cells = [[name.replace(" " * 4, "\N{NO-BREAK SPACE}" * 4) for name in names], *others]
     numbers = (False, False, True, True)
     tree = map(grid.Column, HEADER, cells, ("",) * len(HEADER), numbers)
     labels, figures = zip(*_totals(summary), strict=True)
@@ -341,7 +341,7 @@ def _rows(layer: Layer, block: str = "") -> Iterator[tuple[str, str, str, str]]:
     Names are told without that of the block around.
     """
     branches = ("", "├─", "│    " * (layer.depth - 1) + "└─")
-    name = layer.name.removeprefix(block)
+    name = printable(layer.name.removeprefix(block))
     label = name if layer.kind == "Block" or not layer.depth else f"{layer.kind} ({name})"
     place = f": {layer.depth}-{layer.index}" if layer.depth else ""
     yield (
