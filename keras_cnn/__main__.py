@@ -6,9 +6,14 @@ flags only after that, so arguments are held against the signature here, before.
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the current folder, where a file may be called as a library is
+
 import inspect
 import os
-import sys
+import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +29,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
         *("report", "bench"),
     )
 }
-MOST_DIGITS = 9  # of a whole number
+# Whole numbers that are no mistake of the user's; beyond them memory or time have no end.
+MOST = 999_999_999
+MOST_OF = {
+    "--image-size": 1024,
+    "--hidden-units": 2048,
+    "--classes": 100_000,
+    "--batch-size": 100_000,
+    "--threads": 1024,
+    "--rounds": 1000,
+}
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 
 
@@ -35,8 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line's; None takes the process's.
 
     Returns:
-        The exit code: 0, 1 (something failed), 2 (the user's input), 130 (interrupted).
+        The exit code: 0, 1 (something failed), 2 (the user's input), 130 (interrupted), 143
+        (terminated).
     """
+    if arguments is None:
+        _open_standard_streams()
+        for name in ("SIGTERM", "SIGHUP"):  # the second when the terminal is closed; not nohup's
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path may be no text
     try:
         _run(*(sys.argv[1:] if arguments is None else arguments))
@@ -45,15 +66,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"keras_cnn: {error}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("keras_cnn: terminated; finished runs are kept", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("keras_cnn: interrupted; finished runs are kept", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("keras_cnn", ""):
+            raise
+        print(
+            f"keras_cnn: {error.name} is not installed: pip install keras_cnn brings all it needs",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         print(f"keras_cnn: {error}", file=sys.stderr)
         return 1
+
+
+class Terminated(KeyboardInterrupt):
+    """Another process asked this one to end."""
+
+
+def _end(*_: object) -> None:
+    raise Terminated
+
+
+def _open_standard_streams() -> None:
+    """Gives closed ones an end, or the next file opened would be taken for one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for good)
 
 
 def _run(name: str = "--help", *arguments: str) -> None:
@@ -144,11 +194,9 @@ def _check_positional(
 
 
 def _whole_number(flag: str, text: str) -> int:
-    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
-        raise UserError(
-            f"{flag} is {text[:40]!r}: a whole number from 1, of at most {MOST_DIGITS} digits, is "
-            "needed"
-        )
+    most = MOST_OF.get(flag, MOST)
+    if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+        raise UserError(f"{flag} is {text[:40]!r}: a whole number from 1 to {most} is needed")
     return int(text)
 
 

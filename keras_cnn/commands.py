@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn import environment
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def recipe(
     data: str | None = None,
     weights: str | None = None,
     image_size: int | None = None,
+    shots: int | None = None,
+    epochs: int | None = None,
+    method: str | None = None,
     out: Path = DEFAULT_OUT,
     backend: str | None = None,
     jobs: int | None = None,
@@ -54,7 +57,7 @@ def recipe(
 
     Args:
         name: One of `python -m keras_cnn recipes`, the path of a recipe file, or all: each of
-            them with the same flags, of which --rows, --variant, --weights and --set are refused.
+            them with the same flags, but for those that are meant for one, as --rows and --set.
         rows: Rows to run, as 1,4. All by default.
         repeats: Runs of each row and variant.
         variant: as_run (as the deck's code did), corrected, or both.
@@ -64,21 +67,31 @@ def recipe(
             whose test images are used.
         weights: bundled, pretrained, random, or a file: torch, safetensors, .keras or .weights.h5.
         image_size: Height and width in pixels the images are brought to.
+        shots: Training images drawn from each class.
+        epochs: Passes over the training images, or rounds of episodes or tasks.
+        method: Another method for all rows, corrected: linear_probe, nearest_mean, prototypical, …
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
-        jobs: Runs at a time. By default one a processor core, or one on a GPU.
-        set: Any setting, as --set epochs 3 or --set epochs=3; may be given again.
-        dry_run: Print what would be run and an estimate of the time; run nothing.
+        jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
+        set: Any setting, as --set momentum 0.9 or --set momentum=0.9; may be given again.
+            `python -m keras_cnn settings NAME` lists them.
+        dry_run: Print what would be run and an estimate of the time; run nothing. Exit code 2
+            where something is missing.
         fresh: Run again what is on disk too.
     """
-    flags = {"data": data, "weights": weights, "image_size": image_size}
+    flags = {"data": data, "weights": weights, "image_size": image_size, "shots": shots}
+    flags |= {"epochs": epochs, "method": method}
+    given = {key: value for key, value in flags.items() if value is not None}
+    for key in given.keys() & (set or {}).keys():
+        flag = f"--{key.replace('_', '-')}"
+        raise UserError(f"{flag} and --set {key} are one setting: give one of them")
     conduct = partial(
         _conduct,
         profile=profile,
         rows=rows,
         variant=variant,
         repeats=repeats,
-        overrides=(set or {}) | {key: one for key, one in flags.items() if one is not None},
+        overrides=(set or {}) | given,
         backend=_backend(backend),
         out=out,
         parallel=jobs,
@@ -86,13 +99,16 @@ def recipe(
         dry_run=dry_run,
     )
     if name == "all":
-        own = {"rows": rows, "variant": variant != "both", "weights": weights, "set": set}
+        own = {"rows": rows, "variant": variant != "both", "set": set}
+        own |= {key: flags[key] for key in ("weights", "shots", "epochs", "method")}
         for flag, value in own.items():
             if value:
                 raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-    failed = _conduct_all(conduct) if name == "all" else conduct(name).failed
-    if failed:
-        raise SystemExit(1)
+    if jobs and jobs > environment.cores():
+        _say(f"--jobs={jobs}: this machine has {environment.cores()} cores, a run each at a time")
+    code = _conduct_all(conduct) if name == "all" else conduct(name).code
+    if code:
+        raise SystemExit(code)
 
 
 def fetch(name: str) -> None:
@@ -106,7 +122,7 @@ def fetch(name: str) -> None:
     from keras_cnn.downloads import fetch as downloads
 
     for path in downloads.fetch(name):
-        print(path)
+        _tell(str(path))
 
 
 def data(
@@ -130,11 +146,11 @@ def data(
     picture = _picture(out or Path(name))
     if kinds:
         pictures.augmented(sources.load(source, image_size), kinds, picture)
-        print(f"augmented samples: {picture}")
+        _tell(f"augmented samples: {picture}")
         return
     print(inspect.render(inspect.describe(source, image_size)))
     pictures.samples(sources.load(source, image_size), picture)
-    print(f"samples: {picture}")
+    _tell(f"samples: {picture}")
 
 
 def predict(
@@ -153,7 +169,7 @@ def predict(
 
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
-    os.environ["KERAS_BACKEND"] = _backend(backend)
+    environment.settle(_backend(backend))
     predictions = prediction.predict(model, images)
     best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
     if json:
@@ -193,11 +209,11 @@ def evaluate(
 
     if not data:
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
-    os.environ["KERAS_BACKEND"] = _backend(backend)
+    environment.settle(_backend(backend))
     picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
-    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
+    _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
     if evaluation.shared:
         print(f"{evaluation.shared} of them have the pixels of training images")
     print()
@@ -206,7 +222,7 @@ def evaluate(
     counts, names = evaluation.confusion(), evaluation.class_names
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
     plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
-    print(f"confusion matrix: {picture}")
+    _tell(f"confusion matrix: {picture}")
 
 
 def summary(
@@ -230,7 +246,7 @@ def summary(
     formats = ("text", "markdown", "json")
     if format not in formats:
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
-    os.environ["KERAS_BACKEND"] = _backend()
+    environment.settle(_backend())
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
@@ -262,7 +278,7 @@ def backbone(model: Path, file: Path) -> None:
         raise UserError(f"{str(file)!r}: a weights file's name ends in .weights.h5")
     files.check_writable(file.parent)
     keras_files.write_backbone(model, file)
-    print(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
+    _tell(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
 
 
 def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
@@ -272,7 +288,7 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
         out: Where results lie: OUT/RECIPE/.
         to: The folder the page goes to; OUT by default.
     """
-    os.environ["KERAS_BACKEND"] = _backend()
+    environment.settle(_backend())
     from keras_cnn import report as reports
 
     reports.report(out, to or out)
@@ -294,10 +310,10 @@ def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = Non
 
 @dataclass(frozen=True)
 class _End:
-    """How a recipe's command ended: its line when all recipes have run, and what failed."""
+    """How a recipe's command ended: its line when all recipes have run, and its exit code."""
 
     line: str
-    failed: int = 0
+    code: int = 0
     seconds_left: float | None = None
 
 
@@ -315,7 +331,7 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
         print(estimate.listing(title, plan.runs, estimated))
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
-        return _End(line, seconds_left=estimated.seconds_left)
+        return _End(line, 2 if hindrance else 0, estimated.seconds_left)
     work = study.prepare(plan)
     _say(choice)  # not before: a mistake is told alone
     for row, why in work.left_out.items():
@@ -336,7 +352,7 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     failed = len(made.failed) + len(made.damaged)
     where = made.plan.folder / "table.md" if made.results else "no table"
     runs, took = progress.runs(len(work.jobs) - failed), progress.duration(made.seconds)
-    return _End(f"{runs} done, {failed} failed, {took}: {where}", failed)
+    return _End(f"{runs} done, {failed} failed, {took}: {where}", int(failed > 0))
 
 
 def _conduct_all(conduct: Callable[[str], _End]) -> int:
@@ -345,7 +361,7 @@ def _conduct_all(conduct: Callable[[str], _End]) -> int:
     A recipe whose input cannot be used is told in its line, and the others go on.
 
     Returns:
-        How many failed.
+        The exit code: the lowest of theirs that is not 0.
 
     Raises:
         UserError: No recipe can use the input; nothing was run.
@@ -362,7 +378,7 @@ def _conduct_all(conduct: Callable[[str], _End]) -> int:
                 ends[name] = conduct(name)
             except UserError as error:
                 errors.append(error)
-                ends[name] = _End(f"not run: {error}", failed=1)
+                ends[name] = _End(f"not run: {error}", 1)
     if len(errors) == len(ends):
         raise errors[0]
     lines = [(name, end.line) for name, end in ends.items()]
@@ -370,7 +386,7 @@ def _conduct_all(conduct: Callable[[str], _End]) -> int:
     if left:
         lines.append(("all", f"about {progress.duration(sum(left))} for what is not on disk"))
     print("\n".join(["", *grid.aligned(lines)]))
-    return sum(end.failed > 0 for end in ends.values())
+    return min((end.code for end in ends.values() if end.code), default=0)
 
 
 def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
@@ -411,20 +427,25 @@ def _print_table(study: Study, kept: Path | None) -> None:
 
     print(table.markdown(study.table))
     folder = study.plan.folder
-    print(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
+    _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:
         _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 
 
-def _tell_failures(failed: Mapping[Path, Event], damaged: Sequence[UserError]) -> None:
+def _tell_failures(failed: Sequence[tuple[Event, str]], damaged: Sequence[UserError]) -> None:
     from keras_cnn import progress
 
     if failed:
         _say(f"\n{progress.runs(len(failed))} failed; the same command tries again:")
-    for log, event in failed.items():
+    for event, log in failed:
         _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
     for error in damaged:
         _say(f"keras_cnn: left out of the table: {error}")
+
+
+def _tell(line: str) -> None:
+    """Prints a line that names files, whatever these are called."""
+    print(printable(line))
 
 
 def _say(line: str) -> None:

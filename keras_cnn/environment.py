@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import random
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,19 @@ from keras_cnn.errors import UserError, nearest
 BACKENDS = ("torch", "tensorflow", "jax")
 # JAX and TensorFlow else take most of a GPU's memory at once: no second process fits beside one.
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+# Variables that libraries read: types, precision, instruction sets, where to cut `fit` short.
+# What was set outside must not decide a result, so they do not reach a process that computes one.
+DECISIVE = (
+    *("KERAS_", "TORCH_", "PYTORCH_", "ATEN_", "TF_", "JAX_", "XLA_", "CUBLAS_", "CUDNN_"),
+    *("NVIDIA_TF32_", "OMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "NPY_", "SKLEARN_"),
+)
+# But for those that say where it runs, in what memory, and what is logged or kept on disk.
+HARMLESS = (
+    *("KERAS_CNN_", "KERAS_TORCH_DEVICE", "PYTORCH_ENABLE_MPS_FALLBACK", "PYTORCH_ALLOC_CONF"),
+    *("PYTORCH_CUDA_ALLOC_CONF", "TORCH_HOME", "TF_CPP_", "TF_GPU_ALLOCATOR", "JAX_PLATFORM"),
+    *("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_", *SHARED_GPU),
+)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def describe() -> dict[str, object]:
@@ -28,18 +43,14 @@ def describe() -> dict[str, object]:
 
     backend = keras.backend.backend()
     packages = ("keras_cnn", "keras", "numpy", backend, *(("jaxlib",) if backend == "jax" else ()))
+    threads = os.environ.get("OMP_NUM_THREADS", "")  # OpenMP takes lists, too: 4,2
     return {
         "backend": backend,
         "device": _device(backend),
         "versions": {name: _version(name) for name in packages},
         **machine(),
-        "threads": _threads(),
+        "threads": int(threads) if threads.isdecimal() else None,
     }
-
-
-def _threads() -> int | None:
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdecimal() else None  # OpenMP takes lists, too: 4,2
 
 
 def require(backend: str) -> None:
@@ -55,6 +66,13 @@ def require(backend: str) -> None:
         raise UserError(f"no backend {backend!r}: {nearest(backend, BACKENDS)}")
     if importlib.util.find_spec(backend) is None:
         raise UserError(f"backend {backend} is not installed: pip install {backend}")
+
+
+def find_own_modules() -> None:
+    """Lets modules of the user's own be imported from the current folder, after all installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def machine() -> dict[str, object]:
@@ -80,29 +98,67 @@ def has_gpu() -> bool:
     return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def child_variables(backend: str, threads: int | None) -> dict[str, str]:
-    """Environment variables for a process that runs on a backend.
+def settled(backend: str, threads: int | None = None) -> dict[str, str]:
+    """The environment of a process in which nothing that was set outside decides a number.
 
-    They must be set before the process imports anything: thread pools are made at import.
+    Libraries read it when they are imported: it has to be set before. Keras's configuration file
+    is the package's own, `keras.json` beside this module.
 
     Args:
         backend: `torch`, `tensorflow` or `jax`.
-        threads: Threads the backend may use; None leaves its default.
+        threads: Threads that it computes with; None leaves them as they are.
     """
-    variables = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
-    for name, value in SHARED_GPU.items():
-        variables[name] = os.environ.get(name, value)
-    flags = [os.environ.get("XLA_FLAGS", "")]
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith((*HARMLESS, *THREADS)) or not name.startswith(DECISIVE)
+    }
+    variables = SHARED_GPU | variables
+    variables |= {"KERAS_BACKEND": backend, "KERAS_HOME": str(Path(__file__).parent)}
+    variables |= {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    flags = []
     if has_gpu():
         flags.append("--xla_gpu_deterministic_ops=true")  # sums in the same order each time
     if threads is not None:
-        for name in ("OMP", "MKL", "OPENBLAS", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
-            variables[f"{name}{'' if name.startswith('TF') else '_NUM'}_THREADS"] = str(threads)
+        names = (*THREADS, "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")
+        variables |= dict.fromkeys(names, str(threads))  # NPROC: JAX's
         if threads == 1:
             flags.append("--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-    if any(flags):
-        variables["XLA_FLAGS"] = " ".join(filter(None, flags))
+    if flags:
+        variables["XLA_FLAGS"] = " ".join(flags)
     return variables
+
+
+def settle(backend: str) -> None:
+    """Makes this process such a one; where Keras is imported, it is too late and left alone."""
+    if "keras" not in sys.modules:
+        variables = settled(backend)
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+
+
+def check_keras() -> None:
+    """Refuses a process in which Keras was set to what methods and networks are not made for.
+
+    Raises:
+        UserError: Its float type, data format or epsilon is not as it comes, or `fit` is cut short.
+    """
+    from keras import config
+
+    for name, wanted in (
+        ("floatx", "float32"),
+        ("image_data_format", "channels_last"),
+        ("epsilon", 1e-7),
+        ("max_epochs", None),
+        ("max_steps_per_epoch", None),
+    ):
+        value = getattr(config, name)()
+        if value != wanted:
+            raise UserError(
+                f"Keras's {name} is {value!r} (from keras.json, a variable or a call): "
+                f"{wanted!r} is needed, keras.config.set_{name}({wanted!r}) sets it"
+            )
 
 
 def peak_memory_megabytes() -> float | None:
@@ -158,20 +214,15 @@ def _device(backend: str) -> str:
 
 
 def _version(package: str) -> str:
-    candidates = [package, f"{package}-cpu"]
-    for name in candidates:
-        try:
+    for name in (package, f"{package}-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     module = sys.modules.get(package)  # run from a checkout that is not installed
     return getattr(module, "__version__", "unknown")
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()

@@ -14,4 +14,4 @@ def home() -> Path:
     Returns:
         `$KERAS_CNN_HOME` where it is set, else `~/.cache/keras_cnn`. It may not exist yet.
     """
-    return Path(os.environ.get("KERAS_CNN_HOME") or Path.home() / ".cache" / "keras_cnn")
+    return Path(os.environ.get("KERAS_CNN_HOME") or "~/.cache/keras_cnn").expanduser()

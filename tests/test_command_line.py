@@ -26,7 +26,7 @@ from method_runs import finished as finished_run
 from method_runs import write
 from PIL import Image
 
-from keras_cnn import environment, models, recipe
+from keras_cnn import environment, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -179,6 +179,36 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("summary baseline --classes=", "--classes needs a value"),
         ("bench training --rounds=", "--rounds needs a value"),
         ("recipe fewshot_convnext --out --fresh", "needs a value"),
+        ("recipe fewshot_convnext --data=", "--data needs a value"),
+        ("recipe fewshot_convnext --rows=", "--rows needs a value"),
+        ("recipe fewshot_convnext --weights=", "--weights needs a value"),
+        ("recipe fewshot_convnext --backend=", "--backend needs a value"),
+        ("recipe fewshot_convnext --out=", "--out needs a value"),
+        ("recipe fewshot_convnext --fresh=", "--fresh needs a value"),
+        ("recipe fewshot_convnext --set epochs=", "--set epochs= needs a value"),
+        ("recipe fewshot_convnext --set epochs ''", "--set epochs= needs a value"),
+        ("recipe ''", "empty name"),
+        ("predict none.keras ''", "empty name"),
+        ("recipe fewshot_convnext --set epochs 3 --set epochs=4", "--set epochs is given twice"),
+        ("recipe fewshot_convnext --set batch-size 3 --set batch_size=4", "given twice"),
+        ("recipe fewshot_convnext --epochs=3 --set epochs=4", "are one setting"),
+        ("recipe fewshot_convnext --data=digits --set data=digits", "are one setting"),
+        ("recipe fewshot_convnext --repeats=99999999999999999999", "--repeats is '9999"),
+        ("recipe fewshot_convnext --repeats=" + "9" * 5000, "--repeats is '9999"),
+        ("recipe fewshot_convnext --repeats=100000000", "more than 10,000"),
+        ("recipe fewshot_convnext --jobs=99999999999999999999", "--jobs is '9999"),
+        ("recipe fewshot_convnext --image-size=100000", "1 to 1024"),
+        ("recipe fewshot_convnext --set image_size=100000", "image_size is 100000"),
+        ("recipe fewshot_convnext --set hidden_units=100000", "hidden_units is 100000"),
+        ("data digits --image-size=100000", "1 to 1024"),
+        ("summary baseline --classes=999999999", "1 to 100000"),
+        ("recipe fewshot_convnext --set epochs=" + "9" * 5000, "cannot be read"),
+        ("recipe fewshot_convnext --set epochs=[[[[[[[[[[[[[[[[[[[[[[[[[", "nested"),
+        ("recipe fewshot_convnext --set data='&a [*a]'", "what it refers to"),
+        ("recipe fewshot_convnext --out=~nobody-of-this-name/x", "no such user"),
+        ("recipe fewshot_convnext --method=linear_prob", "'linear_probe'"),
+        ("recipe all --method=linear_probe", "recipe all takes no --method"),
+        ("recipe -- --dry-run", "no recipe './--dry-run'"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
         ("recipe fewshot_convnext more", "'more' is too much"),
         ("recipe", "needs NAME"),
@@ -265,6 +295,67 @@ def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_
         preflight.check(asked("fewshot_basic"))
 
 
+def test_a_library_that_is_not_installed_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fire", None)
+    assert main(["recipes"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("keras_cnn: fire is not installed: pip install ")
+
+
+def test_a_path_may_begin_with_the_home_folder_or_a_dash(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            (tmp_path / "home" / "photos" / split / name).mkdir(parents=True)
+            picture = Image.new("RGB", (40, 40), (len(split), ord(name[0]), 0))
+            picture.save(tmp_path / "home" / "photos" / split / name / "1.png")
+    shutil.copy(recipe.folder() / "reliability.yaml", tmp_path / "home" / "mine.yaml")
+    assert main(["recipe", "~/mine.yaml", "--out=~/out", "--data=~/photos", "--dry-run"]) == 0
+    assert "data=~/photos" in capsys.readouterr().out
+    assert main(["data", "~/photos", "--out=~/samples.png"]) == 0
+    assert (tmp_path / "home" / "samples.png").is_file()
+    assert main(["report", "--out=~/out", "--to=~/page"]) == 0
+    assert (tmp_path / "home" / "page" / "report.md").is_file()
+    monkeypatch.setenv("KERAS_CNN_HOME", "~/cache")
+    assert home.home() == tmp_path / "home" / "cache"
+
+    picture.save(tmp_path / "-x.png")
+    asked = []
+    monkeypatch.setattr(prediction, "predict", lambda model, images: asked.append(images))
+    with pytest.raises(AttributeError):  # it gives nothing to print
+        main(["predict", "some.keras", "--top=1", "--", "-x.png", "--json", "b.png"])
+    assert asked == [("./-x.png", "./--json", "b.png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["-x.png", "home"]
+
+
+def test_an_empty_backend_is_none_that_was_named(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    assert main([*SMALL[:-1], "--dry-run"]) == 0
+    code = "import os, keras_cnn; print(os.environ['KERAS_BACKEND'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "torch\n"
+
+
+def test_more_runs_at_a_time_than_cores_are_told_and_not_made(capsys):
+    cores = environment.cores()
+    assert main([*SMALL, f"--jobs={cores + 6}", "--repeats=9", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0].startswith(f"--jobs={cores + 6}: this machine has {cores} core")
+    assert said.out.splitlines()[0].endswith(f" {cores} at a time")
+
+
+def test_another_method_for_a_row_is_run_corrected_and_leaves_out_what_it_does_not_know(capsys):
+    command = "recipe fewshot_convnext --profile=mini --rows=4 --repeats=1 --method=linear_probe"
+    assert main(shlex.split(f"{command} --shots=3 --dry-run")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "method=linear_probe data=digits shots=3" in lines[1]
+    assert [line.split()[:3] for line in lines if line.startswith("row")] == [
+        ["row", "4", "corrected"]
+    ]
+
+
 # Help and lists
 
 
@@ -345,7 +436,8 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
 )
 def test_a_dry_run_of_what_cannot_run_says_so(capsys, flags, words):
     command = f"recipe fewshot_convnext --rows=1 --repeats=5 --dry-run {flags}"
-    assert main(shlex.split(command)) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(shlex.split(command))
     *_, count, hindrance = capsys.readouterr().out.splitlines()
     assert count.startswith("10 runs") and words in hindrance
 
@@ -525,7 +617,7 @@ def made_up(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = Made()
 
-    def execute(jobs, parallel, threads, notify):
+    def execute(jobs, parallel, notify):
         failed = []
         for job in jobs:
             made.append(job.run)
@@ -660,20 +752,15 @@ def test_rows_of_a_backend_that_is_not_installed_are_left_out_and_told(
     assert "| tensorflow" in capsys.readouterr().out and len(made_up) == 4
 
 
-def test_few_runs_have_all_threads(made_up, photos, monkeypatch):
-    given = []
-    execute = engine.execute
-
-    def noted(jobs, parallel, threads, notify):
-        given.append((len(jobs), parallel, threads))
-        return execute(jobs, parallel, threads, notify)
-
-    monkeypatch.setattr(engine, "execute", noted)
+def test_few_runs_have_all_threads_and_the_same_on_other_threads_is_taken(
+    made_up, photos, monkeypatch
+):
     monkeypatch.setattr(study.environment, "cores", lambda: 16)
     monkeypatch.setattr(study.environment, "has_gpu", lambda: False)
     assert main([*OWN, "--variant=corrected"]) == 0
+    assert [run.spec.threads for run in made_up] == [16]
     assert main([one.replace("repeats=1", "repeats=20") for one in OWN]) == 0
-    assert given == [(1, 1, 16), (39, 16, 1)]
+    assert [run.spec.threads for run in made_up[1:]] == [1] * 39, "what is there is taken"
 
 
 def test_a_table_of_other_runs_is_kept_with_its_pictures_and_one_of_fewer_replaced(
@@ -752,24 +839,6 @@ def test_all_recipes_are_run_one_after_the_other_whatever_becomes_of_each(
 
 
 # Disturbances
-
-
-def test_an_interrupt_ends_it_at_once_and_keeps_what_is_finished(workplace):
-    process = begun(workplace, [*TINY, "--out=interrupted", "--jobs=1"])
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("[1/2]") and " done" in line:
-            break
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, rest = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130, rest
-    assert rest == "keras_cnn: interrupted; finished runs are kept\n"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # no child is left
-    kept = list((workplace[0] / "interrupted").glob("*/*/run.json"))
-    assert len(kept) == 1
 
 
 def without_timings(folder):

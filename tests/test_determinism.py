@@ -26,7 +26,7 @@ def made(out, parallel):
     """The runs of two repeats, each in a process of its own, a number at a time."""
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
     jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
-    assert not engine.execute(jobs, parallel, 1, lambda event: None)
+    assert not engine.execute(jobs, parallel, lambda event: None)
     return [job.folder for job in jobs]
 
 

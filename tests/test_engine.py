@@ -89,7 +89,7 @@ def executed(folder, rows, parallel=2, notify=None):
         if notify:
             notify(event)
 
-    failed = engine.execute([a_job(folder, row) for row in rows], parallel, 1, note)
+    failed = engine.execute([a_job(folder, row) for row in rows], parallel, note)
     return events, failed
 
 
@@ -185,10 +185,12 @@ def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_
 REAL = """
 import os, pathlib, sys, tempfile, time
 from keras_cnn.runs import worker
-def work(run, folder, report, fresh, wait):
+def note(folder):
     left = pathlib.Path(tempfile.mkdtemp()) / "left.png"
     left.touch()
-    (folder.parent / "pid").write_text(f"{os.getpid()} {left}")
+    (folder / "pid").write_text(f"{os.getpid()} {left}")
+def work(run, folder, report, fresh, wait):
+    note(folder.parent)
     print("a greeting from Python", flush=True)
     os.write(1, b"a greeting from C\\n")
     report({"epoch": 1})
@@ -199,7 +201,10 @@ def work(run, folder, report, fresh, wait):
         time.sleep(0.1)
     if run.place.row == "fail":
         raise RuntimeError("first line\\nsecond line")
-worker.make = work
+def fit(spec):
+    note(pathlib.Path(spec.network.weights).parent)
+    time.sleep(60)
+worker.make, worker.fit_weights = work, fit
 os._exit(worker.main())
 """
 
@@ -216,13 +221,13 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
 def test_the_real_process_says_which_backend_is_not_installed(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 1, lambda event: None)
+    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, lambda event: None)
     assert failed.error == "backend jax is not installed: pip install jax"
 
 
 def test_the_real_process_refuses_a_folder_that_is_not_the_runs_own(tmp_path):
     job = a_job(tmp_path, "4")
-    failed = engine.execute([job], 1, 1, lambda event: None)
+    failed = engine.execute([job], 1, lambda event: None)
     assert "start again" in failed[0].error and not job.folder.exists()
 
 
@@ -244,12 +249,17 @@ def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_p
         if event.kind == "busy":
             threading.Timer(2.0, release).start()
 
-    assert engine.execute([job], 1, 1, note) == []
+    assert engine.execute([job], 1, note) == []
     assert [kind for kind, _ in seen] == ["started", "busy", "started", "done"]
     assert seen[-1][1] > released[0]
 
 
-def test_children_and_their_temporary_files_go_when_their_parent_is_killed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "task", ["engine.execute([engine.Job(run, out / 'run')], 1, print)", "preflight.check([run])"]
+)
+def test_children_and_their_temporary_files_go_when_their_parent_is_killed(
+    tmp_path, monkeypatch, task
+):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     parent = textwrap.dedent(f"""
@@ -257,12 +267,15 @@ def test_children_and_their_temporary_files_go_when_their_parent_is_killed(tmp_p
         from pathlib import Path
         from keras_cnn import recipe
         from keras_cnn.recipe import resolve
-        from keras_cnn.runs import engine
-        engine.CHILD = (sys.executable, "-c", {REAL!r})
-        run = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
+        from keras_cnn.runs import engine, preflight
+        engine.CHILD, out = (sys.executable, "-c", {REAL!r}), Path({str(tmp_path)!r})
+        given = {{"data": "synthetic:20", "shots": 2, "test_shots": 2}}
+        given["weights"] = str(out / "own.pth")
+        plan = recipe.read("fewshot_convnext")
+        run = resolve.runs(plan, "mini", ["4"], "corrected", 1, given)[0]
         place = run.place.model_copy(update={{"row": "sleep"}})
         run = run.model_copy(update={{"place": place}})
-        engine.execute([engine.Job(run, Path({str(tmp_path)!r}) / "run")], 1, 1, print)
+        {task}
     """)
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)
     try:
@@ -276,11 +289,83 @@ def test_children_and_their_temporary_files_go_when_their_parent_is_killed(tmp_p
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 143, "terminated"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_command_that_is_ended_says_so_in_one_line_and_leaves_no_child(
+    fake, tmp_path, number, code, word
+):
+    row = "sleep"
+    (tmp_path / "mine.yaml").write_text(
+        f"title: x\ncolumns: {{}}\nsettings: {{data: 'synthetic:20', weights: random}}\n"
+        f"rows: [{{row: {row}}}]\n"
+    )
+    command = textwrap.dedent(f"""
+        import signal, sys
+        from keras_cnn.__main__ import main
+        from keras_cnn.runs import engine
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        engine.CHILD = {engine.CHILD!r}
+        sys.argv[1:] = ["recipe", "mine.yaml", "--repeats=1"]
+        sys.exit(main())
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    notes = tmp_path / "artifacts" / "mine"
+    wait_until(lambda: any(note.read_text() for note in notes.glob(f"{row}*.[0-9]*")))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.splitlines() == [
+        "mine: 1 run", f"keras_cnn: {word}; finished runs are kept"
+    ]  # fmt: skip
+    (pid,) = {int(note.read_text().split()[0]) for note in notes.glob(f"{row}*.[0-9]*")}
+    assert not is_alive(pid)
+
+
+def test_a_child_imports_nothing_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("json", "fire", "pydantic", "keras", "numpy", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    (failed,) = engine.execute([a_job(tmp_path, "4")], 1, lambda event: None)
+    assert "start again" in failed.error  # which is said after all is imported
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_cnn", "recipes"],
+        env={**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "fewshot_convnext" in done.stdout
+
+
+def test_a_method_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatch):
+    """It is named by the user; what is installed goes before it."""
+    code = "import keras_cnn.methods as m\nclass S(m.Method): pass\ndef f(): pass\nf.settings = S\n"
+    (tmp_path / "a_method_beside.py").write_text(code)
+    (tmp_path / "yaml.py").write_text("raise SystemExit('from the current folder')")
+    (tmp_path / "mine.yaml").write_text(
+        "title: x\ncolumns: {}\nsettings: {data: 'synthetic:20', method: a_method_beside.f, "
+        "weights: random}\nrows: [{row: 1}]\n"
+    )
+    command = [sys.executable, "-m", "keras_cnn", "recipe", "mine.yaml", "--dry-run"]
+    variables = {**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0 and "a_method_beside.f" in done.stdout, done.stderr
+
+
 def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_path, monkeypatch):
     code = (
         "import json, os, sys; sys.stdin.readline(); names = ('KERAS_BACKEND', 'OMP_NUM_THREADS');"
         "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
     )
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
-    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, 3, lambda event: None)
+    job = on_jax(a_job(tmp_path, "4"))
+    job = dataclasses.replace(job, run=job.run.with_threads(3))
+    (failed,) = engine.execute([job], 1, lambda event: None)
     assert failed.error == "jax 3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,12 @@ from keras_cnn.errors import UserError
 ROOT = Path(__file__).parents[1]
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
+
+
+def test_the_command_has_a_name_of_its_own():
+    name, place = SETUP["options.entry_points"]["console_scripts"].strip().split(" = ")
+    module, function = place.split(":")
+    assert name == "keras_cnn" and callable(getattr(importlib.import_module(module), function))
 
 
 def test_every_folder_of_the_package_is_listed():

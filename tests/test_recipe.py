@@ -469,6 +469,49 @@ def test_yaml_builds_no_objects(tmp_path):
     assert not marker.exists()
 
 
+def doubling(levels):
+    """Aliases that make 9 ** levels entries of a few lines."""
+    lines = ["a0: &a0 x"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("title: x\nrows: &a [*a]", 2, "inside of what it refers to"),
+        ("title: x\nrows: &a\n  b: {c: *a}", None, "inside of what it refers to"),
+        ("title: x\nrows: " + "[" * 100_000, 2, "nest"),
+        ("title: x\nrows: " + "[" * 30 + "]" * 30, 2, "nested more than 20 deep"),
+        ("\n".join("  " * depth + "a:" for depth in range(900)), None, "nest"),
+        (doubling(9), None, "entries"),
+        ("title: " + "x" * 2_000_000, None, "longer than"),
+        ("title: x\nrepeats: " + "9" * 5000, 2, "cannot be read as int"),
+        ("title: x\nrepeats: !!int many", 2, "'many' cannot be read as int"),
+        ("title: x\nalone: !!bool perhaps", 2, "'perhaps' cannot be read as bool"),
+        ("title: x\nnote: !!float low", 2, "'low' cannot be read as float"),
+        ("title: x\nnote: !!seq low", 2, "'low' cannot be read as seq"),
+        ("title: x\nnote: *none", 2, "undefined alias"),
+        ("title: x\nnote: \x07", None, "control characters"),
+        ("title: x\n---\ntitle: y", 2, "another document"),
+    ],
+)
+def test_yaml_that_no_recipe_is_is_refused_in_one_line_and_at_once(written, text, line, words):
+    said = complaint(recipe.read, written(text))
+    assert words in said and len(said) < 300
+    assert "trial.yaml:" in said and (line is None or f"trial.yaml:{line}: " in said)
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "[" * 5000, "9" * 5000, "!!int x", "\x1b", "\udcff"])
+def test_a_value_of_the_command_line_that_is_none_is_refused_in_one_line(text):
+    assert "cannot be read as a value" in complaint(strict_yaml.scalar, text)
+
+
+def test_an_alias_may_stand_where_it_does_not_refer_to_itself():
+    assert strict_yaml.scalar("[&a {x: 1}, *a, [*a, *a]]") == [{"x": 1}] * 2 + [[{"x": 1}] * 2]
+
+
 METHODS_RECIPE = """\
 title: Several methods
 columns: {method: method}
@@ -688,6 +731,32 @@ def test_a_wrong_grid_is_one_line_with_file_and_line(written, old, new, line, wo
         return
     text = complaint(recipe.read, path)
     assert f"trial.yaml:{line}: " in text and words in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[10, 20]", str([*range(1, 3000)]), "more than 10,000 rows"),
+        ("- across:\n", "- across:\n      shots: &x [" + "1, " * 99 + "1]\n      epochs: *x\n"
+         "      batch_size: *x\n      image_size: *x\n", "more than 10,000 rows"),
+        ("{augment}-", "{augment:999999999}-", "braces take"),
+        ("{augment}-", "{augment!r}-", "braces take"),
+    ],
+)  # fmt: skip
+def test_a_grid_has_an_end(written, old, new, words):
+    assert GRID_RECIPE.count(old) == 1
+    text = GRID_RECIPE.replace(old, new)
+    if "rows" in words:
+        text = text.replace("[0.1, 0.01]", "[0.1, 0.01, 0.001, 0.0001]")
+    assert words in complaint(recipe.read, written(text))
+
+
+def test_there_is_an_end_to_runs(written):
+    plan = recipe.read(written())
+    assert "400,000,000 runs" in complaint(resolve.runs, plan, "mini", repeats=100_000_000)
+    endless = written(RECIPE.replace("repeats: 2", "repeats: 100000000"))
+    assert "more than 10,000" in complaint(resolve.runs, recipe.read(endless), "mini")
+    assert len(resolve.runs(plan, "mini", repeats=50)) == 200
 
 
 def test_rows_of_a_grid_with_one_name_are_refused(written):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import prediction, study
+from keras_cnn import environment, prediction, study
 from keras_cnn.__main__ import main
 from keras_cnn.errors import UserError
+from keras_cnn.results import identity
 from keras_cnn.runs import estimate
 
 OWN = """\
@@ -115,6 +119,44 @@ def test_a_plan_makes_nothing(options, folder):
     assert all(len(repr(one)) < 100 for one in work.jobs)
 
 
+def test_runs_share_the_cores_and_their_threads_are_in_their_names(options, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr(environment, "has_gpu", lambda: False)
+
+    def planned(**asked):
+        plan = study.plan(options["name"], rows=["tuned"], **asked)
+        first = plan.runs[0].spec
+        return plan.parallel, first.threads, identity.identity(first)
+
+    alone, pair = planned(repeats=1), planned(repeats=2)
+    assert alone[:2] == (1, 4) and pair[:2] == (2, 2)
+    assert planned(repeats=9, parallel=9)[:2] == (4, 1), "no more at a time than cores"
+    assert planned(repeats=1, parallel=1) == alone
+    assert planned(repeats=2, parallel=1)[:2] == (1, 4)
+    (lone,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
+    assert identity.identity(lone.spec) != identity.identity(lone.with_threads(2).spec)
+    assert "threads" not in lone.spec.settings
+
+
+def test_a_result_made_with_other_threads_is_taken(options, tmp_path, monkeypatch):
+    (run,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
+    made = run.with_threads(3)
+    folder = identity.run_folder(made, tmp_path)
+    other = run.model_copy(update={"spec": made.spec.model_copy(update={"seed": 5})})
+    for one in (made, other):
+        identity.run_folder(one, tmp_path).mkdir(parents=True)
+    (folder / "run.json").write_text(made.model_dump_json())
+    (identity.run_folder(other, tmp_path) / "run.json").write_text(other.model_dump_json())
+    for content in ("{", "[]", '{"spec": {"threads": "x"}}', "[" * 10000):
+        damaged = folder.with_name(f"{folder.name[:-10]}{hash(content) % 10**10:010}")
+        damaged.mkdir()
+        (damaged / "run.json").write_text(content)
+    assert identity.as_on_disk(run.with_threads(1), tmp_path) == made
+    assert identity.as_on_disk(other, tmp_path) == other
+    work = study.prepare(study.plan(options["name"], rows=["tuned"], repeats=1, out=tmp_path))
+    assert [job.folder for job in work.jobs] == [folder] and not work.missing
+
+
 def test_a_frame_has_a_line_for_each_run(options):
     pandas = pytest.importorskip("pandas")
     frame = study.run(**options, rows=["tuned", "own"]).frame()
@@ -122,15 +164,45 @@ def test_a_frame_has_a_line_for_each_run(options):
     assert {"method", "strength", "test_accuracy", "profile", "seed"} <= {*frame.columns}
 
 
+def write_images(folder):
+    rng = np.random.default_rng(0)
+    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
+        (folder / split / class_name).mkdir(parents=True)
+        for number in range(3):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            image.save(folder / split / class_name / f"{number}.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_paths_that_are_no_text_have_their_table_too(options, folder, capfd, monkeypatch):
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \x1b[31m\nred"))
+    write_images(odd)
+    os.rename(odd / "test" / "a" / "0.png", os.fsencode(odd) + b"/test/a/\xe9.png")
+    (odd / "train" / "b" / "bad\x1b.png").touch()
+    monkeypatch.chdir(odd)  # the command line of the child processes too
+    command = ["recipe", options["name"], f"--out={odd / 'out'}", "--rows=own"]
+    command += [f"--data={odd}", "--set", "shots", "null"]
+    for _ in range(2):
+        assert main(command) == 0
+        said = capfd.readouterr()
+        assert "\x1b" not in said.out + said.err
+        assert r"caf\udce9 \x1b[31m\nred" in said.out
+        text = (odd / "out" / "mine" / "table.md").read_text(encoding="utf-8")
+        (again,) = [line for line in text.splitlines() if line.startswith("Again with")]
+        words = f"printf '%s|' {again.partition('`')[2].rstrip('`')}"
+        heard = subprocess.run(["bash", "-c", words], capture_output=True).stdout.split(b"|")
+        assert (
+            os.fsencode(f"--data={odd}") in heard and os.fsencode(f"--out={odd / 'out'}") in heard
+        )
+    assert main(["data", str(odd), f"--out={odd / 'samples.png'}"]) == 0
+    said = capfd.readouterr().out
+    assert "\x1b" not in said and r"train/b/bad\x1b.png: empty file" in said
+
+
 def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_the_table(
     options, folder, capfd
 ):
-    rng = np.random.default_rng(0)
-    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
-        (folder / "data" / split / class_name).mkdir(parents=True)
-        for number in range(3):
-            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
-            image.save(folder / "data" / split / class_name / f"{number}.png")
+    write_images(folder / "data")
     for number in range(2):
         copied = folder / "data" / "train" / "a" / f"{number}.png"
         shutil.copy(copied, folder / "data" / "test" / "b" / f"copy {number}.png")

@@ -57,7 +57,7 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
 
 def _machine(threads: int) -> dict:
     """What contenders run on, as one of their processes sees it."""
-    environ = {**os.environ, **environment.child_variables("torch", threads)}
+    environ = environment.settled("torch", threads)
     command = [sys.executable, "-c", DESCRIBE]
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

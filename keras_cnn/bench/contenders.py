@@ -273,11 +273,12 @@ def repeats(parallel: int, threads: int) -> Turn:
 
     settings = {"data": "synthetic:2000", "epochs": 3}
     runs = resolve.runs(recipe.read("reliability"), "mini", repeats=REPEATS, overrides=settings)
+    runs = [run.with_threads(threads) for run in runs]
 
     def turn() -> int:
         with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:
             jobs = [engine.Job(run, identity.run_folder(run, Path(out))) for run in runs]
-            failed = engine.execute(jobs, parallel, threads, lambda event: None)
+            failed = engine.execute(jobs, parallel, lambda event: None)
         if failed:
             raise RuntimeError(failed[0].error)
         return REPEATS * 3 * 2000

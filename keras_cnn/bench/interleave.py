@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     Raises:
         RuntimeError: A contender's process ended; its error stands above.
     """
-    variables = {**os.environ, **environment.child_variables("torch", threads)}
+    variables = environment.settled("torch", threads)
     workers = {
         name: subprocess.Popen(
             [*CHILD, name, str(threads)],

@@ -80,5 +80,5 @@ class Deck(Group):
 
 def read() -> Deck:
     """Reads the package's own file."""
-    document, _ = strict_yaml.read(FILE)
+    document = strict_yaml.read(FILE).content
     return Deck.model_validate(document)

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from keras_cnn import environment
 from keras_cnn.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def network(name: str) -> Network:
             f"no model {name!r}: {nearest(name, NETWORKS)}, or give a function of your own as "
             "module.function"
         )
+    environment.find_own_modules()
     try:
         content = vars(import_module(module))
     except (ImportError, ValueError) as error:
@@ -140,6 +142,7 @@ def backbone(
     """
     module, options = _checked(name, image_size, hidden_units, stochastic_depth)
     build = getattr(import_module(module), name.rpartition(".")[2])
+    environment.check_keras()
     model = build(image_size, seed, **options)
     import keras
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
 
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.schema import Grid
 from keras_cnn.recipe.strict_yaml import Document
+
+MOST_ROWS = 10_000
 
 
 def expanded(document: Document) -> Document:
@@ -51,6 +54,8 @@ def _rows(grid: Grid, before: int) -> list[dict[str, object]]:
         [value if isinstance(value, dict) else {name: value} for value in values]
         for name, values in grid.across.items()
     ]
+    if (count := math.prod(map(len, axes))) > MOST_ROWS:
+        raise ValueError(f"across: {count:,} rows are more than {MOST_ROWS:,} rows")
     same = {"profiles": grid.profiles, "variants": grid.variants}
     rows = []
     for number, chosen in enumerate(itertools.product(*axes), start=before + 1):

@@ -48,7 +48,8 @@ def read(name: str) -> Recipe:
     Raises:
         UserError: No such recipe, or something in it is wrong; with file and line.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name).expanduser() if is_path else folder() / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no recipe {name!r}: {nearest(name, names())}")
     document = strict_yaml.read(path)

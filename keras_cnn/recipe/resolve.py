@@ -40,6 +40,10 @@ class Choice(Group):
     redraw_shots: bool = True
 
 
+COMMAND_LINE = "command line"
+MOST_RUNS = 10_000
+
+
 @dataclass(frozen=True)
 class Setting:
     """A value and where it was written.
@@ -47,12 +51,12 @@ class Setting:
     Attributes:
         value: The value.
         place: File and line.
-        of_row: The row's method has to know it. What a recipe sets for all its rows may concern
-            the method of some of them alone.
+        of_row: The row's method has to know it, unless the command line names another. What a
+            recipe sets for all its rows may concern the method of some of them alone.
     """
 
     value: object
-    place: str = "command line"
+    place: str = COMMAND_LINE
     of_row: bool = False
 
 
@@ -101,6 +105,11 @@ def runs(
     resolved = [_resolved(recipe, *one, profile, overrides or {}, backend) for one in chosen]
     _check_overrides(overrides or {}, [spec for _, spec, _ in resolved])
     count = repeats or recipe.profiles[profile].repeats or recipe.repeats
+    if count * len(chosen) > MOST_RUNS:
+        raise UserError(
+            f"{count * len(chosen):,} runs ({len(chosen)} rows and variants, {count} repeats) are "
+            f"more than {MOST_RUNS:,}: fewer repeats, or fewer rows"
+        )
     return [
         Run(
             spec=_of_repeat(choice, spec, repeat),
@@ -256,11 +265,13 @@ def typed(merged: Mapping[str, Setting]) -> tuple[Choice, Spec]:
         UserError: A name or a value is not one of the right ones; with file and line.
     """
     method = _method(merged)
-    known = defaults(method)
+    known, name = defaults(method), merged.get("method", Setting(Choice().method, ""))
     for key, setting in merged.items():
-        if key not in known and (setting.of_row or key not in setting_names()):
-            name = merged["method"].value if "method" in merged else Choice().method
-            raise UserError(f"{setting.place}: no setting {key!r} of {name}: {nearest(key, known)}")
+        strict = setting.of_row and name.place != COMMAND_LINE
+        if key not in known and (strict or key not in setting_names()):
+            raise UserError(
+                f"{setting.place}: no setting {key!r} of {name.value}: {nearest(key, known)}"
+            )
     choice, images, network, training = (_filled(group, merged) for group in _groups(method))
     if getattr(training, "feed", "memory") == "files" and training.augment != "none":
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from keras_cnn import environment
 from keras_cnn.deck.settings import METHODS as DECK_METHODS
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import (
@@ -41,6 +42,7 @@ def method_settings(name: str) -> type[Method]:
     module, _, function = name.rpartition(".")
     if not module:
         raise UserError(f"no method {name!r}: {nearest(name, KNOWN_METHODS)}")
+    environment.find_own_modules()
     try:
         return getattr(importlib.import_module(module), function).settings
     except (ImportError, AttributeError) as error:
@@ -61,6 +63,7 @@ class Spec(Group):
         seed: Seeds new weights, the order of the images and all else that is drawn in training.
         shots_seed: Seeds the draw of the shots.
         backend: The Keras backend.
+        threads: Processor threads it computes with: sums are split among them, and rounded so.
     """
 
     method: str
@@ -70,6 +73,7 @@ class Spec(Group):
     seed: Seed = DEFAULT_SEED
     shots_seed: Seed = DEFAULT_SEED
     backend: Backend = "torch"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -127,9 +131,13 @@ class Run(Group):
     spec: Spec
     place: Place
 
+    def with_threads(self, threads: int) -> Run:
+        """The same on another number of threads, which is another run."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"threads": threads})})
+
 
 def flat_settings(spec: Mapping[str, object]) -> dict[str, object]:
-    """All settings of a spec, given as plain data, by name."""
+    """All settings of a spec, given as plain data, by name; threads are none."""
     groups = ("images", "network", "training")
-    flat = {name: value for name, value in spec.items() if name not in groups}
+    flat = {name: value for name, value in spec.items() if name not in (*groups, "threads")}
     return flat | {name: value for group in groups for name, value in spec[group].items()}

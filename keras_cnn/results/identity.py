@@ -19,7 +19,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from keras_cnn import data
+from keras_cnn import data, environment
 from keras_cnn.home import home
 from keras_cnn.pretrained import named
 from keras_cnn.recipe.spec import Run, Spec
@@ -48,6 +48,27 @@ def run_folder(run: Run, out: Path) -> Path:
     place = run.place
     name = f"{place.row}-{place.variant}-{place.repeat}-{identity(run.spec)}"
     return out / place.recipe / name
+
+
+def as_on_disk(run: Run, out: Path) -> Run:
+    """The run with the number of threads that a finished result of it was made with.
+
+    Where there is none, or one with the run's own number: the run as it is.
+
+    Raises:
+        UserError: The data or the weights are not on this machine.
+    """
+    folder = run_folder(run, out)
+    if folder.exists():
+        return run
+    for path in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/run.json")):
+        try:
+            threads = json.loads(path.read_text(encoding="utf-8"))["spec"].get("threads", 1)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # damaged, or not a run of ours
+        if type(threads) is int and run_folder(run.with_threads(threads), out) == path.parent:
+            return run.with_threads(threads)
+    return run
 
 
 def checkpoint_file(spec: Spec) -> Path:
@@ -83,6 +104,7 @@ def weights_fingerprint(model: str, weights: str) -> str:
 @lru_cache
 def version(module: str) -> int:
     """The `VERSION` at the top of a module, read without importing it; 1 where there is none."""
+    environment.find_own_modules()
     found = importlib.util.find_spec(module)
     source = found.loader.get_source(module) if found and found.loader else None
     for node in ast.parse(source or "").body:

@@ -69,24 +69,19 @@ class Child:
     Args:
         task: What it is to do, as `worker.main` reads it.
         backend: The Keras backend it starts with.
-        threads: Threads it may use; None leaves the backend's default.
+        threads: Threads it computes with.
     """
 
-    def __init__(self, task: Mapping[str, object], backend: str, threads: int | None) -> None:
+    def __init__(self, task: Mapping[str, object], backend: str, threads: int) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
         self._scratch = files.temporary_folder()  # ours: it goes however the process ends
-        variables = environment.child_variables(backend, threads)
+        ours = {"PYTHONPATH": _import_path(), "TMPDIR": self._scratch.name}
         self._process = subprocess.Popen(
             CHILD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={
-                **os.environ,
-                **variables,
-                "PYTHONPATH": _import_path(),
-                "TMPDIR": self._scratch.name,
-            },
+            env=environment.settled(backend, threads) | ours,
         )
         task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
@@ -123,9 +118,7 @@ class Child:
         self._scratch.cleanup()
 
 
-def execute(
-    jobs: Sequence[Job], parallel: int, threads: int | None, notify: Callable[[Event], None]
-) -> list[Event]:
+def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None]) -> list[Event]:
     """Runs all jobs, a number at a time, and goes on when one fails.
 
     A job that another process holds is put at the end of the line; the second time it waits.
@@ -133,7 +126,6 @@ def execute(
     Args:
         jobs: What to run, in this order.
         parallel: How many at a time.
-        threads: Threads each may use; None leaves the backend's default.
         notify: Called with every event.
 
     Returns:
@@ -148,7 +140,7 @@ def execute(
             while waiting and len(running) < parallel:
                 job = waiting.popleft()
                 notify(Event(job, "started"))
-                running[job.folder] = child = _start(job, threads)
+                running[job.folder] = child = _start(job)
                 threading.Thread(target=_watch, args=(job, child, events), daemon=True).start()
             event = events.get()
             if event.kind != "epoch":
@@ -164,9 +156,10 @@ def execute(
     return failed
 
 
-def _start(job: Job, threads: int | None) -> Child:
+def _start(job: Job) -> Child:
     task = {"folder": str(job.folder), "fresh": job.fresh, "wait": job.wait}
-    return Child({"run": job.run.model_dump(), **task}, job.run.spec.backend, threads)
+    spec = job.run.spec
+    return Child({"run": job.run.model_dump(), **task}, spec.backend, spec.threads)
 
 
 def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
@@ -190,7 +183,7 @@ def check_weights(spec: Spec) -> None:
     Raises:
         UserError: They cannot be used.
     """
-    child = Child({"weights_of": spec.model_dump()}, spec.backend, None)
+    child = Child({"weights_of": spec.model_dump()}, spec.backend, spec.threads)
     try:
         errors = [record["error"] for record in child.records()]
         code, death, _ = child.end()

@@ -58,7 +58,8 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     on_disk, hindrance = [], ""
     for run in runs:
         try:
-            on_disk.append(identity.run_folder(run, out).exists() and not fresh)
+            there = identity.run_folder(identity.as_on_disk(run, out), out).exists()
+            on_disk.append(there and not fresh)
         except UserError as error:  # data or weights are not here: nothing of it can be on disk
             on_disk.append(False)
             hindrance = str(error)

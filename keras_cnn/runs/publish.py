@@ -19,7 +19,7 @@ TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table
 
 
 def publish(study: Study) -> Path | None:
-    """Writes the table in its forms and draws what changed.
+    """Writes the table in its forms and draws what changed; one command at a time.
 
     Args:
         study: With at least one result.
@@ -30,26 +30,35 @@ def publish(study: Study) -> Path | None:
     from keras_cnn.plots import draw  # matplotlib takes a second to import
 
     made, folder = study.table, study.plan.folder
-    kept = _keep_former(made, folder, draw.drawn(folder))
-    for ending, render in TABLE_FORMS.items():
-        files.write_text(folder / f"table.{ending}", render(made))
-    draw.recipe_plots(study.plan.recipe, study.results, folder)
+    with files.locked(folder / ".locks" / "table.lock"):
+        kept = _keep_former(made, folder, draw.drawn(folder))
+        for ending, render in TABLE_FORMS.items():
+            files.write_text(folder / f"table.{ending}", render(made))
+        draw.recipe_plots(study.plan.recipe, study.results, folder)
     return kept
 
 
-def keep_logs(study: Study) -> dict[Path, Event]:
+def keep_logs(study: Study) -> list[tuple[Event, str]]:
     """Keeps what the processes of failed runs wrote, and drops the logs of runs that are done.
 
     Returns:
-        By the log's path, what happened.
+        What happened, and where its log is, or why it could not be kept.
     """
     failed = {event.job.folder for event in study.failed}
     for result in study.results:
         if result.folder not in failed:
             _log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
+    with contextlib.suppress(OSError):  # there is none, or others are in it
+        (study.plan.folder / "failed").rmdir()
+    kept = []
     for event in study.failed:
-        files.write_text(_log(event.job.folder), event.log or f"{event.error}\n")
-    return {_log(event.job.folder): event for event in study.failed}
+        log = _log(event.job.folder)
+        try:
+            files.write_text(log, event.log or f"{event.error}\n")
+            kept.append((event, str(log)))
+        except OSError as error:
+            kept.append((event, f"not kept: {error}"))
+    return kept
 
 
 def _log(folder: Path) -> Path:

@@ -10,7 +10,6 @@ done.frame()                 # a pandas DataFrame, a line for each run
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from keras_cnn import environment, files, models, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
@@ -170,14 +169,15 @@ def plan(
         profile: None takes `deck` when what it needs has been fetched or given, else `mini`; the
             only one where there is one.
         rows: Names of rows; None runs all.
-        variant: A variant's name, or `both`.
+        variant: A variant's name, or `both`, which is `corrected` where `overrides` has a method.
         repeats: Runs of each row and variant; None takes the recipe's number.
         overrides: Settings that win over the file's. Where `data` is a user's folder, all its
             test images are used unless `test_shots` is given too.
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
-        parallel: Runs at a time; None takes one a processor core, or one on a GPU and where the
-            recipe measures time.
+        parallel: Runs at a time, at most one a processor core; None takes as many, or one on a GPU
+            and where the recipe measures time. They share the cores: the fewer runs at a time, the
+            more threads has each, which is part of its identity.
         fresh: Run again what is on disk too.
 
     Raises:
@@ -187,12 +187,16 @@ def plan(
     read = recipe.read(name)
     missing = _missing_downloads(read, overrides)
     chosen = profile or _profile(read, missing)
+    if "method" in overrides and variant == "both" and "corrected" in read.variants:
+        variant = "corrected"  # as run, another method stands for nothing
     with_images = _with_test_images(overrides)
     runs = resolve.runs(read, chosen, rows, variant, repeats, with_images, backend)
     for run in runs:
         network = run.spec.network.model_dump(include={"hidden_units", "stochastic_depth"})
         models.check(run.spec.network.model, run.spec.images.image_size, **network)
-    parallel = parallel or (1 if environment.has_gpu() or read.alone else environment.cores())
+    alone, cores = environment.has_gpu() or read.alone, environment.cores()
+    parallel = min(parallel or (1 if alone else cores), cores, len(runs))
+    runs = [run.with_threads(cores // parallel) for run in runs]  # few runs have all of them
     flags = {
         "profile": chosen,
         "rows": ",".join(rows or ()),
@@ -208,7 +212,7 @@ def plan(
         missing_downloads=missing,
         runs=runs,
         out=out,
-        parallel=min(parallel, len(runs)),  # so that few runs have all threads
+        parallel=parallel,
         fresh=fresh,
         command=_command(name, flags, settings),
     )
@@ -222,7 +226,8 @@ def prepare(plan: Plan) -> Work:
     """
     store.recover(plan.folder)
     jobs, left_out = [], {}
-    for run in plan.runs:
+    for asked in plan.runs:
+        run = identity.as_on_disk(asked, plan.out)
         job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)
         try:
             if plan.fresh or not job.folder.exists():
@@ -247,11 +252,7 @@ def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) ->
         notify: Called with each `engine.Event` as it happens.
     """
     began = time.monotonic()
-    parallel, missing = work.plan.parallel, work.missing
-    failed: list[engine.Event] = []
-    if missing:
-        threads = None if environment.has_gpu() else max(1, environment.cores() // parallel)
-        failed = engine.execute(missing, parallel, threads, notify or (lambda event: None))
+    failed = engine.execute(work.missing, work.plan.parallel, notify or (lambda event: None))
     results, damaged = _read([job for job in work.jobs if job.folder.exists()])
     return Study(work.plan, results, failed, damaged, time.monotonic() - began)
 
@@ -299,4 +300,4 @@ def _command(name: str, flags: Mapping[str, object], settings: Mapping[str, obje
     words += [f"--{flag}={value}" for flag, value in flags.items() if value]
     for key, value in settings.items():
         words.append(f"--set={key}={value if isinstance(value, str) else json.dumps(value)}")
-    return shlex.join(words)
+    return shell_line(words)

@@ -174,7 +174,9 @@ def main() -> int:
     The task is a run to make, or one whose weights are to be fitted to its network. Standard
     output carries the reports alone: what libraries print goes to standard error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)  # the parent decides
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 

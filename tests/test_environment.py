@@ -1,0 +1,90 @@
+"""What is set outside of the package decides no result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cnn import environment, methods, models
+from keras_cnn.errors import UserError
+
+DECISIVE = {
+    "KERAS_MAX_EPOCHS": "1",
+    "KERAS_MAX_STEPS_PER_EPOCH": "1",
+    "KERAS_NNX_ENABLED": "1",
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "NVIDIA_TF32_OVERRIDE": "1",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "MKL_CBWR": "COMPATIBLE",
+}
+HARMLESS = {
+    "KERAS_CNN_HOME": "somewhere",
+    "KERAS_TORCH_DEVICE": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    "JAX_PLATFORMS": "cpu",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": ".5",
+    "SOMETHING_ELSE": "1",
+}
+
+
+@pytest.fixture
+def set_outside(tmp_path, monkeypatch):
+    for name, value in (DECISIVE | HARMLESS).items():
+        monkeypatch.setenv(name, value)
+    settings = {"floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.1}
+    (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+
+def test_variables_that_decide_numbers_reach_no_process_of_ours(set_outside, monkeypatch):
+    variables = environment.settled("torch", 3)
+    assert not {name: variables.get(name) for name in DECISIVE}.items() & DECISIVE.items()
+    assert HARMLESS.items() <= variables.items()
+    assert variables["OMP_NUM_THREADS"] == variables["TF_NUM_INTRAOP_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment.settled("torch")["OMP_NUM_THREADS"] == "5", "unless it says how many"
+
+
+def test_keras_is_as_it_comes_whatever_the_users_file_says(set_outside):
+    code = (
+        "from keras_cnn import environment; environment.settle('torch'); from keras import config; "
+        "print(config.floatx(), config.image_data_format(), config.epsilon(), config.backend(), "
+        "config.max_epochs())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["float32", "channels_last", "1e-07", "torch", "None"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("floatx", "float16"),
+        ("image_data_format", "channels_first"),
+        ("epsilon", 1e-3),
+        ("max_epochs", 1),
+        ("max_steps_per_epoch", 1),
+    ],
+)
+def test_a_process_where_keras_is_set_otherwise_is_refused_in_one_line(name, value):
+    network = models.classifier("baseline", 2, image_size=8, hidden_units=2)
+    split = np.zeros((2, 8, 8, 3), np.uint8), np.arange(2)
+    before = getattr(keras.config, name)()
+    getattr(keras.config, f"set_{name}")(value)
+    try:
+        with pytest.raises(UserError, match=f"Keras's {name} is .*keras.config.set_{name}"):
+            models.classifier("baseline", 2, image_size=8, hidden_units=2)
+        with pytest.raises(UserError, match=f"Keras's {name} is"):
+            methods.nearest_mean.train(network, split, split)
+    finally:
+        getattr(keras.config, f"set_{name}")(before)
