@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from method_runs import finished as finished_run
 from method_runs import write
 from PIL import Image
 
-from keras_cnn import environment, home, models, prediction, recipe
+from keras_cnn import environment, files, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -207,6 +208,10 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --set data='&a [*a]'", "what it refers to"),
         ("recipe fewshot_convnext --out=~nobody-of-this-name/x", "no such user"),
         ("recipe fewshot_convnext --method=linear_prob", "'linear_probe'"),
+        ("recipe fewshot_convnext --profile=mini --weights=pretrained", "--set model"),
+        ("recipe fewshot_convnext --profile=mini --weights=pretrained", "--weights=bundled"),
+        ("recipe fewshot_convnext --profile=deck --data=digits", "--weights=bundled"),
+        ("recipe reliability --data=digits --weights=bundled", "--set model"),
         ("recipe all --method=linear_probe", "recipe all takes no --method"),
         ("recipe -- --dry-run", "no recipe './--dry-run'"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
@@ -713,7 +718,33 @@ def test_failed_runs_are_listed_at_the_end_and_tried_again(made_up, photos, caps
     said = capsys.readouterr()
     assert "fewshot_convnext: 2 runs, 1 on disk already\n" in said.err
     assert "| corrected |" in said.out and "| as_run" in said.out
-    assert not log.exists(), "what is done is no longer listed as failed"
+    assert not log.parent.exists(), "what is done is no longer listed as failed"
+
+
+def test_failed_runs_are_listed_where_their_log_cannot_be_kept(made_up, photos, capsys):
+    made_up.failing = ("as_run",)
+    folder = Path("artifacts/fewshot_convnext")
+    folder.mkdir(parents=True)
+    (folder / "failed").write_text("a file is in the way")
+    with pytest.raises(SystemExit, match="1"):
+        main(OWN)
+    *_, failure, log = capsys.readouterr().err.splitlines()
+    assert failure == "  row 4 as_run repeat 1: it was to fail"
+    assert log.startswith("    log: not kept: ")
+
+
+def test_one_command_at_a_time_writes_the_table(made_up, photos, monkeypatch):
+    """Another one's table, pictures and what is moved away are not mixed with it."""
+    folder = Path("artifacts/fewshot_convnext").absolute()
+    with files.locked(folder / ".locks" / "table.lock"):
+        command = threading.Thread(target=main, args=(OWN,))
+        command.start()
+        while len(made_up) < 2:
+            time.sleep(0.01)
+        command.join(0.5)
+        assert command.is_alive() and not list(folder.glob("table.*"))
+    command.join(SECONDS)
+    assert (folder / "table.md").is_file() and (folder / "row-4-curves.png").is_file()
 
 
 def test_a_result_is_told_as_what_it_was_last_asked_for(made_up, photos, tmp_path, capsys):
@@ -958,7 +989,8 @@ def test_data_tells_what_a_source_holds(workplace, here):
 def test_output_that_nobody_reads_or_that_does_not_fit_is_no_traceback(workplace):
     folder, variables = workplace
     command = f"{shlex.quote(sys.executable)} -m keras_cnn recipes"
-    for end, said in ((" | true", ""), (" > /dev/full", "No space left")):
+    ends = ((" | true", ""), (" > /dev/full", "No space left"), (" >&-", ""), (" <&- >&-", ""))
+    for end, said in ends:
         done = subprocess.run(
             ["sh", "-c", command + end], cwd=folder, env=variables, capture_output=True, text=True
         )
