@@ -25,7 +25,17 @@ from keras_cnn.errors import UserError, nearest
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "fetch", "data", "predict", "evaluate", "summary", "backbone"),
+        *(
+            "recipes",
+            "recipe",
+            "settings",
+            "fetch",
+            "data",
+            "predict",
+            "evaluate",
+            "summary",
+            "backbone",
+        ),
         *("report", "bench"),
     )
 }

@@ -33,6 +33,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
+from keras_cnn.recipe.spec import KNOWN_METHODS
 from keras_cnn.results import store
 from keras_cnn.runs import engine, estimate, preflight, study, worker
 
@@ -212,6 +213,8 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --profile=mini --weights=pretrained", "--weights=bundled"),
         ("recipe fewshot_convnext --profile=deck --data=digits", "--weights=bundled"),
         ("recipe reliability --data=digits --weights=bundled", "--set model"),
+        ("settings fewshot_convnxt", "'fewshot_convnext'"),
+        ("settings mamml", "'maml'"),
         ("recipe all --method=linear_probe", "recipe all takes no --method"),
         ("recipe -- --dry-run", "no recipe './--dry-run'"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
@@ -408,6 +411,24 @@ def test_recipes_lists_slides_title_and_runs(capsys):
     assert "ConvNeXt taught new classes" in convnext
     resnet = next(line for line in lines if line.startswith("fewshot_resnet"))
     assert "7 rows, 14 x 5 runs" in resnet
+
+
+def test_settings_are_listed_with_type_default_and_meaning(capsys):
+    assert main(["settings", "maml"]) == 0
+    title, heading, *lines = capsys.readouterr().out.splitlines()
+    assert (title, heading.split()) == ("maml:", ["setting", "default", "type", "meaning"])
+    cells = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in lines}
+    assert cells["inner_steps"] == ["5", "whole number", "Steps of the inner loop"]
+    assert cells["way"] == ["5", "whole number, null", "Classes of a task, at most; null takes all"]
+    assert cells["batch_norm"][:2] == ["stored", "task, stored"]
+    known = resolve.defaults(KNOWN_METHODS["maml"])
+    assert cells.keys() == known.keys() and all(len(one) == 3 for one in cells.values())
+    assert main(["settings", "fewshot_convnext"]) == 0
+    as_run, corrected = capsys.readouterr().out.split("\n\n")
+    assert as_run.startswith("supervised_as_run:\n") and corrected.startswith("supervised:\n")
+    cells = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in corrected.splitlines()[2:]}
+    assert cells["model"][:2] == ["convnext_atto", "convnext_tiny"]
+    assert cells["learning_rate"][:2] == ["by row", "0.001"]
 
 
 def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Settings
 from keras_cnn.recipe.spec import SEEDS, Run
 from keras_cnn.results import grid, identity, store
+from keras_cnn.runs import described
 from keras_cnn.runs.preflight import check_images
 
 # Training images of 32 pixels a second on a core of an AMD EPYC, evaluation on as many included: a
@@ -249,7 +249,7 @@ def _special(run: Run, settings: Settings, always: Sequence[str] = ()) -> str:
     """Those of a run's settings that are not at their defaults, or always shown, as for `--set`."""
     defaults = resolve.defaults(type(run.spec.training))
     return " ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{key}={described.written(value)}"
         for key, value in settings.items()
         if key in always or value != defaults[key]
     )
