@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn import environment
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def fetch(name: str) -> None:
     from keras_cnn.downloads import fetch as downloads
 
     for path in downloads.fetch(name):
-        print(path)
+        _tell(str(path))
 
 
 def data(
@@ -168,11 +168,11 @@ def data(
     picture = _picture(out or Path(name))
     if kinds:
         pictures.augmented(sources.load(source, image_size), kinds, picture)
-        print(f"augmented samples: {picture}")
+        _tell(f"augmented samples: {picture}")
         return
     print(inspect.render(inspect.describe(source, image_size)))
     pictures.samples(sources.load(source, image_size), picture)
-    print(f"samples: {picture}")
+    _tell(f"samples: {picture}")
 
 
 def predict(
@@ -235,16 +235,16 @@ def evaluate(
     picture = _picture(out) if out else None
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
-    print(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
+    _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
     if evaluation.shared:
         print(f"{evaluation.shared} of them have the pixels of training images")
     print()
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
-    matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    counts, names = evaluation.confusion(), evaluation.class_names
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
-    matrix.savefig(picture, dpi=plots.DPI)
-    print(f"confusion matrix: {picture}")
+    plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
+    _tell(f"confusion matrix: {picture}")
 
 
 def summary(
@@ -300,7 +300,7 @@ def backbone(model: Path, file: Path) -> None:
         raise UserError(f"{str(file)!r}: a weights file's name ends in .weights.h5")
     files.check_writable(file.parent)
     keras_files.write_backbone(model, file)
-    print(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
+    _tell(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
 
 
 def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
@@ -449,7 +449,7 @@ def _print_table(study: Study, kept: Path | None) -> None:
 
     print(table.markdown(study.table))
     folder = study.plan.folder
-    print(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
+    _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:
         _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 
@@ -463,6 +463,11 @@ def _tell_failures(failed: Sequence[tuple[Event, str]], damaged: Sequence[UserEr
         _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
     for error in damaged:
         _say(f"keras_cnn: left out of the table: {error}")
+
+
+def _tell(line: str) -> None:
+    """Prints a line that names files, whatever these are called."""
+    print(printable(line))
 
 
 def _say(line: str) -> None:

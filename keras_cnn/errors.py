@@ -1,8 +1,10 @@
-"""The one exception that stands for a user's mistake, and the words of its line."""
+"""The one exception that stands for a user's mistake, and words that fit on a line."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -40,6 +42,27 @@ def printable(text: str) -> str:
         else one
         for one in text
     )
+
+
+def shell_line(words: Iterable[str]) -> str:
+    r"""A command line that a shell reads as these words, whatever bytes are in them.
+
+    Args:
+        words: A program and its arguments.
+
+    Returns:
+        `ls 'my folder' $'caf\xe9'`; what is not printable is quoted as bash, zsh and ksh read it.
+    """
+    return " ".join(shlex.quote(w) if printable(w) == w else _bytes_quoted(w) for w in words)
+
+
+def _bytes_quoted(word: str) -> str:
+    safe = range(ord(" "), ord("~") + 1)
+    quoted = (
+        chr(byte) if byte in safe and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    )
+    return f"$'{''.join(quoted)}'"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

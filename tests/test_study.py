@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,15 +164,45 @@ def test_a_frame_has_a_line_for_each_run(options):
     assert {"method", "strength", "test_accuracy", "profile", "seed"} <= {*frame.columns}
 
 
+def write_images(folder):
+    rng = np.random.default_rng(0)
+    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
+        (folder / split / class_name).mkdir(parents=True)
+        for number in range(3):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            image.save(folder / split / class_name / f"{number}.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_paths_that_are_no_text_have_their_table_too(options, folder, capfd, monkeypatch):
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \x1b[31m\nred"))
+    write_images(odd)
+    os.rename(odd / "test" / "a" / "0.png", os.fsencode(odd) + b"/test/a/\xe9.png")
+    (odd / "train" / "b" / "bad\x1b.png").touch()
+    monkeypatch.chdir(odd)  # the command line of the child processes too
+    command = ["recipe", options["name"], f"--out={odd / 'out'}", "--rows=own"]
+    command += [f"--data={odd}", "--set", "shots", "null"]
+    for _ in range(2):
+        assert main(command) == 0
+        said = capfd.readouterr()
+        assert "\x1b" not in said.out + said.err
+        assert r"caf\udce9 \x1b[31m\nred" in said.out
+        text = (odd / "out" / "mine" / "table.md").read_text(encoding="utf-8")
+        (again,) = [line for line in text.splitlines() if line.startswith("Again with")]
+        words = f"printf '%s|' {again.partition('`')[2].rstrip('`')}"
+        heard = subprocess.run(["bash", "-c", words], capture_output=True).stdout.split(b"|")
+        assert (
+            os.fsencode(f"--data={odd}") in heard and os.fsencode(f"--out={odd / 'out'}") in heard
+        )
+    assert main(["data", str(odd), f"--out={odd / 'samples.png'}"]) == 0
+    said = capfd.readouterr().out
+    assert "\x1b" not in said and r"train/b/bad\x1b.png: empty file" in said
+
+
 def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_the_table(
     options, folder, capfd
 ):
-    rng = np.random.default_rng(0)
-    for split, class_name in itertools.product(("train", "test"), ("a", "b")):
-        (folder / "data" / split / class_name).mkdir(parents=True)
-        for number in range(3):
-            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
-            image.save(folder / "data" / split / class_name / f"{number}.png")
+    write_images(folder / "data")
     for number in range(2):
         copied = folder / "data" / "train" / "a" / f"{number}.png"
         shutil.copy(copied, folder / "data" / "test" / "b" / f"copy {number}.png")

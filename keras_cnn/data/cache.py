@@ -90,7 +90,8 @@ def decoded(
         with files.locked(Path(f"{path}.lock"), say=waiting):
             if not _is_intact(path):  # another process may have made it meanwhile
                 if path.exists():
-                    print(f"{path} is damaged: decoding {title} again", file=sys.stderr)
+                    line = f"{path} is damaged: decoding {title} again"
+                    print(printable(line), file=sys.stderr, flush=True)
                 _write(path, listing, class_names, image_size, title)
     except OSError as error:
         raise UserError(

@@ -13,6 +13,7 @@ import numpy as np
 from keras_cnn.data import cache, copies, sources
 from keras_cnn.data.cache import Decoded
 from keras_cnn.data.listing import Listing
+from keras_cnn.errors import printable
 from keras_cnn.results import grid
 
 SMALL_CLASS = 1 / 3  # of the split's median class
@@ -139,7 +140,7 @@ def render(description: Description) -> str:
     faults = _faults(description)
     if not faults:
         faults = ["no faults: every file is an image, none occurs twice, no class is far smaller"]
-    return "\n".join([*lines, "", *_table(description), "", *faults, ""])
+    return "\n".join(map(printable, [*lines, "", *_table(description), "", *faults, ""]))
 
 
 def _names(split: str, listing: Listing, decoded: Decoded) -> list[str]:
@@ -191,7 +192,7 @@ def _table(description: Description) -> list[str]:
     rows = [["", *description.splits]]
     if len(description.class_names) <= TABLE_CLASSES:
         for label, name in enumerate(description.class_names):
-            rows.append([name, *(f"{split.counts[label]:,}" for split in splits)])
+            rows.append([printable(name), *(f"{split.counts[label]:,}" for split in splits)])
     else:
         rows.append(["images a class", *(_span(split.counts) for split in splits)])
     rows += [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import files, recipe
 from keras_cnn.deck import slides
+from keras_cnn.errors import shell_line
 from keras_cnn.report import html, sections
 from keras_cnn.report.markdown import code, heading
 from keras_cnn.results.collect import Collected, collect
@@ -80,6 +80,6 @@ def page(recipes: Sequence[Collected], out: Path, to: Path) -> str:
         parts += sections.recipe_section(one, to)
     parts += [heading(2, "Results at hand", "results", "results"), sections.at_hand(recipes)]
     where = [f"--out={out}", *([f"--to={to}"] if to != out else [])]
-    again = shlex.join(["python", "-m", "keras_cnn", "report", *where])
+    again = shell_line(["python", "-m", "keras_cnn", "report", *where])
     parts.append(f"This page again, with what is on disk then: {code(again)}")
     return "\n\n".join(parts) + "\n"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_cnn.data import sources
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import store, table
@@ -40,7 +39,7 @@ class Collected:
         """The command line that makes the results."""
         words = ["python", "-m", "keras_cnn", "recipe", self.recipe.name]
         out = self.folder.parent
-        return shlex.join(words if out == DEFAULT_OUT else [*words, f"--out={out}"])
+        return shell_line(words if out == DEFAULT_OUT else [*words, f"--out={out}"])
 
     @property
     def source(self) -> str:

@@ -9,7 +9,6 @@ done.frame()                 # a pandas DataFrame, a line for each run
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from keras_cnn import environment, files, models, recipe
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.pretrained import named
 from keras_cnn.recipe import resolve
@@ -300,4 +299,4 @@ def _command(name: str, flags: Mapping[str, object], settings: Mapping[str, obje
     words += [f"--{flag}={value}" for flag, value in flags.items() if value]
     for key, value in settings.items():
         words.append(f"--set={key}={described.written(value)}")
-    return shlex.join(words)
+    return shell_line(words)
