@@ -20,7 +20,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import Supervised
 from keras_cnn.models import heads
 from keras_cnn.recipe import resolve
-from keras_cnn.training import feed, feeding, frozen
+from keras_cnn.training import feed, frozen
 
 COUNT, CLASSES = 60, 7
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 12, 16, 3)).astype("uint8")
@@ -441,10 +441,9 @@ def test_files_are_refused_with_one_line(tmp_path):
     with pytest.raises(UserError, match=f"copy.yaml:{at + 2}: feed is 'files'"):
         recipe.read(str(copy))
 
-    split = Split(IMAGES, LABELS)
-    batches = feeding.batches(Supervised(feed="files"), split, split, 4, 0, lambda epoch: split)
-    with pytest.raises(UserError, match="memory"), batches:
-        pass
+    split = Split(IMAGES, LABELS, ("a", "b"))
+    with pytest.raises(UserError, match="memory"):
+        Supervised(feed="files", augment="flip").check_images(split, split)
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("cutmix", 5), ("all", 15)])

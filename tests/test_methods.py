@@ -11,12 +11,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import methods, models
+from keras_cnn import methods, models, recipe
 from keras_cnn.data import Split
 from keras_cnn.deck import settings as of_deck
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import METHODS
 from keras_cnn.models import saved
+from keras_cnn.recipe import resolve
+from keras_cnn.runs import preflight
 
 EVERY = [*METHODS, *of_deck.METHODS]
 SHORT = {  # what makes a method quick
@@ -153,6 +155,84 @@ def test_wrong_arrays_are_one_line(train, test, words):
     with pytest.raises(UserError, match=words) as raised:
         methods.supervised.train(own_network(), train, test)
     assert "\n" not in str(raised.value)
+
+
+# Which test images there are of the 24, whose labels are 0, 1, 2, 0, 1, …
+FEW_TEST_IMAGES = {
+    "one of each class": [0, 1, 2],
+    "one of one class": [0, 1, 4, 2, 5],
+    "none of a class": [0, 3, 1, 4],
+    "one class": [0, 3],
+    "one": [1],
+}
+
+
+@pytest.mark.parametrize("chosen", FEW_TEST_IMAGES.values(), ids=FEW_TEST_IMAGES)
+@pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
+def test_few_test_images_end_no_run(settings, chosen):
+    chosen = np.array(chosen)
+    test = (IMAGES[chosen], LABELS[chosen])
+    given = short(settings) | ({"epochs": 1} if "epochs" in settings.model_fields else {})
+    if settings.name() == "prototypical_split_batches":
+        if len(chosen) == 1:
+            with pytest.raises(UserError, match="leave no query"):
+                method_of(settings)(own_network(), RIGHT, test, **given)
+            return
+        given |= {"support_images": 1}
+    trained = method_of(settings)(own_network(), RIGHT, test, **given)
+    (record,) = trained.history
+    assert all(np.isfinite(record[name]) for name in record if name != "learning_rate")
+    assert trained.probabilities.shape == (len(chosen), 3)
+    assert all(np.isfinite(value) for value in trained.measures.values())
+    assert settings.name() != "prototypical" or "episode_accuracy" not in trained.measures
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=lambda settings: settings.name())
+def test_one_class_is_refused_before_training(settings):
+    network = keras.Sequential([keras.Input((8, 8, 3)), *own_network().layers[:-1]])
+    network.add(keras.layers.Dense(1))
+    alone = (IMAGES[LABELS == 0], LABELS[LABELS == 0])
+    with pytest.raises(UserError, match="there is one class"):
+        method_of(settings)(network, alone, alone, report=pytest.fail)
+
+
+TOO_FEW = {  # training images of the classes 0, 1 and 2; what is said of them
+    "prototypical": ([4, 3, 4], "class '1' has 3 images; 4 are needed"),
+    "prototypical_split_batches": ([8, 0, 8], "class '1' has no training image"),
+    "siamese": ([8, 1, 8], "class '1' has 1"),
+    "siamese_inverted": ([8, 1, 8], "class '1' has 1"),
+    "maml": ([8, 3, 8], "a task needs 4 images a class, class '1' has 3"),
+    "linear_probe": ([8, 0, 8], "class '1' has no training image"),
+    "nearest_mean": ([8, 8, 0], "class '2' has no training image"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_FEW)
+def test_too_few_training_images_are_refused_before_training(name):
+    settings = next(each for each in EVERY if each.name() == name)
+    counts, words = TOO_FEW[name]
+    places = [np.flatnonzero(label == LABELS)[:count] for label, count in enumerate(counts)]
+    chosen = np.concatenate(places)
+    with pytest.raises(UserError, match=words):
+        method_of(settings)(
+            own_network(),
+            (IMAGES[chosen], LABELS[chosen]),
+            RIGHT,
+            report=pytest.fail,
+            **short(settings),
+        )
+
+
+@pytest.mark.parametrize("row", ["siamese", "prototypical", "maml"])
+def test_too_few_training_images_are_refused_before_any_run(row):
+    overrides = {"data": "synthetic:60", "shots": 1, "weights": "random"}
+    plan = resolve.runs(recipe.read("fewshot_methods"), "mini", None, "corrected", 1, overrides)
+    runs = [run for run in plan if run.place.row == row]
+    with pytest.raises(UserError, match=f"^row {row}: "):
+        preflight.check_images(runs)
+    preflight.check_images(
+        [run for run in plan if run.place.row in ("linear_probe", "fine_tuning")]
+    )
 
 
 def two_outputs():

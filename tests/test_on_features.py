@@ -12,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 
 from keras_cnn import data, models
 from keras_cnn.data import Split
-from keras_cnn.errors import UserError
 from keras_cnn.methods import linear_probe, nearest_mean
 from keras_cnn.models import heads
 from keras_cnn.training import evaluation
@@ -150,13 +149,3 @@ def test_centering_and_length_matter(network, splits):
     assert (plain == centered).mean() >= 0.995  # without lengths, the center changes no distance
     assert (plain != of_length_one).any()
     assert (of_length_one != both).any() and (centered != both).any()
-
-
-@pytest.mark.parametrize("method", [linear_probe, nearest_mean])
-@pytest.mark.parametrize("absent", [0, 9])
-def test_a_class_without_a_training_image_is_named(network, splits, method, absent):
-    """There is no mean and no probability of it to be had."""
-    train = splits["train"]
-    kept = train.labels != absent
-    with pytest.raises(UserError, match=f"class '{absent}' has no training image"):
-        method.train(network, (train.images[kept], train.labels[kept]), splits["test"])

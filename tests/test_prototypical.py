@@ -243,26 +243,6 @@ def test_as_the_deck_ran_it(tmp_path):
     method_runs.assert_saved_whole(result, test.images, tmp_path)
 
 
-def test_one_test_image_a_class_is_enough_but_for_episodes():
-    result, _, test = trained(epochs=1, episodes_an_epoch=2, test_images=10)
-    assert np.bincount(test.labels).tolist() == [1] * 10
-    assert result.measures.keys() == {"test_accuracy_over_images"}
-    train, test = method_runs.synthetic(10, 200)
-    for absent in (4, 9):  # and a class without any
-        network = models.classifier("fewshot_cnn", 10, 16)
-        kept = test.labels != absent
-        result = prototypical.train(
-            network,
-            train,
-            (test.images[kept], test.labels[kept]),
-            epochs=1,
-            episodes_an_epoch=1,
-            support_shots=4,
-            query_shots=6,
-        )
-        assert result.measures.keys() == {"test_accuracy_over_images"}
-
-
 def test_too_few_images_show_before_training():
     with pytest.raises(UserError, match=r"class '.*' has 8 images; 10 are needed"):
         trained(shots=8, epochs=10**6)

@@ -173,13 +173,6 @@ def test_as_the_deck_ran_it_stays_at_chance_of_two():
     assert last["test_loss"] == pytest.approx(numpy_losses(places, ~same, 1.0).mean(), rel=1e-4)
 
 
-def test_a_class_with_one_test_image_is_told_as_that():
-    with pytest.raises(UserError, match="of test images"):
-        trained(epochs=1, shots=4, test_images=10)
-
-
 def test_too_few_images_show_before_training():
     with pytest.raises(UserError, match=r"two images of each class: class '.*' has 1"):
         trained(shots=1, epochs=10**6)
-    with pytest.raises(UserError, match=r"two images of each class: class '.*' has 1"):
-        trained(test_images=15, epochs=10**6)

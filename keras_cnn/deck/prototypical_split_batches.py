@@ -55,7 +55,6 @@ def train(
             *queries(labels, embeddings, class_count, settings)
         )
 
-    batches(test, 0)  # that the images are too few shows at once
     embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
     figures = {"batch_loss": of_queries(cross_entropy), "accuracy": of_queries(hits)}
 

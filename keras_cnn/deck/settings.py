@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
+from keras_cnn.data import Split, sampling
 from keras_cnn.methods import settings
 from keras_cnn.methods.settings import Descent, Method, PositiveInt, TrainedNetwork
 
@@ -28,6 +31,11 @@ class SupervisedAsRun(settings.Supervised):
     dropout_on_logits: bool = False
     augment_once: bool = False
 
+    @property
+    def redraws(self) -> bool:
+        """Whether each epoch draws its images anew."""
+        return super().redraws and not self.augment_once
+
 
 class PrototypicalSplitBatches(Descent):
     """How the deck's prototypical network learned: from batches split at random.
@@ -48,6 +56,14 @@ class PrototypicalSplitBatches(Descent):
     normalised: bool = True
     batch_size: PositiveInt = 128
     support_images: PositiveInt = 100
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        settings.check_each_class(train)
+        for split in (train, test):
+            sizes = self.batch_size, self.support_images
+            sampling.split_batches(split.labels, *sizes, np.random.default_rng(0))
 
 
 class SiameseInverted(settings.Siamese):

@@ -40,23 +40,24 @@ def train(
         test pairs.
 
     Raises:
-        UserError: There is only one class, or a class has a single image.
+        UserError: There is only one class, or a class has a single training image.
     """
 
     def train_pairs(epoch: int) -> Pairs:
         rng = np.random.default_rng([seed, epoch])
         return sampling.random_pairs(train.labels, rng, train.class_names)
 
-    test_pairs = siamese.pairs_of_test_images(sampling.random_pairs, test)
+    test_pairs = siamese.pairs_to_test(sampling.random_pairs, train, test)
     embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
     near = settings.margin / 2
 
     def evaluate(epoch: int) -> dict[str, float]:
-        of_test = embedding.of_test()
+        of_train = embedding.of_train()
+        both = np.concatenate([embedding.of_test(), of_train])
         return {
-            "accuracy": siamese.pair_accuracy(embedding.of_train(), train_pairs(epoch), near),
-            "val_accuracy": siamese.pair_accuracy(of_test, test_pairs, near),
-            "val_loss": siamese.mean_loss(of_test, inverted(test_pairs), settings.margin),
+            "accuracy": siamese.pair_accuracy(of_train, train_pairs(epoch), near),
+            "val_accuracy": siamese.pair_accuracy(both, test_pairs, near),
+            "val_loss": siamese.mean_loss(both, inverted(test_pairs), settings.margin),
         }
 
     records = embedding.fit(

@@ -43,7 +43,7 @@ def train(
         The history, the network, and what feeding from files measures.
     """
     drawn_by = DEFAULT_SEED if settings.augment_once else seed
-    redraw = supervised.augmented(train, settings, network.output.shape[-1], drawn_by)
+    redraw = supervised.redrawn(train, settings, network.output.shape[-1], drawn_by)
     if redraw and settings.augment_once:
         train, redraw = Split(redraw(0).images, train.labels), None
     if settings.dropout_on_logits:
@@ -52,7 +52,7 @@ def train(
         let_frozen_statistics_move(network)
     loop = supervised.Loop(
         test_batch_size=settings.batch_size,
-        metrics=_means_over_batches(supervised.mixes_labels(settings, redraw)),
+        metrics=_means_over_batches(supervised.mixes_labels(settings)),
         history=History(report, loss="batch_loss"),
         behaviour=StickyEvalMode,
         callbacks=[EvalModeSticks()] if settings.eval_mode_sticks else [],

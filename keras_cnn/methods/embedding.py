@@ -10,7 +10,6 @@ import numpy as np
 from keras_cnn import torch_fast
 from keras_cnn.data import Split
 from keras_cnn.data.sampling import Draw
-from keras_cnn.methods.interface import check_each_class
 from keras_cnn.methods.settings import Descent
 from keras_cnn.models import heads
 from keras_cnn.training import descent, evaluation, frozen
@@ -25,14 +24,11 @@ class Embedding:
 
     Args:
         network: Raw images (n, h, w, 3) to logits (n, classes).
-        train: Images (n, h, w, 3) uint8 and labels (n,).
+        train: Images (n, h, w, 3) uint8 and labels (n,), each class at least once.
         test: Likewise.
         size: Outputs of a new dense layer on the features; None embeds by the features alone.
         normalised: Bring embeddings to length 1.
         seed: Seeds the new layer.
-
-    Raises:
-        UserError: A class has no training image.
     """
 
     def __init__(
@@ -44,7 +40,6 @@ class Embedding:
         normalised: bool,
         seed: int,
     ) -> None:
-        check_each_class(train)
         self._network, self._labels = network, train.labels
         self._embedder = heads.embedder(network, size, normalised, seed)
         model, train, test = frozen.skip_constant_part(self._embedder, train, test)

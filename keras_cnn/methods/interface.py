@@ -127,6 +127,7 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
             any_size = settings.images is LargeImages  # they are cropped to the network's
             train = _split(train, network, "train", any_size)
             test = _split(test, network, "test")
+            chosen.check_images(train, test)
             report = report or (lambda record: None)
             learned = learn(network, train, test, chosen, seed, report, **also)
             return _trained(learned, test)
@@ -188,17 +189,6 @@ def _checked(settings: type[Method], given: dict[str, object]) -> Method:
         name = str(first["loc"][0]) if first["loc"] else settings.name()
         told = f"{name} is {given[name]!r}" if name in given else name
         raise UserError(f"{told}: {first['msg'].lower()}") from None
-
-
-def check_each_class(train: Split) -> None:
-    """Refuses training images without one of each class: there is no mean and no probability of it.
-
-    Raises:
-        UserError: A class has none.
-    """
-    for label, name in enumerate(train.class_names):
-        if label not in train.labels:
-            raise UserError(f"class {name!r} has no training image: each class needs one")
 
 
 def _split(labelled: Labelled, network: keras.Model, which: str, any_size: bool = False) -> Split:

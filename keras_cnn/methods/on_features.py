@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_cnn.data import Split
-from keras_cnn.methods.interface import Learned, Report, check_each_class
+from keras_cnn.methods.interface import Learned, Report
 from keras_cnn.models import heads, saved
 from keras_cnn.training import evaluation, frozen
 from keras_cnn.training.history import record
@@ -33,11 +33,7 @@ def learn(network: keras.Model, train: Split, test: Split, report: Report, head:
 
     Returns:
         A history of one record, and the network with the new head.
-
-    Raises:
-        UserError: A class has no training image.
     """
-    check_each_class(train)
     began = time.perf_counter()
     backbone = heads.embedder(network)
     features = [frozen.features_of(backbone, split.images) for split in (train, test)]

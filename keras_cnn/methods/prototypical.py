@@ -55,7 +55,6 @@ def train(
     """
     class_count = network.output.shape[-1]
     way, shots = settings.way or class_count, (settings.support_shots, settings.query_shots)
-    # Drawn before training: that the images are too few shows at once.
     test_shots = evaluation.affordable(*shots, test.labels, class_count)
     test_episodes = _draw(test, way, test_shots, settings.evaluation_episodes, [seed, 0, 1])
     embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)

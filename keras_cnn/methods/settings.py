@@ -12,9 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from keras_cnn.data import Split, sampling
 from keras_cnn.data.augment import KINDS as AUGMENTATIONS
+from keras_cnn.errors import UserError
+from keras_cnn.methods.tasks import Tasks
 from keras_cnn.models import module_of
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -152,6 +156,19 @@ class Method(Settings):
         """What recipes call the method."""
         return cls.module.rpartition(".")[2] or cls.__name__
 
+    def check_images(self, train: Split, test: Split) -> None:
+        """Refuses images that the method cannot learn from, before anything is run.
+
+        Args:
+            train: With the names of all classes.
+            test: Likewise.
+
+        Raises:
+            UserError: There is one class, or a class has too few images.
+        """
+        if len(train.class_names) < 2:
+            raise UserError(f"there is one class: {self.name()} learns to tell two or more apart")
+
     def code(self) -> Iterator[str]:
         """As `Settings.code`."""
         yield from super().code()
@@ -226,6 +243,22 @@ class Supervised(Feeding, Descent):
         if self.augment != "none":
             yield "keras_cnn.data.augment"
 
+    @property
+    def redraws(self) -> bool:
+        """Whether each epoch draws its images anew."""
+        return self.augment != "none"
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        count, size = len(train.labels), self.batch_size
+        if self.feed == "files" and self.redraws:
+            raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
+        if self.feed == "files" and self.drop_last and count < size:
+            raise UserError(
+                f"drop_last leaves no batch: {count} training images, batch_size is {size}"
+            )
+
 
 class Prototypical(Descent):
     """How a prototypical network learns from episodes.
@@ -254,6 +287,12 @@ class Prototypical(Descent):
     episodes_an_epoch: PositiveInt = 20
     evaluation_episodes: Annotated[int, Field(ge=2)] = 600
 
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        shots, rng = (self.support_shots, self.query_shots), np.random.default_rng(0)
+        sampling.draw_episodes(train.labels, 0, self.way, *shots, rng, train.class_names)
+
 
 class Siamese(Descent):
     """How a siamese network learns from pairs.
@@ -270,6 +309,11 @@ class Siamese(Descent):
     embedding: PositiveInt | None = 128
     margin: Positive = 1.0
     batch_size: PositiveInt = 32
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        sampling.balanced_pairs(train.labels, np.random.default_rng(0), train.class_names)
 
 
 class Maml(Descent):
@@ -310,6 +354,11 @@ class Maml(Descent):
     steps_an_epoch: PositiveInt = 20
     batch_norm: Literal["task", "stored"] = "stored"
     adaptation_steps: PositiveInt = 300
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        Tasks(train, test, len(train.class_names), self.support_shots, self.query_shots)
 
     def code(self) -> Iterator[str]:
         """As `Settings.code`."""
@@ -370,6 +419,11 @@ class OnFeatures(Method):
         """One: the features are seen whole."""
         return 1
 
+    def check_images(self, train: Split, test: Split) -> None:
+        """As `Method.check_images`."""
+        super().check_images(train, test)
+        check_each_class(train)
+
 
 class LinearProbe(OnFeatures):
     """How logistic regression learns on a backbone's features, which stay as they are.
@@ -394,6 +448,17 @@ class NearestMean(OnFeatures):
     module = "keras_cnn.methods.nearest_mean"
     centered: bool = True
     normalised: bool = True
+
+
+def check_each_class(train: Split) -> None:
+    """Refuses training images without one of each class: there is no mean of it to be had.
+
+    Raises:
+        UserError: A class has none.
+    """
+    for label, name in enumerate(train.class_names):
+        if label not in train.labels:
+            raise UserError(f"class {name!r} has no training image: each class needs one")
 
 
 METHODS: tuple[type[Method], ...] = (

@@ -9,6 +9,7 @@ at least a margin m apart. With the distance D of a pair's embeddings:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -16,7 +17,6 @@ from keras import ops
 
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
-from keras_cnn.errors import UserError
 from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import DEFAULT_SEED, Siamese
@@ -41,27 +41,29 @@ def train(
 
     Returns:
         The history; a network whose head is the class means of the shots; and the accuracy on
-        pairs of test images (`pair_accuracy`), the same pairs in every epoch and run.
+        pairs of test images (`pair_accuracy`), the same pairs in every epoch and run, see
+        `pairs_to_test`.
 
     Raises:
-        UserError: There is only one class, or a class has a single image.
+        UserError: There is only one class, or a class has a single training image.
     """
 
     def train_pairs(epoch: int) -> Pairs:
         rng = np.random.default_rng([seed, epoch])
         return sampling.balanced_pairs(train.labels, rng, train.class_names)
 
-    test_pairs = pairs_of_test_images(sampling.balanced_pairs, test)
+    test_pairs = pairs_to_test(sampling.balanced_pairs, train, test)
     embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
 
     def evaluate(epoch: int) -> dict[str, float]:
         of_train, of_test, pairs = embedding.of_train(), embedding.of_test(), train_pairs(epoch)
         threshold = fitted_threshold(distances(of_train, pairs), pairs[2])
         means = embedding.class_means(of_train)
+        both = np.concatenate([of_test, of_train])
         return {
             "accuracy": pair_accuracy(of_train, pairs, threshold),
-            "pair_accuracy": pair_accuracy(of_test, test_pairs, threshold),
-            "val_loss": mean_loss(of_test, test_pairs, settings.margin),
+            "pair_accuracy": pair_accuracy(both, test_pairs, threshold),
+            "val_loss": mean_loss(both, test_pairs, settings.margin),
             "val_accuracy": nearest_mean_accuracy(of_test, test.labels, means),
         }
 
@@ -77,17 +79,34 @@ def train(
     return Learned(records, embedding.classifier("squared_euclidean"), measures)
 
 
-def pairs_of_test_images(draw_pairs, test: Split) -> Pairs:
+def pairs_to_test(
+    draw_pairs: Callable[[np.ndarray, np.random.Generator], Pairs], train: Split, test: Split
+) -> Pairs:
     """Pairs of test images, the same in every run.
 
-    Raises:
-        UserError: There is only one class, or a class has a single image.
+    They are of the classes that have two test images. Where fewer than two classes have, each test
+    image is paired with a training image of its class and with one of another.
+
+    Args:
+        draw_pairs: Takes labels and what draws.
+        train: At least one image of each of two classes.
+        test: At least one image.
+
+    Returns:
+        As `draw_pairs`; indices into the test images followed by the training images.
     """
-    try:
-        rng = np.random.default_rng([DEFAULT_SEED, 0, 1])
-        return draw_pairs(test.labels, rng, test.class_names)
-    except UserError as error:
-        raise UserError(f"{error} (of test images: pairs of them are told apart, too)") from None
+    rng = np.random.default_rng([DEFAULT_SEED, 0, 1])
+    paired = np.flatnonzero(np.bincount(test.labels)[test.labels] > 1)
+    if len(np.unique(test.labels[paired])) > 1:
+        left, right, same = draw_pairs(test.labels[paired], rng)
+        return paired[left], paired[right], same
+    left = np.repeat(np.arange(len(test.labels)), 2)
+    same = np.arange(len(left)) % 2 == 0
+    right = [
+        rng.choice(np.flatnonzero((train.labels == test.labels[image]) == of_same))
+        for image, of_same in zip(left, same, strict=True)
+    ]
+    return left, len(test.labels) + np.array(right), same
 
 
 def batches(pairs: Pairs, batch_size: int) -> list[Draw]:

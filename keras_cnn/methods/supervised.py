@@ -60,7 +60,7 @@ def train(
         UserError: Dropping the last batch leaves none.
     """
     loop = Loop(evaluation.BATCH_SIZE, ["accuracy"], History(report))
-    redraw = augmented(train, settings, network.output.shape[-1], seed)
+    redraw = redrawn(train, settings, network.output.shape[-1], seed)
     return learn(network, train, test, settings, seed, redraw, loop)
 
 
@@ -84,7 +84,7 @@ def learn(
         redraw: Gives each epoch's images and labels; None where they stay the same.
         loop: What differs between loops.
     """
-    model, mixed = network, mixes_labels(settings, redraw)
+    model, mixed = network, mixes_labels(settings)
     if redraw is None and settings.feed == "memory":  # images that change have no constant features
         model, train, test = frozen.skip_constant_part(network, train, test)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -106,7 +106,7 @@ def learn(
         return Learned(records, network, fed.measures())
 
 
-def augmented(train: Split, settings: Supervised, class_count: int, seed: int) -> Redraw | None:
+def redrawn(train: Split, settings: Supervised, class_count: int, seed: int) -> Redraw | None:
     """From an epoch to its images and their labels, or shares of the classes; None: as they are."""
     if settings.augment == "none":
         return None
@@ -115,6 +115,6 @@ def augmented(train: Split, settings: Supervised, class_count: int, seed: int) -
     return lambda epoch: Split(*change((seed, epoch)))
 
 
-def mixes_labels(settings: Supervised, redraw: Redraw | None) -> bool:
+def mixes_labels(settings: Supervised) -> bool:
     """Whether labels are shares of the classes, (n, classes)."""
-    return redraw is not None and settings.augment in augment.MIXES_LABELS
+    return settings.redraws and settings.augment in augment.MIXES_LABELS

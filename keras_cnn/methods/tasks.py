@@ -46,28 +46,34 @@ class Tasks:
         self._train, self._test, self._way = train, test, way
         self._support, self._query = support_shots, query_shots
         shots = support_shots + query_shots
-        self._train_members = _members(train, shots, "support_shots and query_shots")
-        self._test_members = _members(test, 1, "query_shots")
+        self._train_members = _members(train)
+        for name, members in zip(train.class_names, self._train_members, strict=True):
+            if len(members) < shots:
+                raise UserError(
+                    f"a task needs {shots} images a class, class {name!r} has {len(members)}: "
+                    "lower support_shots and query_shots"
+                )
+        self._test_members = _members(test)
 
     def training_task(self, rng: np.random.Generator) -> Task:
         """Draws a task of training images, support and query apart."""
-        drawn = self._drawn(
-            self._train_members, self._classes(rng), self._support + self._query, rng
-        )
+        # A class's place is its label in the task.
+        classes = rng.permutation(len(self._train_members))[: self._way]
+        drawn = self._drawn(self._train_members, classes, self._support + self._query, rng)
         support, query = drawn[:, : self._support], drawn[:, self._support :]
         return Task(_taken(self._train, support), _taken(self._train, query))
 
     def test_task(self, rng: np.random.Generator) -> Task:
-        """Draws a task with support from the training images and queries from the test images."""
-        classes = self._classes(rng)
+        """Draws a task with support from the training images and queries from the test images.
+
+        It is of classes that have test images, so of fewer than `way` where only fewer have.
+        """
+        queried = np.flatnonzero([len(members) for members in self._test_members])
+        classes = rng.permutation(queried)[: self._way]
         fewest = min(len(self._test_members[label]) for label in classes)
         support = self._drawn(self._train_members, classes, self._support, rng)
         query = self._drawn(self._test_members, classes, min(self._query, fewest), rng)
         return Task(_taken(self._train, support), _taken(self._test, query))
-
-    def _classes(self, rng: np.random.Generator) -> np.ndarray:
-        """A task's classes (way,); a class's place is its label in the task."""
-        return rng.permutation(len(self._train_members))[: self._way]
 
     def _drawn(
         self,
@@ -80,16 +86,9 @@ class Tasks:
         return np.stack([rng.choice(members[label], shots, replace=False) for label in classes])
 
 
-def _members(split: Split, fewest: int, settings: str) -> list[np.ndarray]:
-    """The indices of each class's images, of which a task needs at least so many."""
-    members = [np.flatnonzero(split.labels == label) for label in range(len(split.class_names))]
-    for name, indices in zip(split.class_names, members, strict=True):
-        if len(indices) < fewest:
-            raise UserError(
-                f"a task needs {fewest} images a class, class {name!r} has {len(indices)}: "
-                f"lower {settings}"
-            )
-    return members
+def _members(split: Split) -> list[np.ndarray]:
+    """The indices of each class's images."""
+    return [np.flatnonzero(split.labels == label) for label in range(len(split.class_names))]
 
 
 def _taken(split: Split, indices: np.ndarray) -> Labelled:

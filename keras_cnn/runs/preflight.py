@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import Method
 from keras_cnn.pretrained.named import NAMED_WEIGHTS
 from keras_cnn.recipe.spec import Run
 from keras_cnn.runs import engine, images
@@ -26,13 +28,22 @@ def check(runs: Sequence[Run]) -> None:
 
 
 def check_images(runs: Sequence[Run]) -> None:
-    """Draws the images of every run once, without a framework.
+    """Draws the images of every run once, without a framework, and shows them to its method.
 
     Raises:
         UserError: The data cannot be used, or a class has too few images.
     """
-    for spec in {(run.spec.images, run.spec.shots_seed): run.spec for run in runs}.values():
-        images.sample(spec)
+    by_images: dict[tuple, dict[Method, Run]] = {}
+    for run in runs:
+        drawn = (run.spec.images, run.spec.shots_seed)
+        by_images.setdefault(drawn, {})[run.spec.training] = run
+    for by_settings in by_images.values():
+        train, test = images.sample(next(iter(by_settings.values())).spec)
+        for settings, run in by_settings.items():
+            try:
+                settings.check_images(train, test)
+            except UserError as error:
+                raise UserError(f"row {run.place.row}: {error}") from None
 
 
 def count_shared(runs: Sequence[Run]) -> int:

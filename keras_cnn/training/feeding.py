@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from keras_cnn import files
 from keras_cnn.data import Split
-from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import Supervised
 from keras_cnn.training import feed
 from keras_cnn.training.feed import Redraw
@@ -46,10 +45,7 @@ def batches(
         test: Likewise.
         test_batch_size: Images of a test batch.
         seed: Seeds the order of the training images, drawn anew each epoch.
-        redraw: Gives the training images of each epoch in place of `train`; from memory only.
-
-    Raises:
-        UserError: Dropping the last batch would leave none, or files would have to be redrawn.
+        redraw: Gives the training images of each epoch in place of `train`, from memory alone.
 
     Yields:
         What `fit` takes.
@@ -59,12 +55,6 @@ def batches(
         trained = feed.shuffled(redraw or train, size, seed)
         yield Batches(trained, feed.in_order(test, test_batch_size), dict)
         return
-    if redraw is not None:
-        raise UserError("feed is 'files': images that change are fed from memory (feed memory)")
-    if settings.drop_last and len(train.labels) < size:
-        raise UserError(
-            f"drop_last leaves no batch: {len(train.labels)} training images, batch_size is {size}"
-        )
     from keras_cnn.training import loader  # imports torch, on every backend
 
     # The data's own files may be of any size and format: PNG of the images in use, as in the deck.
