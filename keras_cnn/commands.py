@@ -219,9 +219,9 @@ def evaluate(
     print()
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
-    matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    counts, names = evaluation.confusion(), evaluation.class_names
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
-    matrix.savefig(picture, dpi=plots.DPI)
+    plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
     _tell(f"confusion matrix: {picture}")
 
 
