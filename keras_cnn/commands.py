@@ -316,6 +316,30 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
     reports.report(out, to or out)
 
 
+def cache(clear: bool = False) -> None:
+    """Tell what is kept between commands and its size, or remove what is made anew when needed.
+
+    Args:
+        clear: Remove decoded images and features of frozen networks. What was fetched, and the
+            states of runs that were stopped, stay.
+    """
+    from keras_cnn import home
+    from keras_cnn.results import grid
+
+    if clear:
+        try:
+            files, size = home.clear()
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be removed: {error.strerror}") from None
+        print(f"removed: {files:,} files, {size / 1e6:,.1f} MB")
+    _tell(str(home.home()))
+    rows = [
+        (kind, f"{files:,} files", f"{size / 1e6:,.1f} MB")
+        for kind, (files, size) in home.usage().items()
+    ]
+    print("\n".join(grid.aligned(rows, right=(1, 2))))
+
+
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
     """Measure speed against peers, interleaved: training, loader, fewshot, repeats.
 
