@@ -112,6 +112,28 @@ def recipe(
         raise SystemExit(code)
 
 
+def settings(name: str) -> None:
+    """List the settings of a recipe or a method: default, type, what each means.
+
+    Args:
+        name: A recipe, for whose methods it tells what its rows have too, or a method.
+    """
+    from keras_cnn import recipe as recipes
+    from keras_cnn.recipe.spec import KNOWN_METHODS, Run
+    from keras_cnn.runs import described, study
+
+    by_method: dict[str, list[Run]] = {}
+    if name in recipes.names() or name.endswith((".yaml", ".yml")):
+        for run in study.plan(name, repeats=1).runs:
+            by_method.setdefault(run.spec.method, []).append(run)
+    elif name in KNOWN_METHODS or "." in name:
+        by_method[name] = []
+    else:
+        choices = {*recipes.names(), *KNOWN_METHODS}
+        raise UserError(f"no recipe or method {name!r}: {nearest(name, choices)}")
+    print("\n\n".join(described.table(*one) for one in by_method.items()))
+
+
 def fetch(name: str) -> None:
     """Download data or weights, or all that the deck's recipes need: deck.
 
@@ -327,6 +349,30 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
     from keras_cnn import report as reports
 
     reports.report(out, to or out)
+
+
+def cache(clear: bool = False) -> None:
+    """Tell what is kept between commands and its size, or remove what is made anew when needed.
+
+    Args:
+        clear: Remove decoded images and features of frozen networks. What was fetched, and the
+            states of runs that were stopped, stay.
+    """
+    from keras_cnn import home
+    from keras_cnn.results import grid
+
+    if clear:
+        try:
+            files, size = home.clear()
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be removed: {error.strerror}") from None
+        print(f"removed: {files:,} files, {size / 1e6:,.1f} MB")
+    _tell(str(home.home()))
+    rows = [
+        (kind, f"{files:,} files", f"{size / 1e6:,.1f} MB")
+        for kind, (files, size) in home.usage().items()
+    ]
+    print("\n".join(grid.aligned(rows, right=(1, 2))))
 
 
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:

@@ -186,15 +186,18 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
             inside = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in folders.IMAGE_SUFFIXES
+                # Images of other kinds, pipes and devices are among them: they are then told.
+                if file.suffix.lower() in (*folders.IMAGE_SUFFIXES, *folders.OTHER_SUFFIXES)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
-                and file.is_file()
+                and file.exists()
+                and not file.is_dir()
             )
             if not inside:
                 raise UserError(f"{path}: no images in this folder")
             images += inside
         else:
-            files.require(path)
+            if not path.exists():  # a pipe or a device is told as unreadable
+                files.require(path)
             images.append(path)
     return images
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from keras_cnn import data
+from keras_cnn.__main__ import main
 from keras_cnn.data import cache, decode
 from keras_cnn.errors import UserError
 
@@ -300,3 +301,23 @@ def test_a_home_that_cannot_be_written(folder, tmp_path, monkeypatch):
 def test_an_image_size_of_nothing(folder):
     with pytest.raises(UserError, match="image_size is 0"):
         data.load(str(folder), 0)
+
+
+def test_the_cache_is_shown_and_cleared_but_for_what_cannot_be_made_anew(home, folder, capsys):
+    assert main(["cache"]) == 0
+    assert "decoded images" in (said := capsys.readouterr().out) and "0 files" in said
+    first = data.load(str(folder), SIZE)
+    for name in ("features/a.npy", "checkpoints/a.h5", "weights/a.pth", "cinic10/train/a.png"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_bytes(bytes(2_000_000))
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(home)
+    assert [line.split()[-4:-1] for line in said[1:]] == [
+        ["2", "files", "0.1"], ["1", "files", "2.0"], ["1", "files", "2.0"], ["2", "files", "4.0"],
+    ]  # fmt: skip
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out.startswith("removed: 3 files, 2.1 MB\n")
+    assert files(home) == [] and not list((home / "features").iterdir())
+    assert sum(path.is_file() for path in home.rglob("*")) == 3 + 2  # and two locks
+    assert same(data.load(str(folder), SIZE), first)

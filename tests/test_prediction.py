@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -44,6 +45,9 @@ def folder(tmp_path) -> Path:
     (tmp_path / "deep" / "text.jpeg").write_text("no image")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "moving.gif")
+    Image.new("RGB", (32, 32)).save(tmp_path / "deep" / "scan.TIFF")
+    os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
 
 
@@ -83,8 +87,11 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
         str(folder / "deep" / "er" / "b.WEBP"): "green",
     }
     assert said.err.splitlines() == [
+        f"keras_cnn: {folder / 'deep' / 'scan.TIFF'}: not a PNG, JPEG, WebP or BMP image",
         f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: not a PNG, JPEG, WebP or BMP image",
         f"keras_cnn: {folder / 'empty.png'}: empty file",
+        f"keras_cnn: {folder / 'moving.gif'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'pipe.png'}: not a regular file",
     ]
 
 
