@@ -111,6 +111,28 @@ def recipe(
         raise SystemExit(code)
 
 
+def settings(name: str) -> None:
+    """List the settings of a recipe or a method: default, type, what each means.
+
+    Args:
+        name: A recipe, for whose methods it tells what its rows have too, or a method.
+    """
+    from keras_cnn import recipe as recipes
+    from keras_cnn.recipe.spec import KNOWN_METHODS, Run
+    from keras_cnn.runs import described, study
+
+    by_method: dict[str, list[Run]] = {}
+    if name in recipes.names() or name.endswith((".yaml", ".yml")):
+        for run in study.plan(name, repeats=1).runs:
+            by_method.setdefault(run.spec.method, []).append(run)
+    elif name in KNOWN_METHODS or "." in name:
+        by_method[name] = []
+    else:
+        choices = {*recipes.names(), *KNOWN_METHODS}
+        raise UserError(f"no recipe or method {name!r}: {nearest(name, choices)}")
+    print("\n\n".join(described.table(*one) for one in by_method.items()))
+
+
 def fetch(name: str) -> None:
     """Download data or weights, or all that the deck's recipes need: deck.
 
