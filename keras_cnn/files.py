@@ -48,9 +48,8 @@ def require(path: Path, hint: str = "") -> None:
         return
     if re.match(r"\w\w+:/", str(path)):
         raise UserError(f"{path} is an address: download it, and give the file")
-    if path.exists():
-        raise UserError(f"{path}: a {'folder' if path.is_dir() else 'pipe or device'}, not a file")
-    raise UserError(f"{path}: no such file{hint}")
+    is_there = ", but a folder" if path.is_dir() else ", but a pipe or device"
+    raise UserError(f"{path}: no such file{is_there if path.exists() else ''}{hint}")
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def test_more_images_than_a_batch_keep_their_order(model_path, tmp_path):
 
 def means(channels=3, size=32):
     """An input, and the mean of each channel as shares of 1."""
-    image = keras.Input((size, size, channels))
+    image = keras.Input((size, size, channels), name="image")
     return image, keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
 
 
@@ -212,7 +212,7 @@ def test_a_model_of_any_size_takes_that_of_its_card(tmp_path):
 
 def odd_models():
     image, x = means()
-    other, y = means()
+    other = keras.Input((3,))
     wide = keras.Input((32, 64, 3))
     first = keras.Input((3, 32, 32))
     return {
@@ -221,7 +221,7 @@ def odd_models():
         "takes (n, 3, 32, 32)": keras.Model(first, keras.layers.Flatten()(first)),
         "1 inputs and gives 2": keras.Model(image, [x, dense(ONE)(x)]),
         "and gives 2 outputs": keras.Model(image, {"one": x, "other": dense(ONE)(x)}),
-        "takes 2 inputs": keras.Model([image, other], keras.layers.Add()([x, y])),
+        "takes 2 inputs": keras.Model([image, other], keras.layers.Add()([x, other])),
         "gives (n, 30, 30, 2)": keras.Model(image, keras.layers.Conv2D(2, 3)(image)),
         "gives (n,)": keras.Model(image, keras.ops.sum(x, axis=-1)),
         "has not been built": keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]),
