@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH_SIZE = 256
+LARGEST_IMAGE = 2048  # pixels of a model's height and width: a batch of them is 3 GB
 
 
 @dataclass(frozen=True, repr=False)
@@ -282,6 +283,10 @@ def _opened(path: Path) -> _Classifier:
     if len(image) != 4 or image[1] != image[2] or not image[1] or image[3] not in (1, 3):
         shape = str(image).replace("None", "n", 1).replace("None", "any")
         raise UserError(f"{path}: takes {shape}, not square images (n, size, size, 3 or 1)")
+    if image[1] > LARGEST_IMAGE:
+        raise UserError(
+            f"{path}: takes images of {image[1]:,} pixels, at most {LARGEST_IMAGE:,} do"
+        )
     if len(output) != 2 or not output[1]:
         shape = str(output).replace("None", "n", 1).replace("None", "any")
         raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
