@@ -324,5 +324,5 @@ def test_the_cache_is_shown_and_cleared_but_for_what_cannot_be_made_anew(home, f
     assert main(["cache", "--clear"]) == 0
     assert capsys.readouterr().out.startswith("removed: 3 files, 2.1 MB\n")
     assert files(home) == [] and not list((home / "features").iterdir())
-    assert sum(path.is_file() for path in home.rglob("*")) == 3 + 2  # and two locks
+    assert sum(path.is_file() for path in home.rglob("*")) == 3
     assert same(data.load(str(folder), SIZE), first)

@@ -173,9 +173,9 @@ def _write(
         arrays = dict(zip(ARRAYS, (labels, np.concatenate(sizes), chosen), strict=True))
         head = json.dumps([list(class_names), image_size]).encode()
         _store(path, images, arrays, listing.division, head, unreadable)
-    for what, named in (("unreadable", _reasons(unreadable)), ("other", listing.strays)):
-        if named:
-            print(f"{title}: left out {_listed(what, named)}", file=sys.stderr, flush=True)
+    left_out = {"unreadable": _reasons(unreadable), "other": listing.strays}
+    if told := [_listed(what, named) for what, named in left_out.items() if named]:
+        print(f"{title}: left out {'; '.join(told)}", file=sys.stderr, flush=True)
 
 
 def _store(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -184,6 +185,7 @@ def main() -> int:
         print(files.json_text(record, indent=None), file=reports)
 
     task = json.loads(sys.stdin.buffer.readline())
+    os.environ["TMPDIR"] = tempfile.tempdir = task["scratch"]
     memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:
