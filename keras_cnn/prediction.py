@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -183,7 +184,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
         raise UserError("predict needs image files or a folder of them after the model")
     images: list[Path] = []
     for path in (Path(each).expanduser() for each in given):
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -197,7 +198,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
                 raise UserError(f"{path}: no images in this folder")
             images += inside
         else:
-            if not path.exists():  # a pipe or a device is told as unreadable
+            if not os.path.exists(path):  # a pipe or a device is told as unreadable
                 files.require(path)
             images.append(path)
     return images
