@@ -15,6 +15,8 @@ from pathlib import Path
 from keras_cnn.errors import UserError, nearest
 
 BACKENDS = ("torch", "tensorflow", "jax")
+# Starts a child that imports what is installed, and no file of such a name in the current folder.
+PYTHON = (sys.executable, "-P")
 # JAX and TensorFlow else take most of a GPU's memory at once: no second process fits beside one.
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 # Variables that libraries read: types, precision, instruction sets, where to cut `fit` short.
@@ -127,6 +129,13 @@ def settled(backend: str, threads: int | None = None) -> dict[str, str]:
     if flags:
         variables["XLA_FLAGS"] = " ".join(flags)
     return variables
+
+
+def of_child(backend: str, threads: int) -> dict[str, str]:
+    """As `settled`, for a process that imports this very package, also if it is not installed."""
+    here, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([here, inherited] if inherited else [here])
+    return settled(backend, threads) | {"PYTHONPATH": path}
 
 
 def settle(backend: str) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -20,8 +18,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.worker import EXIT_BUSY
 
-# -P: what it imports is what is installed, never a file of the same name in the current folder.
-CHILD = (sys.executable, "-P", "-m", "keras_cnn.runs.worker")
+CHILD = (*environment.PYTHON, "-m", "keras_cnn.runs.worker")
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,12 @@ class Child:
     def __init__(self, task: Mapping[str, object], backend: str, threads: int) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
         self._scratch = files.temporary_folder()  # ours: it goes however the process ends
-        ours = {"PYTHONPATH": _import_path(), "TMPDIR": self._scratch.name}
         self._process = subprocess.Popen(
             CHILD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment.settled(backend, threads) | ours,
+            env=environment.of_child(backend, threads) | {"TMPDIR": self._scratch.name},
         )
         task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
@@ -192,10 +188,3 @@ def check_weights(spec: Spec) -> None:
         raise
     if code:
         raise UserError(errors[0] if errors else f"{spec.network.weights}: {death}")
-
-
-def _import_path() -> str:
-    """Lets the child import this very package, also from a checkout that is not installed."""
-    here = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([here, inherited] if inherited else [here])
