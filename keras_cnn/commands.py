@@ -272,7 +272,7 @@ def summary(
     from keras_cnn.models import summary as summaries
 
     if model.endswith(".keras"):
-        graph, _ = saved.load(Path(model))
+        graph, _ = saved.load(Path(model).expanduser())
     else:
         graph = models.classifier(
             model,
@@ -496,9 +496,9 @@ def _tell(line: str) -> None:
     print(printable(line))
 
 
-def _say(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    if text:
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def _backend(name: str | None = None) -> str:

@@ -202,6 +202,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --image-size=100000", "1 to 1024"),
         ("recipe fewshot_convnext --set image_size=100000", "image_size is 100000"),
         ("recipe fewshot_convnext --set hidden_units=100000", "hidden_units is 100000"),
+        ("recipe data_loader --profile=mini --set workers=100000", "workers is 100000"),
         ("data digits --image-size=100000", "1 to 1024"),
         ("summary baseline --classes=999999999", "1 to 100000"),
         ("recipe fewshot_convnext --set epochs=" + "9" * 5000, "cannot be read"),

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keras_cnn import environment, files
-from keras_cnn.errors import UserError
+from keras_cnn import environment, files, torch_fast
+from keras_cnn.errors import UserError, printable
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.worker import EXIT_BUSY
 
@@ -65,11 +65,10 @@ class Child:
 
     Args:
         task: What it is to do, as `worker.main` reads it.
-        backend: The Keras backend it starts with.
-        threads: Threads it computes with.
+        spec: Whose backend and threads it starts with.
     """
 
-    def __init__(self, task: Mapping[str, object], backend: str, threads: int) -> None:
+    def __init__(self, task: Mapping[str, object], spec: Spec) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
         self._scratch = files.temporary_folder()  # ours: it goes however the process ends
         self._process = subprocess.Popen(
@@ -77,7 +76,11 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment.of_child(backend, threads) | {"TMPDIR": self._scratch.name},
+            env={
+                **environment.of_child(spec.backend, spec.threads),
+                torch_fast.SWITCH: str(int(spec.plain)),
+                "TMPDIR": self._scratch.name,
+            },
         )
         task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
@@ -154,8 +157,7 @@ def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None])
 
 def _start(job: Job) -> Child:
     task = {"folder": str(job.folder), "fresh": job.fresh, "wait": job.wait}
-    spec = job.run.spec
-    return Child({"run": job.run.model_dump(), **task}, spec.backend, spec.threads)
+    return Child({"run": job.run.model_dump(), **task}, job.run.spec)
 
 
 def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
@@ -170,7 +172,7 @@ def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
     if code in (0, EXIT_BUSY):
         events.put(Event(job, "done" if code == 0 else "busy"))
     else:
-        events.put(Event(job, "failed", error=error or death, log=log))
+        events.put(Event(job, "failed", error=printable(error or death), log=log))
 
 
 def check_weights(spec: Spec) -> None:
@@ -179,7 +181,7 @@ def check_weights(spec: Spec) -> None:
     Raises:
         UserError: They cannot be used.
     """
-    child = Child({"weights_of": spec.model_dump()}, spec.backend, spec.threads)
+    child = Child({"weights_of": spec.model_dump()}, spec)
     try:
         errors = [record["error"] for record in child.records()]
         code, death, _ = child.end()
