@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import platform
@@ -11,6 +12,7 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from keras_cnn.errors import UserError, nearest
 
@@ -75,6 +77,21 @@ def find_own_modules() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
+
+
+def own_module(name: str) -> ModuleType:
+    """Imports a module of the user's own.
+
+    Raises:
+        UserError: There is none of this name, or its code ends in an error.
+    """
+    find_own_modules()
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"cannot import {name!r}: it is no name of a module")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # users' code may raise anything
+        raise UserError(f"cannot import {name!r} ({type(error).__name__}: {error})") from error
 
 
 def machine() -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -42,14 +41,13 @@ def method_settings(name: str) -> type[Method]:
     module, _, function = name.rpartition(".")
     if not module:
         raise UserError(f"no method {name!r}: {nearest(name, KNOWN_METHODS)}")
-    environment.find_own_modules()
     try:
-        return getattr(importlib.import_module(module), function).settings
-    except (ImportError, AttributeError) as error:
+        return getattr(environment.own_module(module), function).settings
+    except (UserError, AttributeError) as error:
         raise UserError(
             f"no method {name!r}: {error}; it must be a function made with methods.method, in a "
             "module that can be imported"
-        ) from None
+        ) from error
 
 
 class Spec(Group):
