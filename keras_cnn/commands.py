@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_text  # `json` is a flag's name
+import csv as csv_text  # `csv` and `json` are flags' names
+import json as json_text
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -174,7 +175,12 @@ def data(
 
 
 def predict(
-    model: Path, *images: str, top: int = 3, json: bool = False, backend: str | None = None
+    model: Path,
+    *images: str,
+    top: int = 3,
+    json: bool = False,
+    csv: bool = False,
+    backend: str | None = None,
 ) -> None:
     """Classify images, or all images of a folder, with a saved model.
 
@@ -182,30 +188,59 @@ def predict(
         model: A .keras file, as <run folder>/model.keras.
         images: Image files or folders.
         top: How many classes to name for each image.
-        json: Print JSON.
+        json: Print JSON; a file that cannot be read has an error in it.
+        csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
     from keras_cnn import prediction
 
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
+    if json and csv:
+        raise UserError("--json and --csv: give one of them")
     environment.settle(_backend(backend))
     predictions = prediction.predict(model, images)
     best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
     if json:
-        keys = ("name", "probability")
-        content = [
-            {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
-            for path, classes in best
-        ]
-        print(json_text.dumps(content, indent=2))
+        print(_predictions_json(best, predictions.unreadable))
+    elif csv:
+        _print_predictions_csv(best, predictions.unreadable)
     else:
         for path, classes in best:
-            print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
+            _tell(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
     for path, reason in predictions.unreadable:
-        _say(f"keras_cnn: {path}: {reason}")
+        _say(printable(f"keras_cnn: {path}: {reason}"))
     if predictions.unreadable:
         raise SystemExit(2)
+
+
+def _predictions_json(
+    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
+) -> str:
+    keys = ("name", "probability")
+    content: list[dict[str, object]] = [
+        {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
+        for path, classes in best
+    ]
+    content += [{"image": str(path), "error": reason} for path, reason in unreadable]
+    return json_text.dumps(content, indent=2)
+
+
+def _print_predictions_csv(
+    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
+) -> None:
+    from keras_cnn.results.contents import csv_cell
+
+    def cell(text: str) -> str:
+        return csv_cell(printable(text))
+
+    table = csv_text.writer(sys.stdout, lineterminator="\n")
+    table.writerow(("image", "rank", "class", "probability", "error"))
+    for path, classes in best:
+        for rank, (name, share) in enumerate(classes, start=1):
+            table.writerow((cell(path), rank, cell(name), share, ""))
+    for path, reason in unreadable:
+        table.writerow((cell(str(path)), "", "", "", cell(reason)))
 
 
 def evaluate(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -31,6 +32,24 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"{folder}: results cannot be written there ({error.strerror})") from None
+
+
+def require(path: Path, hint: str = "") -> None:
+    """Refuses what is no file.
+
+    Args:
+        path: Where it should be.
+        hint: Ends the line where there is nothing.
+
+    Raises:
+        UserError: It is not there, is an address, a folder, or something else that is no file.
+    """
+    if path.is_file():
+        return
+    if re.match(r"\w\w+:/", str(path)):
+        raise UserError(f"{path} is an address: download it, and give the file")
+    is_there = ", but a folder" if path.is_dir() else ", but a pipe or device"
+    raise UserError(f"{path}: no such file{is_there if path.exists() else ''}{hint}")
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+
+from keras_cnn.files import locked
 
 DEFAULT_OUT = Path("artifacts")
 
@@ -40,6 +43,9 @@ def clear() -> tuple[int, int]:
     size = sum(path.lstat().st_size for path in files)
     for path in files:
         path.unlink(missing_ok=True)
+    for lock in [lock for folder in CACHES for lock in (home() / folder).glob("*.lock")]:
+        with contextlib.suppress(TimeoutError), locked(lock, wait=False):
+            lock.unlink()
     return len(files), size
 
 

@@ -22,11 +22,13 @@ SETTINGS = {
 }
 
 
-def made(out, parallel):
-    """The runs of two repeats, each in a process of its own, a number at a time."""
+def jobs_of_two_repeats(out):
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
-    jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
-    assert not engine.execute(jobs, parallel, lambda event: None)
+    return [engine.Job(run, identity.run_folder(run, out)) for run in runs]
+
+
+def execute(jobs):
+    assert not engine.execute(jobs, 2, lambda event: None)
     return [job.folder for job in jobs]
 
 
@@ -47,7 +49,9 @@ def content(folder, tmp_path):
 
 
 def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path):
-    together, solo = made(tmp_path / "together", 2), made(tmp_path / "solo", 1)
+    together = execute(jobs_of_two_repeats(tmp_path / "together"))  # forks of one process
+    jobs = jobs_of_two_repeats(tmp_path / "solo")
+    solo = [folder for job in jobs for folder in execute([job])]  # fresh processes
     assert [folder.name for folder in together] == [folder.name for folder in solo]
     histories = []
     for one, other in zip(together, solo, strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_cnn import files
 from keras_cnn.errors import UserError
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -25,8 +26,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         UserError: There is no such file, or it is damaged, encrypted, packed in an unusual way or
             would unpack to far more than its size.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a finished run's model is <run folder>/model.keras")
+    files.require(path, "; a finished run's model is <run folder>/model.keras")
     try:
         with zipfile.ZipFile(path) as archive:
             check(archive, path)

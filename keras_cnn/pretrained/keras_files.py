@@ -87,11 +87,10 @@ def _file(path: Path) -> Iterator[h5py.File]:
             if WEIGHTS_IN_ARCHIVE not in members.namelist():
                 raise UserError(f"{path}: has no {WEIGHTS_IN_ARCHIVE} inside: not a Keras model")
             content = io.BytesIO(members.read(WEIGHTS_IN_ARCHIVE))
-    elif not path.is_file():
-        raise UserError(f"{path}: no such file")
-    elif files.sealed(path) and not files.intact(path):
-        raise UserError(f"{path}: is damaged: its content is not what was written")
     else:
+        files.require(path)
+        if files.sealed(path) and not files.intact(path):
+            raise UserError(f"{path}: is damaged: its content is not what was written")
         content = path.open("rb")
     with content, hdf5.opened(content, path) as file:
         yield file

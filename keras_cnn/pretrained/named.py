@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_cnn import files
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 
@@ -42,11 +43,7 @@ def weights_file(model: str, weights: str) -> Path | None:
     if weights == "bundled":
         return _bundled_file(model)
     path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"weights {weights!r}: no such file; give the path of one, or one of "
-            f"{', '.join(NAMED_WEIGHTS)}"
-        )
+    files.require(path, f"; give the path of weights, or one of {', '.join(NAMED_WEIGHTS)}")
     return path
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files
+from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -184,6 +185,7 @@ def main() -> int:
         print(files.json_text(record, indent=None), file=reports)
 
     task = json.loads(sys.stdin.buffer.readline())
+    os.environ["TMPDIR"] = tempfile.tempdir = task["scratch"]
     memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:
@@ -192,6 +194,7 @@ def main() -> int:
             return 0
         run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
+        os.environ[torch_fast.SWITCH] = str(int(run.spec.plain))
         make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
     except store.Busy:
         return EXIT_BUSY
