@@ -306,8 +306,9 @@ def summary(
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
 
-    if model.endswith(".keras"):
-        graph, _ = saved.load(Path(model).expanduser())
+    file = Path(model).expanduser()
+    if file.suffix.lower() == ".keras" or os.path.isfile(file):
+        graph, _ = saved.load(file)
     else:
         graph = models.classifier(
             model,

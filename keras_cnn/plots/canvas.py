@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import textwrap
-import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 
 from keras_cnn import files
 from keras_cnn.errors import UserError, printable
+from keras_cnn.results.grid import width
 
 DPI = 120  # pixels an inch
 LONGEST = 28  # characters of a name in a picture
@@ -59,7 +59,7 @@ def short(name: object, most: int = LONGEST) -> str:
 
     Args:
         name: Of a class, a row, a file.
-        most: As many letters; Chinese, Japanese and Korean characters are as wide as two.
+        most: As many letters, as `results.grid.width` counts them.
     """
     text = printable(str(name))
     if width(text) <= most:
@@ -68,11 +68,6 @@ def short(name: object, most: int = LONGEST) -> str:
     while width(begin) + width(end) < most - 2:
         begin, end = text[: len(begin) + 1], text[len(text) - len(begin) - 1 :]
     return f"{begin}…{end}"
-
-
-def width(text: str) -> int:
-    """How wide text is, in letters."""
-    return sum(1 + (unicodedata.east_asian_width(one) in "WF") for one in text)
 
 
 def wrapped(text: str, inches: float, points: float) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, system_words
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
@@ -203,8 +203,9 @@ def main() -> int:
         return EXIT_FAILED
     except Exception as error:  # whatever it was, the other runs go on
         traceback.print_exc()
-        text = str(error).strip().splitlines()
-        report({"error": f"{type(error).__name__}: {text[0] if text else 'no message'}"})
+        text = system_words(error) if isinstance(error, OSError) else str(error).strip()
+        first, *_ = text.splitlines() or ["no message"]
+        report({"error": f"{type(error).__name__}: {first}"})
         return EXIT_FAILED
     return 0
 
