@@ -385,6 +385,18 @@ def test_the_seed_decides_what_is_drawn(settings):
     assert np.abs(other.probabilities - first.probabilities).max() > 1e-5
 
 
+@pytest.mark.parametrize("settings", DRAWING, ids=lambda settings: settings.name())
+def test_a_run_that_diverged_has_no_accuracy_and_says_when(settings):
+    network = own_network()
+    kernel = network.layers[1].kernel
+    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+    with np.errstate(all="ignore"):
+        trained = method_of(settings)(network, RIGHT, RIGHT, **short(settings))
+    assert trained.measures["diverged_at_epoch"] == 1
+    assert np.isnan(trained.measures["test_accuracy_over_images"])
+    assert repr(trained) == f"Trained({len(trained.history)} epochs, diverged at epoch 1)"
+
+
 def test_larger_training_images_are_for_the_method_that_crops_them():
     large = (np.repeat(np.repeat(IMAGES, 2, axis=1), 2, axis=2), LABELS)
     methods.pretrain.train(own_network(), large, RIGHT, epochs=1)
