@@ -44,12 +44,13 @@ def require(path: Path, hint: str = "") -> None:
     Raises:
         UserError: It is not there, is an address, a folder, or something else that is no file.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return
-    if re.match(r"\w\w+:/", str(path)):
-        raise UserError(f"{path} is an address: download it, and give the file")
-    is_there = ", but a folder" if path.is_dir() else ", but a pipe or device"
-    raise UserError(f"{path}: no such file{is_there if path.exists() else ''}{hint}")
+    if address := re.match(r"(\w\w+):/+(.*)", str(path)):
+        given = f"{address[1]}://{address[2]}"  # one of its slashes is lost to `Path`
+        raise UserError(f"{given} is an address: download it, and give the file")
+    is_there = ", but a folder" if os.path.isdir(path) else ", but a pipe or device"
+    raise UserError(f"{path}: no such file{is_there if os.path.exists(path) else ''}{hint}")
 
 
 @contextmanager
