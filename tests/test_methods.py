@@ -96,7 +96,8 @@ def test_every_method_trains_a_network_of_ones_own(settings, tmp_path, capfd):
 
     trained.save(tmp_path / "model.keras", class_names=["dark", "grey", "light"])
     loaded, card = saved.load(tmp_path / "model.keras")
-    assert card == {"class_names": ["dark", "grey", "light"], "image_size": 8}
+    wanted = {"class_names": ["dark", "grey", "light"], "image_size": 8}
+    assert wanted.items() <= card.items()
     again = loaded.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(again, trained.probabilities, atol=1e-5)
 
