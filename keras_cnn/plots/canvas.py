@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.font_manager
+import matplotlib.style
 import matplotlib.text
 from matplotlib.figure import Figure
 
@@ -39,7 +40,9 @@ def save(draw: Callable[[], Figure], path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+    # As matplotlib comes: a matplotlibrc, as may lie in the current folder, decides nothing.
+    plain = matplotlib.style.context(["default", {"text.parse_math": False}])
+    with plain, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
         figure = draw()
         _choose_fonts(figure)

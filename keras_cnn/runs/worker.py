@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files
+from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, system_words
 from keras_cnn.models import saved
@@ -194,6 +194,7 @@ def main() -> int:
             return 0
         run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
+        os.environ[torch_fast.SWITCH] = str(int(run.spec.plain))
         make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
     except store.Busy:
         return EXIT_BUSY
