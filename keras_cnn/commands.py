@@ -73,7 +73,7 @@ def recipe(
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
         set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
-        dry_run: Only print what would be run and how long it takes; 2 where something is missing.
+        dry_run: Only print what would be run and how long; exit code 2 where something is missing.
         fresh: Run again what is on disk too.
     """
     flags = {"data": data, "weights": weights, "image_size": image_size}
