@@ -94,14 +94,14 @@ def fused(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     if keras.backend.backend() != "torch":
         return kind
     own = type(kind())  # on torch Keras hands out a subclass
-    if not _usable():
+    if not is_on():
         return own
     from keras_cnn.torch_fast import adam
 
     return adam.fused(own)
 
 
-def _usable() -> bool:
+def is_on() -> bool:
     """Whether the fast path is on here; says which private name is missing, if one is."""
     import keras
 
@@ -118,7 +118,7 @@ def _usable() -> bool:
 
 def _torch_graph(model: keras.Model) -> object | None:
     """The model's graph as torch calls; None where Keras's own step has to do."""
-    if not _usable():
+    if not is_on():
         return None
     from keras_cnn.torch_fast.graph import TorchGraph
 
