@@ -1,4 +1,7 @@
-"""The same spec on the same machine: the same history and weights to the last bit."""
+"""The same spec on the same machine: the same history and weights to the last bit.
+
+However many run at a time, and from features that were kept or computed anew.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,21 @@ SETTINGS = {
     "model": "enhanced",  # convolutions, BatchNorm and dropout
     "hidden_units": 4,
     "dropout": 0.5,
+    "unfrozen_stages": 2,
     "epochs": 2,
     "batch_size": 16,
 }
 
 
 def made(out, parallel):
-    """The runs of two repeats, each in a process of its own, a number at a time."""
+    """The runs of two repeats, each in a process of its own, a number at a time; and their notes.
+
+    The repeats begin with the same weights, so that they share the features of what is frozen.
+    """
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
-    jobs = [engine.Job(run, identity.run_folder(run, out)) for run in runs]
-    assert not engine.execute(jobs, parallel, lambda event: None)
-    return [job.folder for job in jobs]
+    jobs, events = [engine.Job(run, identity.run_folder(run, out)) for run in runs], []
+    assert not engine.execute(jobs, parallel, events.append)
+    return [job.folder for job in jobs], [e.record["note"] for e in events if e.kind == "note"]
 
 
 def content(folder, tmp_path):
@@ -46,8 +53,18 @@ def content(folder, tmp_path):
     return history, arrays
 
 
-def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path):
-    together, solo = made(tmp_path / "together", 2), made(tmp_path / "solo", 1)
+def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path / "home"))
+    together, notes = made(tmp_path / "together", 2)
+    assert not notes
+    kept = sorted((tmp_path / "home" / "features").glob("*.npy"))
+    for path in kept:
+        content_of = bytearray(path.read_bytes())
+        content_of[len(content_of) // 2] ^= 1
+        path.write_bytes(content_of)
+    solo, notes = made(tmp_path / "solo", 1)
+    told = [f"{path} is damaged: its features are computed anew" for path in kept]
+    assert kept and sorted(notes) == told  # once
     assert [folder.name for folder in together] == [folder.name for folder in solo]
     histories = []
     for one, other in zip(together, solo, strict=True):
