@@ -25,8 +25,8 @@ from keras_cnn.errors import UserError, nearest
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "fetch", "data", "predict", "evaluate", "summary", "backbone"),
-        *("report", "bench"),
+        *("recipes", "recipe", "settings", "fetch", "data", "predict", "evaluate", "summary"),
+        *("backbone", "report", "cache", "bench"),
     )
 }
 # Whole numbers that are no mistake of the user's; beyond them memory or time have no end.

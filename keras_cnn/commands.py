@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_text  # `json` is a flag's name
+import csv as csv_text  # `csv` and `json` are flags' names
+import json as json_text
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,28 @@ def recipe(
         raise SystemExit(code)
 
 
+def settings(name: str) -> None:
+    """List the settings of a recipe or a method: default, type, what each means.
+
+    Args:
+        name: A recipe, for whose methods it tells what its rows have too, or a method.
+    """
+    from keras_cnn import recipe as recipes
+    from keras_cnn.recipe.spec import KNOWN_METHODS, Run
+    from keras_cnn.runs import described, study
+
+    by_method: dict[str, list[Run]] = {}
+    if name in recipes.names() or name.endswith((".yaml", ".yml")):
+        for run in study.plan(name, repeats=1).runs:
+            by_method.setdefault(run.spec.method, []).append(run)
+    elif name in KNOWN_METHODS or "." in name:
+        by_method[name] = []
+    else:
+        choices = {*recipes.names(), *KNOWN_METHODS}
+        raise UserError(f"no recipe or method {name!r}: {nearest(name, choices)}")
+    print("\n\n".join(described.table(*one) for one in by_method.items()))
+
+
 def fetch(name: str) -> None:
     """Download data or weights, or all that the deck's recipes need: deck.
 
@@ -154,7 +177,12 @@ def data(
 
 
 def predict(
-    model: Path, *images: str, top: int = 3, json: bool = False, backend: str | None = None
+    model: Path,
+    *images: str,
+    top: int = 3,
+    json: bool = False,
+    csv: bool = False,
+    backend: str | None = None,
 ) -> None:
     """Classify images, or all images of a folder, with a saved model.
 
@@ -162,30 +190,59 @@ def predict(
         model: A .keras file, as <run folder>/model.keras.
         images: Image files or folders.
         top: How many classes to name for each image.
-        json: Print JSON.
+        json: Print JSON; a file that cannot be read has an error in it.
+        csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
     from keras_cnn import prediction
 
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
+    if json and csv:
+        raise UserError("--json and --csv: give one of them")
     environment.settle(_backend(backend))
     predictions = prediction.predict(model, images)
     best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
     if json:
-        keys = ("name", "probability")
-        content = [
-            {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
-            for path, classes in best
-        ]
-        print(json_text.dumps(content, indent=2))
+        print(_predictions_json(best, predictions.unreadable))
+    elif csv:
+        _print_predictions_csv(best, predictions.unreadable)
     else:
         for path, classes in best:
-            print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
+            _tell(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
     for path, reason in predictions.unreadable:
-        _say(f"keras_cnn: {path}: {reason}")
+        _say(printable(f"keras_cnn: {path}: {reason}"))
     if predictions.unreadable:
         raise SystemExit(2)
+
+
+def _predictions_json(
+    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
+) -> str:
+    keys = ("name", "probability")
+    content: list[dict[str, object]] = [
+        {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
+        for path, classes in best
+    ]
+    content += [{"image": str(path), "error": reason} for path, reason in unreadable]
+    return json_text.dumps(content, indent=2)
+
+
+def _print_predictions_csv(
+    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
+) -> None:
+    from keras_cnn.results.contents import csv_cell
+
+    def cell(text: str) -> str:
+        return csv_cell(printable(text))
+
+    table = csv_text.writer(sys.stdout, lineterminator="\n")
+    table.writerow(("image", "rank", "class", "probability", "error"))
+    for path, classes in best:
+        for rank, (name, share) in enumerate(classes, start=1):
+            table.writerow((cell(path), rank, cell(name), share, ""))
+    for path, reason in unreadable:
+        table.writerow((cell(str(path)), "", "", "", cell(reason)))
 
 
 def evaluate(
@@ -219,9 +276,9 @@ def evaluate(
     print()
     print(evaluation.report())
     title = f"{model.name} on {sources.title(data)}, {split}"
-    matrix = plots.confusion_matrix(title, evaluation.confusion(), evaluation.class_names)
+    counts, names = evaluation.confusion(), evaluation.class_names
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
-    matrix.savefig(picture, dpi=plots.DPI)
+    plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
     _tell(f"confusion matrix: {picture}")
 
 
@@ -292,6 +349,30 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
     from keras_cnn import report as reports
 
     reports.report(out, to or out)
+
+
+def cache(clear: bool = False) -> None:
+    """Tell what is kept between commands and its size, or remove what is made anew when needed.
+
+    Args:
+        clear: Remove decoded images and features of frozen networks. What was fetched, and the
+            states of runs that were stopped, stay.
+    """
+    from keras_cnn import home
+    from keras_cnn.results import grid
+
+    if clear:
+        try:
+            files, size = home.clear()
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be removed: {error.strerror}") from None
+        print(f"removed: {files:,} files, {size / 1e6:,.1f} MB")
+    _tell(str(home.home()))
+    rows = [
+        (kind, f"{files:,} files", f"{size / 1e6:,.1f} MB")
+        for kind, (files, size) in home.usage().items()
+    ]
+    print("\n".join(grid.aligned(rows, right=(1, 2))))
 
 
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:

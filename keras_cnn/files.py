@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -15,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 
 
 def check_writable(folder: Path) -> None:
@@ -34,9 +37,29 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder}: results cannot be written there ({error.strerror})") from None
 
 
+def require(path: Path, hint: str = "") -> None:
+    """Refuses what is no file.
+
+    Args:
+        path: Where it should be.
+        hint: Ends the line where there is nothing.
+
+    Raises:
+        UserError: It is not there, is an address, a folder, or something else that is no file.
+    """
+    if path.is_file():
+        return
+    if re.match(r"\w\w+:/", str(path)):
+        raise UserError(f"{path} is an address: download it, and give the file")
+    is_there = ", but a folder" if path.is_dir() else ", but a pipe or device"
+    raise UserError(f"{path}: no such file{is_there if path.exists() else ''}{hint}")
+
+
 @contextmanager
 def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
     """Holds a lock among processes; the operating system frees it however the process ends.
+
+    On a file system that has no locks, as some of networks, nothing is held and one line says so.
 
     Args:
         path: The lock's own file, which stays; its folder is made where there is none.
@@ -49,6 +72,9 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
     from filelock import FileLock, Timeout  # here: it takes as long as all else to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _has_locks(path.parent):
+        yield
+        return
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -62,6 +88,25 @@ def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@cache
+def _has_locks(folder: Path) -> bool:
+    """Whether files of a folder can be locked; tells it once where they cannot."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks are of another kind
+        return True
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            line = f"keras_cnn: {printable(str(folder))}: no locks there: run one command at a time"
+            print(line, file=sys.stderr, flush=True)
+            return False
+    return True
 
 
 @contextmanager
@@ -184,6 +229,7 @@ def json_text(content: object, indent: int | None = 2) -> str:
 
 
 SEAL = b"keras_cnn sha256"  # ahead of the hash
+SEAL_BYTES = len(SEAL) + hashlib.sha256().digest_size
 
 
 def seal(path: Path) -> None:
@@ -203,6 +249,13 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest)
 
 
+def sealed(path: Path) -> bool:
+    """Whether a file ends with a seal, be it that of its content or not."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES))
+        return file.read(len(SEAL)) == SEAL
+
+
 def intact(path: Path) -> bool:
     """Whether a file ends with the seal of its content: not one bit has changed since `seal`.
 
@@ -211,24 +264,16 @@ def intact(path: Path) -> bool:
     Args:
         path: Any path; one that is no file, or cannot be read, is not intact.
     """
-    size = len(SEAL) + hashlib.sha256().digest_size
     try:
+        if not sealed(path):
+            return False
         with path.open("rb") as file:
-            content = file.seek(0, os.SEEK_END) - size
-            if content < 0:
-                return False
-            file.seek(content)
-            if (sealed := file.read())[: len(SEAL)] != SEAL:
-                return False
+            digest, left = hashlib.sha256(), file.seek(0, os.SEEK_END) - SEAL_BYTES
             file.seek(0)
-            digest, left = hashlib.sha256(), content
-            while left:
-                piece = file.read(min(left, 1 << 20))
-                if not piece:
-                    return False
+            while left > 0 and (piece := file.read(min(left, 1 << 20))):
                 digest.update(piece)
                 left -= len(piece)
-            return digest.digest() == sealed[len(SEAL) :]
+            return left == 0 and digest.digest() == file.read()[len(SEAL) :]
     except OSError:
         return False
 

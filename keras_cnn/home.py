@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+from keras_cnn.files import locked
+
 DEFAULT_OUT = Path("artifacts")
+
+CACHES = {"decoded": "decoded images", "features": "features of frozen networks"}  # made anew
+KEPT = {**CACHES, "checkpoints": "states of stopped runs", "": "fetched data and weights"}
 
 
 def home() -> Path:
@@ -15,3 +21,38 @@ def home() -> Path:
         `$KERAS_CNN_HOME` where it is set, else `~/.cache/keras_cnn`. It may not exist yet.
     """
     return Path(os.environ.get("KERAS_CNN_HOME") or "~/.cache/keras_cnn").expanduser()
+
+
+def usage() -> dict[str, tuple[int, int]]:
+    """How many files of each kind of `KEPT` there are, and their bytes, by the kind's words."""
+    used = dict.fromkeys(KEPT.values(), (0, 0))
+    for path in _files(home()):
+        kind = KEPT.get(path.relative_to(home()).parts[0], KEPT[""])
+        files, size = used[kind]
+        used[kind] = files + 1, size + path.lstat().st_size
+    return used
+
+
+def clear() -> tuple[int, int]:
+    """Removes what is made anew when it is needed; gives how many files and bytes.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    files = [path for folder in CACHES for path in _files(home() / folder)]
+    size = sum(path.lstat().st_size for path in files)
+    for path in files:
+        path.unlink(missing_ok=True)
+    for lock in [lock for folder in CACHES for lock in (home() / folder).glob("*.lock")]:
+        with contextlib.suppress(TimeoutError), locked(lock, wait=False):
+            lock.unlink()
+    return len(files), size
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files but those that a process is writing, or that lock others out of it."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if not path.is_dir() and path.suffix not in (".lock", ".partial")
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_cnn import files
 from keras_cnn.data import decode, folders, sources
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
@@ -28,7 +30,8 @@ class Predictions:
     Attributes:
         paths: The n images that could be read.
         class_names: In the order of the columns.
-        probabilities: (n, classes) float32; rows sum to 1.
+        probabilities: (n, classes) float32; rows sum to 1, but of a model that ends in sigmoids.
+            Logits have been through softmax, a single output and its rest to 1 are two classes.
         unreadable: The other files, each with the reason.
     """
 
@@ -118,25 +121,21 @@ def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
     Raises:
         UserError: The model cannot be used, there is no image, or none can be read.
     """
-    model = Path(model).expanduser()
-    paths = _image_files([Path(image).expanduser() for image in images])
+    paths = _image_files(images)
     _require_readable(paths)  # before the framework starts
-    network, card = saved.load(model)
-    size = _image_size(network, model)
-    names = _class_names(network, card)
-    read, unreadable, probabilities = [], [], []
-    for batch in decode.batches([str(path) for path in paths], size):
+    model = _opened(Path(model).expanduser())
+    read, unreadable, outputs = [], [], []
+    for batch in decode.batches([str(path) for path in paths], model.image_size):
         unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
         if len(batch.indices):
             read += [paths[index] for index in batch.indices]
-            outputs = network.predict(batch.images, batch_size=BATCH_SIZE, verbose=0)
-            probabilities.append(np.asarray(outputs))
-    told = np.concatenate(probabilities)
-    is_told = _told(told, model)
+            outputs.append(model.outputs(batch.images))
+    probabilities = model.probabilities(np.concatenate(outputs))
+    is_told = _told(probabilities, model.path)
     no_number = "the model gives what is no number"
     unreadable += [(path, no_number) for path, ok in zip(read, is_told, strict=True) if not ok]
     read = [path for path, ok in zip(read, is_told, strict=True) if ok]
-    return Predictions(read, names, told[is_told], unreadable)
+    return Predictions(read, model.class_names, probabilities[is_told], unreadable)
 
 
 def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
@@ -151,16 +150,14 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     Raises:
         UserError: The model or the data cannot be used, or their classes differ.
     """
-    model = Path(model).expanduser()
-    network, card = saved.load(model)
-    fingerprints = card.get("fingerprints")
+    model = _opened(Path(model).expanduser())
+    fingerprints = model.card.get("fingerprints")
     trained_on = fingerprints.get("data", "") if isinstance(fingerprints, dict) else ""
-    dataset = sources.load_for_testing(source, _image_size(network, model), split, trained_on)
-    names = _class_names(network, card)
+    dataset = sources.load_for_testing(source, model.image_size, split, trained_on)
+    names = model.class_names
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
-    images = dataset.splits[split].images
-    probabilities = np.asarray(network.predict(images, batch_size=BATCH_SIZE, verbose=0))
-    _told(probabilities, model)
+    probabilities = model.probabilities(model.outputs(dataset.splits[split].images))
+    _told(probabilities, model.path)
     shared = sources.count_shared(dataset, split) if split != "train" else 0
     return Evaluation(names, labels, probabilities, shared)
 
@@ -180,27 +177,29 @@ def _told(probabilities: np.ndarray, model: Path) -> np.ndarray:
     return is_told
 
 
-def _image_files(given: Sequence[Path]) -> list[Path]:
+def _image_files(given: Sequence[str | Path]) -> list[Path]:
     if not given:
         raise UserError("predict needs image files or a folder of them after the model")
-    found: list[Path] = []
-    for path in given:
+    images: list[Path] = []
+    for path in (Path(each).expanduser() for each in given):
         if path.is_dir():
             inside = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in folders.IMAGE_SUFFIXES
+                # Images of other kinds, pipes and devices are among them: they are then told.
+                if file.suffix.lower() in (*folders.IMAGE_SUFFIXES, *folders.OTHER_SUFFIXES)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
-                and file.is_file()
+                and file.exists()
+                and not file.is_dir()
             )
             if not inside:
                 raise UserError(f"{path}: no images in this folder")
-            found += inside
-        elif path.is_file():
-            found.append(path)
+            images += inside
         else:
-            raise UserError(f"{path}: no such file or folder")
-    return found
+            if not path.exists():  # a pipe or a device is told as unreadable
+                files.require(path)
+            images.append(path)
+    return images
 
 
 def _require_readable(paths: Sequence[Path]) -> None:
@@ -216,21 +215,104 @@ def _require_readable(paths: Sequence[Path]) -> None:
     raise UserError(f"{path}: {reason}{others}")
 
 
-def _image_size(model: keras.Model, path: Path) -> int:
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or not shape[1]:
-        raise UserError(f"{path}: takes {shape}, not square images (n, height, width, 3)")
-    return shape[1]
+@dataclass(frozen=True)
+class _Classifier:
+    """A saved model that tells the class of square images, and what is known of it.
+
+    Attributes:
+        path: Its file.
+        network: Raw images, 0 to 255, to one output.
+        card: As `saved.load` gives it.
+        image_size: Height and width, in pixels.
+        is_grey: It takes one channel, not three.
+        class_names: Two for a single output, a sigmoid's.
+    """
+
+    path: Path
+    network: keras.Model
+    card: dict[str, object]
+    image_size: int
+    is_grey: bool
+    class_names: list[str]
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What the network gives for RGB images, uint8 (n, h, w, 3): (n, outputs)."""
+        import keras
+
+        given = _grey(images) if self.is_grey else images
+        with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
+            made = self.network.predict(given, batch_size=BATCH_SIZE, verbose=0)
+        return np.asarray(keras.tree.flatten(made)[0], np.float32)
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs (n, outputs), which may be logits, as probabilities (n, classes)."""
+        ends_in = _last_activation(self.network)
+        numbers = outputs[np.isfinite(outputs).all(axis=1)].astype(np.float64)
+        are_shares = ((numbers >= 0) & (numbers <= 1)).all()
+        if outputs.shape[1] < len(self.class_names):
+            if not are_shares or ends_in == "linear":
+                outputs = 0.5 + 0.5 * np.tanh(0.5 * outputs)  # the sigmoid
+            return np.concatenate([1 - outputs, outputs], axis=1)
+        add_up = np.allclose(numbers.sum(axis=1), 1, atol=1e-3)
+        if are_shares and (add_up or ends_in in ("softmax", "sigmoid")):
+            return outputs
+        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _class_names(model: keras.Model, card: dict[str, object]) -> list[str]:
-    count = model.output_shape[-1]
+def _opened(path: Path) -> _Classifier:
+    """A model's file, found fit to classify images.
+
+    Raises:
+        UserError: It is not.
+    """
+    network, card = saved.load(path)
+    ends = [getattr(network, name, None) for name in ("inputs", "outputs")]
+    if None in ends:
+        raise UserError(f"{path}: has not been built: call the model on images, and save it again")
+    inputs, outputs = ([tuple(tensor.shape) for tensor in tensors] for tensors in ends)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(
+            f"{path}: takes {len(inputs)} inputs and gives {len(outputs)} outputs, not an image "
+            "and its probabilities"
+        )
+    image, output = inputs[0], outputs[0]
+    if len(image) == 4 and image[1:3] == (None, None) and isinstance(card.get("image_size"), int):
+        image = (None, card["image_size"], card["image_size"], image[3])
+    if len(image) != 4 or image[1] != image[2] or not image[1] or image[3] not in (1, 3):
+        shape = str(image).replace("None", "n", 1).replace("None", "any")
+        raise UserError(f"{path}: takes {shape}, not square images (n, size, size, 3 or 1)")
+    if len(output) != 2 or not output[1]:
+        shape = str(output).replace("None", "n", 1).replace("None", "any")
+        raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
+    is_yes_or_no = output[1] == 1 and _last_activation(network) != "softmax"
+    names = _class_names(path, 2 if is_yes_or_no else output[1], card)
+    return _Classifier(path, network, card, image[1], image[3] == 1, names)
+
+
+def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:
     names = card.get("class_names") or [f"class {label}" for label in range(count)]
     if len(names) != count:
-        raise UserError(
-            f"the model gives {count} probabilities, its card names {len(names)} classes"
-        )
-    return [str(name) for name in names]
+        raise UserError(f"{path}: tells {count} classes apart, its card names {len(names)}")
+    return names
+
+
+def _last_activation(network: keras.Model) -> str:
+    """Name of the function that a network ends in; empty where its last layer has none."""
+    import keras
+
+    last = network.layers[-1]
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(last, "activation", None), "__name__", "")
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """RGB (n, h, w, 3) in grey (n, h, w, 1), as Pillow weighs the colours; uint8."""
+    weighed = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((weighed + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def _labels_of_model(

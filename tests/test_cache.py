@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_cnn import data
+from keras_cnn.__main__ import main
 from keras_cnn.data import cache, decode
 from keras_cnn.errors import UserError
 
@@ -49,8 +49,8 @@ def write_folder(folder: Path) -> Path:
 def files(home: Path) -> list[Path]:
     """The decoded splits in the cache; anything but their locks beside them is a failure."""
     found = sorted((home / "decoded").iterdir())
-    assert {path.suffix for path in found} <= {".h5", ".lock"}
-    return [path for path in found if path.suffix == ".h5"]
+    assert {path.suffix for path in found} <= {".images", ".lock"}
+    return [path for path in found if path.suffix == ".images"]
 
 
 def same(one: data.Dataset, other: data.Dataset) -> bool:
@@ -150,7 +150,7 @@ def child(folder: Path, patch: str) -> subprocess.Popen:
 def test_a_process_killed_while_decoding_does_no_harm(home, folder):
     kill = "test_cache.first_batch_then(lambda: os.kill(os.getpid(), 9))"
     assert child(folder, kill).wait() == -9
-    assert not list((home / "decoded").glob("*.h5"))
+    assert not list((home / "decoded").glob("*.images"))
     dataset = data.load(str(folder), SIZE, ("train",))
     assert len(dataset.splits["train"].labels) == 2 * PER_CLASS
     assert len(files(home)) == 1
@@ -189,21 +189,14 @@ def cut(path: Path) -> None:
 
 
 def overwrite(path: Path) -> None:
-    path.write_bytes(b"no HDF5" * 1000)
+    path.write_bytes(b"no images" * 1000)
 
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def rewrite(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["labels"][0] += 1
-
-
 def flip(bit: int):
-    """Turns one bit of the file round; some of them made HDF5 read for ever."""
-
     def flipped(path: Path) -> None:
         content = bytearray(path.read_bytes())
         at = bit % (8 * len(content))
@@ -213,7 +206,7 @@ def flip(bit: int):
     return flipped
 
 
-DAMAGES = (cut, overwrite, empty, rewrite, *map(flip, (3, 5_000, 100_000, -1, -300, -40_000)))
+DAMAGES = (cut, overwrite, empty, *map(flip, (3, 700, 5_000, 100_000, -1, -300, -40_000)))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -297,6 +290,39 @@ def test_a_home_that_cannot_be_written(folder, tmp_path, monkeypatch):
         data.load(str(folder), SIZE)
 
 
+@pytest.mark.parametrize("limit", [1000, 27_000, 30_300])
+def test_a_full_disk_is_one_line_and_nothing_is_left(home, folder, limit):
+    code = (
+        "import resource, sys; from keras_cnn.__main__ import main\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"sys.exit(main(['data', {str(folder)!r}, '--image-size=8', '--out={home.parent}/x.png']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1 and "cannot be written (File too large)" in ended.stderr
+    assert files(home) == []
+
+
 def test_an_image_size_of_nothing(folder):
     with pytest.raises(UserError, match="image_size is 0"):
         data.load(str(folder), 0)
+
+
+def test_the_cache_is_shown_and_cleared_but_for_what_cannot_be_made_anew(home, folder, capsys):
+    assert main(["cache"]) == 0
+    assert "decoded images" in (said := capsys.readouterr().out) and "0 files" in said
+    first = data.load(str(folder), SIZE)
+    for name in ("features/a.npy", "checkpoints/a.h5", "weights/a.pth", "cinic10/train/a.png"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_bytes(bytes(2_000_000))
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(home)
+    assert [line.split()[-4:-1] for line in said[1:]] == [
+        ["2", "files", "0.1"], ["1", "files", "2.0"], ["1", "files", "2.0"], ["2", "files", "4.0"],
+    ]  # fmt: skip
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out.startswith("removed: 3 files, 2.1 MB\n")
+    assert files(home) == [] and not list((home / "features").iterdir())
+    assert sum(path.is_file() for path in home.rglob("*")) == 3
+    assert same(data.load(str(folder), SIZE), first)

@@ -358,8 +358,8 @@ def odd_files(folder: Path) -> dict[str, str]:
         "device.png": "not a regular file",
         "log.png": "empty file",
         "sparse.png": "40,000,000,000 bytes, more than the 500,000,000 that are read",
-        "bomb.png": "8200 x 8200 pixels, more than the 67,108,864 that are read",
-        "bomb.bmp": "more pixels than the 67,108,864 that are read",
+        "bomb.png": "8200 x 8200 pixels, more than the 67,108,864 pixels that are read",
+        "bomb.bmp": "more than the 67,108,864 pixels that are read",
     }
 
 

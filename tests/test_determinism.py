@@ -26,14 +26,15 @@ SETTINGS = {
 }
 
 
-def made(out, parallel):
-    """The runs of two repeats, each in a process of its own, a number at a time; and their notes.
-
-    The repeats begin with the same weights, so that they share the features of what is frozen.
-    """
+def jobs_of_two_repeats(out):
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
-    jobs, events = [engine.Job(run, identity.run_folder(run, out)) for run in runs], []
-    assert not engine.execute(jobs, parallel, events.append)
+    return [engine.Job(run, identity.run_folder(run, out)) for run in runs]
+
+
+def execute(jobs):
+    """The folders of the jobs, and what was noted while they were made."""
+    events = []
+    assert not engine.execute(jobs, 2, events.append)
     return [job.folder for job in jobs], [e.record["note"] for e in events if e.kind == "note"]
 
 
@@ -55,16 +56,17 @@ def content(folder, tmp_path):
 
 def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path / "home"))
-    together, notes = made(tmp_path / "together", 2)
+    together, notes = execute(jobs_of_two_repeats(tmp_path / "together"))  # forks of one process
     assert not notes
     kept = sorted((tmp_path / "home" / "features").glob("*.npy"))
     for path in kept:
-        content_of = bytearray(path.read_bytes())
-        content_of[len(content_of) // 2] ^= 1
-        path.write_bytes(content_of)
-    solo, notes = made(tmp_path / "solo", 1)
-    told = [f"{path} is damaged: its features are computed anew" for path in kept]
-    assert kept and sorted(notes) == told  # once
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+    alone = [execute([job]) for job in jobs_of_two_repeats(tmp_path / "solo")]  # fresh processes
+    solo = [folder for folders, _ in alone for folder in folders]
+    notes = sorted(note for _, told in alone for note in told)
+    assert kept and notes == [f"{path} is damaged: its features are computed anew" for path in kept]
     assert [folder.name for folder in together] == [folder.name for folder in solo]
     histories = []
     for one, other in zip(together, solo, strict=True):

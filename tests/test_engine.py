@@ -26,7 +26,7 @@ job = json.loads(sys.stdin.readline())
 folder = pathlib.Path(job["folder"])
 name = job["run"]["place"]["row"].split("-")[0]
 note = folder.parent / f"{folder.name}.{time.time_ns()}"
-pathlib.Path(os.environ["TMPDIR"], "left.png").touch()
+pathlib.Path(job["scratch"], "left.png").touch()
 note.write_text(f"{os.getpid()} {time.monotonic()}")
 def epoch(number):
     print(json.dumps({"epoch": number, "train_accuracy": 0.5, "test_accuracy": 0.5}), flush=True)
@@ -61,9 +61,15 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-I", "-S", str(script)))
+    replace_child(monkeypatch, sys.executable, "-I", "-S", str(script))
     yield
     assert not list((tmp_path / "temporary").iterdir()), "however a process ends"
+
+
+def replace_child(monkeypatch, *command):
+    """Starts another process in place of the worker."""
+    monkeypatch.setattr(engine, "CHILD", command)
+    monkeypatch.setattr(engine, "can_fork", lambda spec: False)
 
 
 def a_job(folder, row):
@@ -175,7 +181,7 @@ def test_an_interrupt_ends_the_processes(fake, tmp_path):
 
 def test_a_process_that_never_reads_its_job_is_one_that_failed(monkeypatch, tmp_path):
     """What could not be written to it is written again as its input is closed."""
-    monkeypatch.setattr(engine, "CHILD", ("/bin/false",))
+    replace_child(monkeypatch, "/bin/false")
     for _ in range(20):
         _, failed = executed(tmp_path, ["gone-1", "gone-2"])
         assert [event.error for event in failed] == ["exit code 1: no message"] * 2
@@ -210,7 +216,7 @@ os._exit(worker.main())
 
 
 def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", REAL))
+    replace_child(monkeypatch, sys.executable, "-c", REAL)
     events, failed = executed(tmp_path, ["fail", "interrupted"])
     assert kinds(events, "interrupted") == ["started", "epoch", "done"]  # the parent decides
     assert [event.error for event in failed] == ["RuntimeError: first line"]

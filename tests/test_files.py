@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -41,6 +42,27 @@ def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
     with files.temporary_folder() as mine, files.temporary_folder() as other:
         assert {str(path) for path in tmp_path.iterdir()} == {mine, other}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has locks of its own")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_not_waited_for(
+    number, tmp_path, monkeypatch, capsys
+):
+    import fcntl
+
+    def missing(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    (tmp_path / "a.lock").touch()  # left behind
+    for _ in range(2):
+        with files.locked(tmp_path / "a.lock", say="waiting"):
+            pass
+    assert capsys.readouterr().err.splitlines() == [
+        f"keras_cnn: {tmp_path}: no locks there: run one command at a time"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lock"]
 
 
 def write_array(path):

@@ -144,7 +144,8 @@ def test_two_forms_of_a_name_are_one_class(tmp_path):
     (tmp_path / "train" / "more" / other).rename(tmp_path / "train" / other)
     (tmp_path / "train" / "more").rmdir()
     fill(tmp_path / "test", 1, **{other: 1, "tea": 1})
-    dataset = data.load(str(tmp_path), SIZE)
+    tmp_path.rename(tmp_path.with_name(other))
+    dataset = data.load(str(tmp_path.with_name(one)), SIZE)  # as a keyboard gives it
     assert dataset.class_names == (one, "tea")
     assert np.bincount(dataset.splits["train"].labels).tolist() == [5, 1]
     assert np.bincount(dataset.splits["test"].labels).tolist() == [1, 1]

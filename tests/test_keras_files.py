@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -111,7 +113,7 @@ def test_a_damaged_file_is_one_line(model_file, tmp_path, name, share):
     damaged = tmp_path / "damaged" / name
     damaged.parent.mkdir()
     damaged.write_bytes(content[: int(share * len(content))])
-    assert "not a Keras model or weights file" in complaint(weights.load, network(2), damaged)
+    assert re.search("or a damaged one|is damaged", complaint(weights.load, network(2), damaged))
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path):

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
 
 import matplotlib.colors
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from method_runs import finished
+from PIL import Image
 from scipy import stats
 
 from keras_cnn import plots, recipe, statistics
 from keras_cnn.errors import UserError
-from keras_cnn.plots import Plot, by_epoch, draw
+from keras_cnn.plots import Plot, by_epoch, canvas, draw
 from keras_cnn.recipe import resolve, schema
 from keras_cnn.recipe.schema import FIGURE_KINDS
 
@@ -55,13 +59,13 @@ N = 4
 def made(tmp_path):
     """The recipe, and results of it with other figures in every run and epoch."""
 
-    def make(profile="deck", text=RECIPE):
+    def make(profile="deck", text=RECIPE, repeats=N):
         path = tmp_path / "trial.yaml"
         path.write_text(text)
         plan = recipe.read(str(path))
         random = np.random.default_rng(0)
         results = []
-        for run in resolve.runs(plan, profile, repeats=N):
+        for run in resolve.runs(plan, profile, repeats=repeats):
             folder = tmp_path / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-0"
             folder.mkdir(exist_ok=True)
             names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -69,7 +73,7 @@ def made(tmp_path):
                 {"epoch": epoch, **dict(zip(names, random.random(4).tolist(), strict=True))}
                 for epoch in (1, 2, 3)
             ]
-            row, repeat = int(run.place.row), run.place.repeat
+            row, repeat = int(run.place.row.rpartition("_")[2]), run.place.repeat
             figures = {"seconds": 60 + 10 * row + repeat, "parameters": 10**row}
             results.append(finished(run, folder, history, **figures))
         return plan, results
@@ -396,12 +400,103 @@ def test_figures_are_of_finished_runs_and_of_each_row_where_the_recipe_names_non
     assert all(picture.is_file() for picture in pictures)
 
 
-def test_dollar_signs_in_names_are_drawn_as_they_are(tmp_path):
+def test_a_confusion_matrix_is_of_bounded_size_and_names_what_there_is_room_for(tmp_path):
+    for count in (3, 20, 60, 150, 1000):
+        names = [f"Chlorophyllum molybdites, the green-spored parasol, {n}" for n in range(count)]
+        counts = 10 * np.eye(count, dtype=int)
+        counts[2, 1] = 40
+        figure = plots.confusion_matrix("A title of many words " * 20, counts, names)
+        assert figure.get_size_inches().max() < 20
+        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert count / 20 <= len(labels) <= min(count, 80) and len({*labels}) == len(labels)
+        assert max(map(len, labels)) <= canvas.LONGEST and "…" in labels[0]
+        below = f"taken for {canvas.short(names[1])}: 40, 80% of its images"
+        assert (below in figure.get_supxlabel()) == (count > len(labels))
+    plots.save(lambda: figure, tmp_path / "many.png")
+    assert max(Image.open(tmp_path / "many.png").size) < 2500
+
+
+def test_a_summed_confusion_matrix_says_of_how_many_runs(made):
+    _, results = made()
+    group = of(results, "1", "as_run")
+    title = plots.confusion("Row 1", group).get_suptitle()
+    assert title == "Row 1\naccuracy 85.0%, sum of 4 runs on 20 images each"
+    assert (
+        plots.confusion("Row 1", group[:1]).get_suptitle().endswith("accuracy 85.0% of 20 images")
+    )
+
+
+@pytest.mark.parametrize("kind", FIGURE_KINDS)
+def test_many_rows_of_long_names_make_no_larger_picture(made, kind):
+    row = "  - {{row: a_name_of_many_letters_that_goes_on_{0}, settings: {{l2: {0}.0}}}}\n"
+    rows = "".join(row.format(number) for number in range(120))
+    plan, results = made(text=RECIPE[: RECIPE.index("figures:")] + "rows:\n" + rows, repeats=1)
+    axes = {"by": "row", "across": "l2"}
+    settings = {name: axes[name] for name in FIGURE_KINDS[kind].settings}
+    figure = drawn(plan, results, kind=kind, **settings)
+    assert figure.get_size_inches().max() < 30
+    for axis in (axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        assert len(labels) <= 80 and max(map(len, labels), default=0) <= canvas.LONGEST
+    for legend in figure.legends:
+        assert len(legend.get_texts()) == 31 and legend.get_texts()[-1].get_text() == "and 90 more"
+
+
+@pytest.mark.filterwarnings("error")
+def test_characters_of_every_script_are_taken_from_a_font_that_has_them(tmp_path, capsys):
+    def characters(family):
+        font = font_manager.findfont(font_manager.FontProperties(family=[family]))
+        return {*map(chr, font_manager.get_font(font).get_charmap())}
+
+    elsewhere = sorted(characters("STIXGeneral") - characters("DejaVu Sans"))[-1]
+    for name, lines in ((elsewhere, 0), ("\U000f1234 in no font", 1), ("\U000f1234 again", 0)):
+        figure = plots.confusion_matrix(name, np.eye(2, dtype=int), ["a", name])
+        plots.save(lambda figure=figure: figure, tmp_path / "x.png")
+        assert capsys.readouterr().err.count("\n") == lines
+        if name == elsewhere:
+            families = figure.axes[0].get_yticklabels()[1].get_fontfamily()
+            assert any(elsewhere in characters(family) for family in families)
+
+
+def test_a_picture_that_is_damaged_or_leads_elsewhere_is_drawn_anew(made, tmp_path):
+    plan, results = made()
+    (picture,) = draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
+    before = picture.read_bytes()
+    for damage in (
+        lambda: picture.write_bytes(before[:-1] + b"x"),
+        lambda: (picture.unlink(), os.mkfifo(picture)),
+        lambda: (picture.unlink(), picture.symlink_to("/dev/zero")),
+    ):
+        damage()
+        draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
+        assert not picture.is_symlink() and picture.read_bytes() == before
+
+
+def test_the_list_of_pictures_names_files_of_its_folder_alone(tmp_path):
+    names = ["../a.png", "/etc/passwd", "a/b.png", "..", "a.png\n", "", "row-1-curves.png"]
+    for content in ({name: [] for name in names}, [1], "[" * 100_000):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / draw.STAMPS).write_text(text)
+        wanted = ["row-1-curves.png"] if isinstance(content, dict) else []
+        assert draw.drawn(tmp_path) == [tmp_path / name for name in [*wanted, draw.STAMPS]]
+
+
+def test_dollar_signs_are_drawn_as_they_are(made, tmp_path):
     """Two of them would be mathematics, and this one ends in an error."""
-    names = ["$1_$5", "$10"]
-    picture = plots.confusion_matrix("$1_$5", np.eye(2, dtype=int), names)
-    picture.savefig(tmp_path / "x.png")
-    assert [label.get_text() for label in picture.axes[0].get_xticklabels()] == names
+    hostile = "$1_$5"
+    names, matrix = [hostile, "$10"], tmp_path / "matrix.svg"
+    text = RECIPE.replace("{penalty: l2}", f'{{"{hostile}": l2}}').replace("A recipe", hostile)
+    plan, results = made(text=text)
+    figure = schema.Figure(name="trial", kind="lines", by="l2", title=hostile)
+    draws = {
+        matrix: lambda: plots.confusion_matrix(hostile, np.eye(2, dtype=int), names),
+        tmp_path / "lines.svg": lambda: plots.KINDS["lines"](Plot(plan, figure, results)),
+    }
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        for path, draw_it in draws.items():
+            plots.save(draw_it, path)
+            assert path.read_text().count(f">{hostile}<") >= 3  # title, heading, small print…
+    assert f">{names[1]}<" in matrix.read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,8 +24,6 @@ NAMES = ("red", "green", "blue")
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory) -> Path:
     """A model that names the strongest colour of a 32x32 image."""
-    import keras
-
     image = keras.Input((32, 32, 3))
     scaled = keras.layers.Rescaling(1 / 25.5)(image)
     model = keras.Model(
@@ -44,6 +45,9 @@ def folder(tmp_path) -> Path:
     (tmp_path / "deep" / "text.jpeg").write_text("no image")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "moving.gif")
+    Image.new("RGB", (32, 32)).save(tmp_path / "deep" / "scan.TIFF")
+    os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
 
 
@@ -83,8 +87,11 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
         str(folder / "deep" / "er" / "b.WEBP"): "green",
     }
     assert said.err.splitlines() == [
+        f"keras_cnn: {folder / 'deep' / 'scan.TIFF'}: not a PNG, JPEG, WebP or BMP image",
         f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: not a PNG, JPEG, WebP or BMP image",
         f"keras_cnn: {folder / 'empty.png'}: empty file",
+        f"keras_cnn: {folder / 'moving.gif'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'pipe.png'}: not a regular file",
     ]
 
 
@@ -124,12 +131,150 @@ def test_more_images_than_a_batch_keep_their_order(model_path, tmp_path):
     assert [next(iter(best)) for best in found.values()] == [NAMES[colour] for colour in colours]
 
 
+def means(channels=3, size=32):
+    """An input, and the mean of each channel as shares of 1."""
+    image = keras.Input((size, size, channels), name="image")
+    return image, keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+
+
+def dense(kernel, activation=None):
+    layer = keras.layers.Dense(np.shape(kernel)[1], activation, use_bias=False)
+    layer.build((None, len(kernel)))
+    layer.set_weights([np.array(kernel, "float32")])
+    return layer
+
+
+def softmax(logits):
+    powers = np.exp(logits)
+    return powers / powers.sum()
+
+
+COLOUR = np.array([200, 50, 50]) / 255
+LARGE = [[900, 0, 0], [0, 900, 0], [0, 0, 950]]
+LARGE_LOGITS = COLOUR * [900, 900, 950] - 700
+ONE = [[1], [-1], [0]]
+SIGMOID = 1 / (1 + np.exp(COLOUR[1] - COLOUR[0]))
+OUTPUTS = {
+    "logits": (lambda x: dense(LARGE)(x), softmax(LARGE_LOGITS)),
+    "small logits": (lambda x: dense(np.eye(3) / 4)(x), softmax(COLOUR / 4)),
+    "softmax": (lambda x: dense(LARGE, "softmax")(x), softmax(LARGE_LOGITS)),
+    "softmax layer": (lambda x: keras.layers.Softmax()(x), softmax(COLOUR)),
+    "softmax of ops": (lambda x: keras.ops.softmax(x, axis=-1), softmax(COLOUR)),
+    "sigmoids": (lambda x: dense(np.eye(3), "sigmoid")(x), 1 / (1 + np.exp(-COLOUR))),
+    "one sigmoid": (lambda x: dense(ONE, "sigmoid")(x), [1 - SIGMOID, SIGMOID]),
+    "one logit": (lambda x: dense(ONE)(x), [1 - SIGMOID, SIGMOID]),
+    "one of softmax": (lambda x: dense(ONE, "softmax")(x), [1]),
+    "a model inside": (
+        lambda x: keras.Sequential([keras.Input((3,)), dense(np.eye(3), "softmax")])(x),
+        softmax(COLOUR),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax")  # of one output
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_outputs_of_every_kind_are_told_as_probabilities(kind, tmp_path):
+    act, expected = OUTPUTS[kind]
+    image, x = means()
+    keras.Model(image, act(x)).save(tmp_path / "model.keras")
+    Image.new("RGB", (32, 32), (200, 50, 50)).save(tmp_path / "a.png")
+    made = prediction.predict(tmp_path / "model.keras", [tmp_path / "a.png"])
+    assert made.class_names == [f"class {k}" for k in range(len(expected))]
+    np.testing.assert_allclose(made.probabilities, [expected], atol=1e-5)
+
+
+def test_a_model_of_one_channel_sees_grey_as_pillow_has_it(tmp_path):
+    image, x = means(channels=1)
+    score = dense([[1]], "sigmoid")(x)
+    keras.Model({"image": image}, {"score": score}).save(tmp_path / "model.keras")
+    colours = np.random.default_rng(0).integers(0, 256, (20, 3))
+    paths = [tmp_path / f"{number:02}.png" for number in range(20)]
+    greys = []
+    for path, colour in zip(paths, colours, strict=True):
+        picture = Image.new("RGB", (32, 32), tuple(map(int, colour)))
+        picture.save(path)
+        greys.append(np.asarray(picture.convert("L"))[0, 0] / 255)
+    made = prediction.predict(tmp_path / "model.keras", paths).probabilities[:, 1]
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-np.array(greys))), atol=1e-6)
+
+
+def test_a_model_of_any_size_takes_that_of_its_card(tmp_path):
+    image, x = means(size=None)
+    model = keras.Model(image, keras.layers.Softmax()(x))
+    Image.new("RGB", (40, 40), (200, 50, 50)).save(tmp_path / "a.png")
+    saved.save(model, tmp_path / "sized.keras", {"image_size": 16})
+    made = prediction.predict(tmp_path / "sized.keras", [tmp_path / "a.png"])
+    np.testing.assert_allclose(made.probabilities, [softmax(COLOUR)], atol=1e-5)
+    saved.save(model, tmp_path / "open.keras", {})
+    with pytest.raises(UserError, match=r"takes \(n, any, any, 3\)"):
+        prediction.predict(tmp_path / "open.keras", [tmp_path / "a.png"])
+
+
+def odd_models():
+    image, x = means()
+    other = keras.Input((3,))
+    wide = keras.Input((32, 64, 3))
+    first = keras.Input((3, 32, 32))
+    return {
+        "takes (n, 32, 32, 4)": keras.Model(*means(channels=4)),
+        "takes (n, 32, 64, 3)": keras.Model(wide, keras.layers.GlobalMaxPooling2D()(wide)),
+        "takes (n, 3, 32, 32)": keras.Model(first, keras.layers.Flatten()(first)),
+        "1 inputs and gives 2": keras.Model(image, [x, dense(ONE)(x)]),
+        "and gives 2 outputs": keras.Model(image, {"one": x, "other": dense(ONE)(x)}),
+        "takes 2 inputs": keras.Model([image, other], keras.layers.Add()([x, other])),
+        "gives (n, 30, 30, 2)": keras.Model(image, keras.layers.Conv2D(2, 3)(image)),
+        "gives (n,)": keras.Model(image, keras.ops.sum(x, axis=-1)),
+        "has not been built": keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras's, of the one not built
+def test_models_that_tell_no_class_of_an_image_are_one_line(tmp_path):
+    path = tmp_path / "model.keras"
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    for words, model in odd_models().items():
+        model.save(path)
+        for act, images in (
+            (prediction.predict, [tmp_path / "a.png"]),
+            (prediction.evaluate, "synthetic:10"),
+        ):
+            with pytest.raises(UserError) as refused:
+                act(path, images)
+            assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_names_reach_no_terminal_raw_and_no_spreadsheet_as_formulas(capsys, tmp_path):
+    image, x = means()
+    model, path = tmp_path / "model.keras", tmp_path / "a\x1b[2J\n.png"
+    names = ["=1+1", "\x07b", "c"]
+    saved.save(keras.Model(image, dense(LARGE)(x)), model, {"class_names": names})
+    Image.new("RGB", (32, 32), (200, 50, 50)).save(path)
+    broken = tmp_path / "@broken.png"
+    broken.write_text("no image")
+    for flag in ((), ("--json",), ("--csv",)):
+        with pytest.raises(SystemExit):
+            main(["predict", str(model), str(path), str(broken), *flag])
+        said = capsys.readouterr()
+        assert not {"\x1b", "\x07"} & {*said.out, *said.err}
+        if flag == ("--json",):
+            image, error = json.loads(said.out)
+            assert {one["name"] for one in image["classes"]} == {*names}
+            assert error["image"] == str(broken) and error["error"].startswith("not a PNG")
+    *rows, error = csv.DictReader(said.out.splitlines())
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert [row["class"] for row in rows] == ["'=1+1", r"\x07b", "c"]
+    assert sum(float(row["probability"]) for row in rows) == pytest.approx(1)
+    assert error["image"] == str(broken) and error["error"].startswith("not a PNG")
+    assert main(["predict", str(model), str(path), "--json", "--csv"]) == 2
+
+
 def test_nothing_to_classify(model_path, tmp_path):
     (tmp_path / "notes.txt").touch()
     for images, said in (
         ([], "needs image files"),
         ([tmp_path], "no images in this folder"),
         ([tmp_path / "x.png"], "no such file"),
+        (["https://example.org/x.png"], "is an address: download it"),
     ):
         with pytest.raises(UserError, match=said):
             prediction.predict(model_path, images)
@@ -177,8 +322,6 @@ def test_means_are_over_the_classes_that_are_there():
 
 
 def test_a_model_whose_training_diverged_is_told(tmp_path, folder, model_path):
-    import keras
-
     network = keras.models.load_model(model_path)
     scale = keras.layers.Rescaling([np.nan, 1.0, 1.0])
     diverged = keras.Model(network.input, network(scale(network.input)))

@@ -101,7 +101,7 @@ def test_it_predicts_the_same_and_trains_on_without_this_package(files, backend)
     folder, expected = files
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, folder, ",".join(SAVED)],
-        env={**environment.os.environ, **environment.child_variables(backend, 1)},
+        env={**environment.os.environ, **environment.settled(backend, 1)},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -119,7 +119,7 @@ def test_the_file_holds_built_in_layers_on_raw_images_and_the_card(files):
     folder, _ = files
     for name in SAVED:
         model, card = saved.load(folder / f"{name}.keras")
-        assert card == CARD
+        assert card == {**CARD, "keras": ">= 3.11"}
         assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 3)
         for layer in model.layers:
             assert type(layer).__module__.startswith("keras.src.layers"), layer

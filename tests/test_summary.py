@@ -18,17 +18,22 @@ def network(name, hidden_units, size=32):
     return models.classifier(name, 10, size, dropout=dropout, hidden_units=hidden_units)
 
 
-# torchinfo 1.8.0 on torch 2.13.0, torchvision's ResNet-18 and timm's ConvNeXt-Tiny written in
-# plain torch, 1,000 classes, batch 64: total_params, total_mult_adds, total_output_bytes,
-# total_param_bytes.
+# torchinfo 1.8.0 on torch 2.13.0, torchvision's ResNet-18 and timm's ConvNeXts written in plain
+# torch, their pointwise layers as 1x1 convolutions, 1,000 classes, batch 64: total_params,
+# total_mult_adds, total_output_bytes, total_param_bytes.
 TORCHINFO = {
     ("resnet18", 32): (11_689_512, 2_402_179_584, 52_416_512, 46_758_048),
     ("resnet18", 224): (11_689_512, 116_101_372_416, 2_543_833_088, 46_758_048),
-    ("convnext_tiny", 32): (28_589_128, 2_094_793_216, 172_347_392, 114_330_016),
-    ("convnext_tiny", 224): (28_589_128, 20_631_781_888, 8_401_571_840, 114_330_016),
+    ("convnext_tiny", 32): (28_589_128, 5_886_274_048, 172_347_392, 114_330_016),
+    ("convnext_tiny", 224): (28_589_128, 286_014_925_312, 8_401_571_840, 114_330_016),
+    ("convnext_atto", 64): (3_695_520, 2_898_629_120, 199_249_920, 14_774_720),
 }
 # torchinfo leaves parameters that belong to no layer out of the size of the parameters.
-LAYER_SCALES = {"resnet18": 0, "convnext_tiny": 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768}
+LAYER_SCALES = {
+    "resnet18": 0,
+    "convnext_tiny": 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768,
+    "convnext_atto": 2 * 40 + 2 * 80 + 6 * 160 + 2 * 320,
+}
 
 
 def flat(layer):
@@ -150,12 +155,35 @@ def test_one_layer_of_each_kind_by_hand():
     assert found.pop("depthwise") == (depthwise, 5 * 15 * depthwise, 5 * 15 * 12)
     assert found.pop("transposed") == (transposed, 5 * 60 * transposed, 5 * 60 * 2)
     assert found.pop("norm") == (4, 5 * 4, 5 * 60 * 2)
-    assert found.pop("dense") == (2 * 7 + 7, 5 * 21, 5 * 60 * 7)
+    assert found.pop("dense") == (2 * 7 + 7, 5 * 60 * 21, 5 * 60 * 7)
     assert found.pop("scale") == (7, 0, 0)
     assert list(found.values()) == [(0, 0, 0)]
     assert summary.total_megabytes == pytest.approx(
         summary.input_megabytes + summary.forward_backward_megabytes + summary.parameters_megabytes
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "positions"),
+    [
+        ((9, 7, 4), layers.Dense(5), 9 * 7),
+        ((9, 4), layers.Dense(5), 9),
+        ((9, 4), layers.EinsumDense("abc,cde->abde", (9, 2, 3), bias_axes="de"), 9),
+        ((9, 7, 4), layers.EinsumDense("...x,xy->...y", 5), 9 * 7),
+        ((9, 4), layers.MultiHeadAttention(2, 3), 9),
+        ((9, 4), layers.LSTM(5), 9),
+        ((9, 4), layers.Bidirectional(layers.GRU(5, return_sequences=True)), 9),
+        ((9, 8, 8, 4), layers.ConvLSTM2D(5, 3), 9 * 6 * 6),
+        ((9, 8, 8, 4), layers.TimeDistributed(layers.Conv2D(5, 3)), 9 * 6 * 6),
+        ((9, 4), layers.TimeDistributed(layers.Dense(5)), 9),
+        ((9, 7, 4), layers.BatchNormalization(), 1),
+    ],
+)
+def test_a_layer_computes_at_each_position_or_step(shape, layer, positions):
+    inputs = keras.Input(shape)
+    given = (inputs, inputs) if isinstance(layer, layers.MultiHeadAttention) else (inputs,)
+    (counted,) = leaves(summarise(keras.Model(inputs, layer(*given)), 3))
+    assert counted.mult_adds == 3 * positions * count_parameters(layer) > 0
 
 
 def test_channels_first_convolutions_count_their_positions():
@@ -264,7 +292,12 @@ def test_markdown_rows_have_the_headers_cells():
     assert {line.count("|") for line in tree} == {5}
     assert {line.count("|") for line in totals} == {3}
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert ["`│    └─Conv2D (conv1): 2-2`", "[64, 32, 32, 8]", "224", "14.68 M"] in cells
+    assert [
+        f"│{'&nbsp;' * 4}└─Conv2D (conv1): 2-2",
+        r"\[64, 32, 32, 8\]",
+        "224",
+        "14.68 M",
+    ] in cells
     assert ["Trainable parameters", "18,738"] in cells
 
 
@@ -275,6 +308,15 @@ def test_json_has_the_exact_figures():
     stage = found["model"]["layers"][1]
     assert (stage["name"], stage["kind"], stage["parameters"]) == ("stage1", "Block", 896 + 9_248)
     assert stage["layers"][0]["output_shapes"] == [[64, 32, 32, 32]]
+
+
+def test_names_reach_no_terminal_raw():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, name="\x1b[31mred\nline")(inputs), name="a\x07b")
+    summary = summarise(model, 1)
+    assert r"Dense (\x1b[31mred\nline)" in render(summary)
+    for format in ("text", "markdown"):
+        assert not {"\x1b", "\x07"} & {*render(summary, format)}
 
 
 def test_long_names_are_cut_at_the_terminals_width():

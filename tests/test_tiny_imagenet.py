@@ -62,6 +62,15 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     (root / "val" / "images" / "val_1.JPEG").unlink()
     with pytest.raises(UserError, match=r"val_1\.JPEG is missing: delete the folder"):
         data.load("tiny_imagenet")
+    annotations = root / "val" / "val_annotations.txt"
+    for content, said in (
+        (b"val_1.JPEG\tn99\t0\n", "damaged"),
+        (b"\n", "damaged"),
+        (b"\xff", "read"),
+    ):
+        annotations.write_bytes(content)
+        with pytest.raises(UserError, match=f"val_annotations.txt .*{said}"):
+            data.load("tiny_imagenet")
     (root / "wnids.txt").unlink()
     with pytest.raises(UserError, match=r"wnids\.txt is missing"):
         data.load("tiny_imagenet")

@@ -1,17 +1,18 @@
-"""Decoded images on disk: an HDF5 file for each split and size, memory-mapped when it is read.
+"""Decoded images on disk: a file for each split and size, memory-mapped when it is read.
 
-    home()/decoded/<name>-<image_size>-<key>.h5
-        images       uint8 (n, s, s, 3), contiguous, so that NumPy can map it
+    home()/decoded/<name>-<image_size>-<key>.images
+        a line of JSON: `shape` of the images; `parts`, by name the first image, the one after the
+            last, and a fingerprint of class names, pixels and labels; `unreadable`, path and
+            reason of each file that was left out
         labels       int64 (n,)
         sizes        int32 (n, 2), height and width before scaling
         indices      int64 (n,), which file or array each image was
-        unreadable   JSON, path and reason of each file that was left out
-        .parts       JSON, by name the first image, the one after the last, and a fingerprint of
-                     class names, pixels and labels
+        images       uint8 (n, s, s, 3)
+        a seal, which tells whether a bit has changed since
 
 A split that is drawn from a folder is a part of a file that holds the whole folder. The key covers
-the path, size and modification time of each image file, not its content. A seal at the end of the
-file tells whether a bit has changed since. The folder can be removed at any time.
+the path, size and modification time of each image file, not its content. The folder can be removed
+at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from keras_cnn import files, progress
@@ -37,7 +37,7 @@ from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
 
 DECODER_VERSION = 2  # raised by hand when the same file would decode to other pixels
-ARRAYS = ("labels", "sizes", "indices")
+ARRAYS = {"labels": ("<i8", ()), "sizes": ("<i4", (2,)), "indices": ("<i8", ())}  # of an image
 WHOLE = "all"
 BLOCK = 1024  # images copied together
 
@@ -95,7 +95,7 @@ def decoded(
                 _write(path, listing, class_names, image_size, title)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error}); KERAS_CNN_HOME can name another folder"
+            f"{path} cannot be written ({error.strerror}); KERAS_CNN_HOME can name another folder"
         ) from None
     if not _is_intact(path):
         raise UserError(f"{path} is damaged as soon as it is written: check the disk")
@@ -106,7 +106,7 @@ def _path(listing: Listing, class_names: Sequence[str], image_size: int, title: 
     key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size])
     name = re.sub(r"[^\w.-]+", "_", title)[-60:]
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return home() / "decoded" / f"{name}-{image_size}-{digest}.h5"
+    return home() / "decoded" / f"{name}-{image_size}-{digest}.images"
 
 
 def _is_intact(path: Path) -> bool:
@@ -124,22 +124,26 @@ def _intact(path: Path, *_state: int) -> bool:
 
 
 def _read(path: Path, part: str) -> Decoded:
-    with h5py.File(path, "r", locking=False) as file:
-        parts = json.loads(file.attrs["parts"])
-        if part not in parts:
-            fewest = np.bincount(file["labels"]).min()
-            raise UserError(
-                f"too few images to set some aside for testing: the smallest class has {fewest}; "
-                "give each class at least 5, or make train and test folders"
-            )
-        start, stop, fingerprint = parts[part]
-        arrays = {name: file[name][start:stop] for name in ARRAYS}
-        unreadable = [tuple(entry) for entry in json.loads(file["unreadable"][()])]
-        images = file["images"]
-        # Copy-on-write: torch warns of arrays that cannot be written.
-        mapped = np.memmap(path, np.uint8, "c", images.id.get_offset(), images.shape)
-    images = np.asarray(mapped)[start:stop]
-    return Decoded(images, **arrays, unreadable=unreadable, fingerprint=fingerprint)
+    with path.open("rb") as file:
+        head = json.loads(file.readline())
+        count = head["shape"][0]
+        arrays = {}
+        for name, (kind, shape) in ARRAYS.items():
+            size = count * np.dtype((kind, shape)).itemsize
+            arrays[name] = np.frombuffer(file.read(size), kind).reshape(count, *shape)
+        offset = file.tell()
+    if part not in head["parts"]:
+        raise UserError(
+            f"too few images to set some aside for testing: the smallest class has "
+            f"{np.bincount(arrays['labels']).min()}; give each class at least 5, or make train and "
+            "test folders"
+        )
+    start, stop, fingerprint = head["parts"][part]
+    # Copy-on-write: torch warns of arrays that cannot be written.
+    images = np.asarray(np.memmap(path, np.uint8, "c", offset, tuple(head["shape"])))
+    unreadable = [tuple(entry) for entry in head["unreadable"]]
+    cut = {name: array[start:stop].copy() for name, array in arrays.items()}
+    return Decoded(images[start:stop], **cut, unreadable=unreadable, fingerprint=fingerprint)
 
 
 def _write(
@@ -169,9 +173,9 @@ def _write(
         arrays = dict(zip(ARRAYS, (labels, np.concatenate(sizes), chosen), strict=True))
         head = json.dumps([list(class_names), image_size]).encode()
         _store(path, images, arrays, listing.division, head, unreadable)
-    for what, named in (("unreadable", _reasons(unreadable)), ("other", listing.strays)):
-        if named:
-            print(f"{title}: left out {_listed(what, named)}", file=sys.stderr, flush=True)
+    left_out = {"unreadable": _reasons(unreadable), "other": listing.strays}
+    if told := [_listed(what, named) for what, named in left_out.items() if named]:
+        print(f"{title}: left out {'; '.join(told)}", file=sys.stderr, flush=True)
 
 
 def _store(
@@ -183,28 +187,28 @@ def _store(
     unreadable: list[tuple[str, str]],
 ) -> None:
     """Writes the file, its parts one after the other; `head` begins their fingerprints."""
-    order, parts = _parts(division, arrays["labels"], images)
+    order, spans = _parts(division, arrays["labels"], images)
+    parts = {}
+    for name, (start, stop) in spans.items():
+        digest = hashlib.sha256(head)
+        for at in range(start, stop, BLOCK):
+            digest.update(images[order[at : min(at + BLOCK, stop)]])
+        digest.update(arrays["labels"][order[start:stop]].astype("<i8"))
+        parts[name] = start, stop, digest.hexdigest()
+    described = {"shape": images.shape, "parts": parts, "unreadable": unreadable}
     with files.replacing(path) as partial:
-        with h5py.File(partial, "w", locking=False) as file:
-            stored = file.create_dataset("images", images.shape, np.uint8)
+        with partial.open("wb") as file:
+            file.write(json.dumps(described).encode() + b"\n")
+            for name, (kind, _) in ARRAYS.items():
+                file.write(np.ascontiguousarray(arrays[name][order], kind))
             for at in range(0, len(order), BLOCK):
-                stored[at : at + BLOCK] = images[order[at : at + BLOCK]]
-            for name, (start, stop) in parts.items():
-                digest = hashlib.sha256(head)
-                for at in range(start, stop, BLOCK):
-                    digest.update(images[order[at : min(at + BLOCK, stop)]])
-                digest.update(arrays["labels"][order[start:stop]].astype("<i8"))
-                parts[name] = start, stop, digest.hexdigest()
-            for name, array in arrays.items():
-                file[name] = array[order]
-            file["unreadable"] = json.dumps(unreadable)
-            file.attrs["parts"] = json.dumps(parts)
+                file.write(images[order[at : at + BLOCK]])
         files.seal(partial)
 
 
 def _parts(
     division: Division | None, labels: np.ndarray, images: np.ndarray
-) -> tuple[np.ndarray, dict[str, tuple]]:
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
     """The order of the images in the file, and where in it each part begins and ends."""
     count = len(labels)
     whole = {WHOLE: (0, count)}

@@ -25,11 +25,12 @@ def source(folder: Path) -> Source:
     """The 50,000 training and 10,000 test images.
 
     Args:
-        folder: `cifar-10-batches-py`.
+        folder: Holds `cifar-10-batches-py`.
 
     Raises:
         UserError: On listing a split, when one of its files is missing.
     """
+    folder = folder / "cifar-10-batches-py"
     return Source(CLASS_NAMES, {split: partial(_list_split, folder, split) for split in BATCHES})
 
 

@@ -33,6 +33,7 @@ VERSION = 1  # raised when a change makes the same call give other images
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_BYTES = 500_000_000  # of a file
 MOST_PIXELS = 2**26  # that are decoded: of a large JPEG, those of the fraction that is used
+_TOO_MANY = f"more than the {MOST_PIXELS:,} pixels that are read"
 BATCH = 64
 PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 
@@ -72,11 +73,7 @@ class Batch:
 
 
 def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
-    """Decodes in order, batch by batch.
-
-    Args:
-        items: Paths of image files, or images, uint8 (n, h, w, 3).
-        image_size: Height and width to scale to, in pixels.
+    """Decodes paths of image files, or images, uint8 (n, h, w, 3), in order, batch by batch.
 
     Raises:
         UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
@@ -131,7 +128,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a PNG, JPEG, WebP or BMP image"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the {MOST_PIXELS:,} that are read"
+        return _TOO_MANY
     return printable(str(error)) or type(error).__name__
 
 
@@ -170,16 +167,11 @@ def _loaded(raw: bytes, image_size: int) -> tuple[Image.Image, tuple[int, int]]:
     size = image.height, image.width
     image.draft(None, (2 * image_size, 2 * image_size))
     if image.width * image.height > MOST_PIXELS:
-        raise Unreadable(
-            f"{size[0]} x {size[1]} pixels, more than the {MOST_PIXELS:,} that are read"
-        )
-    if (
-        image.format == "PNG"
-        and raw[24] == 16
-        and isinstance(image.info.get("transparency"), tuple)
-    ):
+        raise Unreadable(f"{size[0]} x {size[1]} pixels, {_TOO_MANY}")
+    colour = image.info.get("transparency")
+    if isinstance(colour, tuple) and raw[24] == 16:  # a PNG of 16 bits a channel
         # Pillow halves the depth of colours, but not of the one that is transparent.
-        image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
     image.load()
     return image, size
 
@@ -252,7 +244,7 @@ def _worker() -> Iterator[subprocess.Popen]:
     # It finds modules where this process does; PYTHONPATH would go before the standard library.
     code = "import sys; sys.path = sys.argv[1:]; from keras_cnn.data import decode; decode.serve()"
     worker = subprocess.Popen(
-        [sys.executable, "-c", code, *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-c", code, *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         yield worker

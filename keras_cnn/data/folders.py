@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg")
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 LAYOUT = "train/<class>/*.png and test/<class>/*.png, or one <class>/*.png, are expected"
 TEST_FRACTION = 0.2

@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_cnn.data import augment, sources
 from keras_cnn.data.sources import Dataset
-from keras_cnn.errors import UserError, printable
 
 SEED = 0
 CLASSES, PANEL_CLASSES = 200, 20  # shown at most, and in a panel, one a row
@@ -18,6 +17,7 @@ COLUMNS = 10
 DRAWS, DRAWS_OF_ALL = 4, 2  # of each image, where one kind or where all are shown
 CAPTION_SHARE = 0.4  # of an image's side, below it
 CAPTION_LETTERS = 11  # of a class's name
+LETTER_INCHES = 0.085  # of the names beside rows
 
 
 class _Panel(NamedTuple):
@@ -107,7 +107,9 @@ def _captions(shares: np.ndarray, class_names: Sequence[str]) -> list[str]:
 
 
 def _shares(shares: Sequence[float], class_names: Sequence[str]) -> list[str]:
-    names = [printable(name)[:CAPTION_LETTERS] for name in class_names]
+    from keras_cnn.plots.canvas import short
+
+    names = [short(name, CAPTION_LETTERS) for name in class_names]
     named = sorted(((share, name) for share, name in zip(shares, names, strict=True) if share))
     return [name if share == 1 else f"{name} {share:.0%}" for share, name in reversed(named)]
 
@@ -123,32 +125,38 @@ def _draw(
     """Draws panels side by side; `captions` gives those below the images of some rows."""
     from matplotlib.figure import Figure
 
+    from keras_cnn.plots import canvas
+
     rows, columns, side = panels[0].images.shape[:3]
     gap = round(CAPTION_SHARE * side) if captions else max(1, side // 16)  # pixels between rows
     height = 1 + gap / side  # of a row, in sides
-    width_inches = len(panels) * (columns * side_inches + 1.3)
-    size = max(width_inches, 5.0), rows * height * side_inches + 0.6
-    figure = Figure(figsize=size, layout="constrained")
+    names = [[canvas.short(name) for name in panel.names] for panel in panels]
+    letters = max(canvas.width(name) for panel_names in names for name in panel_names)
+    width = len(panels) * (columns * side_inches + LETTER_INCHES * letters + 0.3)
+    size = max(width, 5.0), rows * height * side_inches + 0.6
     pixels = f"{dataset.image_size}x{dataset.image_size}"
     title = f"{sources.title(dataset.name)} at {pixels}: {what}"
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
-        tops = np.arange(len(panel.names)) * height
-        extent = (0, columns, len(panel.names) * height, 0)  # one unit a side
-        axis.imshow(_mosaic(panel.images, gap), extent=extent, interpolation="auto")
-        axis.set_yticks(tops + 0.5, [*map(printable, panel.names)], parse_math=False)
-        axis.set_xticks([])
-        axis.tick_params(length=0)
-        axis.set_frame_on(False)
-        for row, texts in (captions or {}).items():
-            for column, text in enumerate(texts):
-                at = column + 0.5, tops[row] + 1.05
-                axis.text(*at, text, fontsize=6, ha="center", va="top", parse_math=False)
-    try:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+    def draw() -> Figure:
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(canvas.wrapped(title, size[0], points=10), fontsize=10)
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, panel, panel_names in zip(axes, panels, names, strict=True):
+            tops = np.arange(len(panel_names)) * height
+            extent = (0, columns, len(panel_names) * height, 0)  # one unit a side
+            axis.imshow(_mosaic(panel.images, gap), extent=extent, interpolation="auto")
+            axis.set_yticks(tops + 0.5, panel_names)
+            axis.set_xticks([])
+            axis.tick_params(length=0)
+            axis.set_frame_on(False)
+            axis.set_anchor("N")
+            for row, texts in (captions or {}).items():
+                for column, text in enumerate(texts):
+                    at = column + 0.5, tops[row] + 1.05
+                    axis.text(*at, text, fontsize=6, ha="center", va="top")
+        return figure
+
+    canvas.save(draw, path)
 
 
 def _mosaic(images: np.ndarray, gap: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -94,8 +95,8 @@ def load_for_testing(
     test, unless the model was trained on that very folder.
 
     Args:
-        name: As for `load`.
-        image_size: As for `load`.
+        name: As for `load`, and so is the next.
+        image_size: Pixels.
         split: Which split to load.
         trained_on: The fingerprint of the data that the model was trained on.
 
@@ -111,9 +112,7 @@ def load_for_testing(
 def count_shared(dataset: Dataset, split: str = "test") -> int:
     """How many images of a split have the pixels of one of the source's training images.
 
-    Args:
-        dataset: Some splits of a source; its training images are loaded where they are not in it.
-        split: One of these splits.
+    The training images are loaded where they are not in the data set.
     """
     from keras_cnn.data import copies
 
@@ -174,9 +173,11 @@ def find(name: str) -> Source:
 
 def _folder(name: str) -> Path:
     """The folder of a name that is no source's."""
+    for written in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))):
+        folder = Path(written).expanduser()
+        if name and folder.is_dir():  # an empty name would be the current folder
+            return folder
     folder = Path(name).expanduser()
-    if name and folder.is_dir():  # an empty name would be the current folder
-        return folder
     if "://" in name:
         raise UserError(f"{name} is an address: download it, and give the folder of the images")
     if name and folder.exists():
@@ -200,35 +201,32 @@ def title(name: str) -> str:
 
 
 def _named(name: str) -> Source:
-    from keras_cnn.data import (
-        cifar10,
-        clothing,
-        generated,
-        tiny_imagenet,
-    )  # here: they import NumPy
+    from keras_cnn.data import cifar10, clothing, generated, tiny_imagenet  # they import NumPy
 
-    if name == "clothing":
-        return clothing.source()
-    if name == "clothing:large_test":
-        return clothing.large_test()
-    if name == "digits":
-        return generated.digits()
     kind, _, count = name.partition(":")
     if kind == "synthetic":
         return generated.synthetic(_count(name, count or "1000"))
+    bundled = {
+        "clothing": clothing.source,
+        "clothing:large_test": clothing.large_test,
+        "digits": generated.digits,
+    }
+    if name in bundled:
+        return bundled[name]()
     folder = home() / name
     if not folder.is_dir():
         raise UserError(
             f"{name} is not on this machine ({folder}): run `python -m keras_cnn fetch {name}`"
         )
-    if name == "cifar10":
-        return cifar10.source(folder / "cifar-10-batches-py")
-    if name == "tiny_imagenet":
-        return tiny_imagenet.source(folder / "tiny-imagenet-200")
-    return folders.source(folder)
+    fetched = {"cifar10": cifar10.source, "tiny_imagenet": tiny_imagenet.source}
+    return fetched.get(name, folders.source)(folder)
 
 
 def _count(name: str, size: str) -> int:
-    if not size.isascii() or not size.isdigit() or int(size) < 10:
-        raise UserError(f"{name!r}: synthetic:N needs a whole number of at least 10 images a split")
+    is_whole = size.isascii() and size.isdigit() and len(size) < 8
+    if not is_whole or not 10 <= int(size) <= 1_000_000:
+        raise UserError(
+            f"{name[:40]!r}: synthetic:N needs a whole number of at least 10 images a split, "
+            "and at most 1,000,000"
+        )
     return int(size)

@@ -22,13 +22,14 @@ def source(folder: Path) -> Source:
     """The 100,000 training images and the 10,000 validation images, as `test`.
 
     Args:
-        folder: `tiny-imagenet-200`.
+        folder: Holds `tiny-imagenet-200`.
 
     Raises:
         UserError: Its lists of classes are missing; on listing a split, its images are.
     """
+    folder = folder / "tiny-imagenet-200"
     class_ids = sorted(_lines(folder / "wnids.txt"))
-    words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt"))
+    words = dict(line.partition("\t")[::2] for line in _lines(folder / "words.txt"))
     names = [words.get(class_id, class_id).split(",")[0].strip() for class_id in class_ids]
     seen = Counter(names)
     class_names = tuple(
@@ -62,7 +63,10 @@ def _validation_files(folder: Path, class_ids: list[str]) -> list[tuple[Path, in
     """`val_annotations.txt` has a line an image: its file, its class, and a box in it."""
     labels = {class_id: label for label, class_id in enumerate(class_ids)}
     parts = [line.split("\t") for line in _lines(folder / "val" / "val_annotations.txt")]
-    return sorted((folder / "val" / "images" / name, labels[of]) for name, of, *_ in parts)
+    try:
+        return sorted((folder / "val" / "images" / name, labels[of]) for name, of, *_ in parts)
+    except (KeyError, ValueError):
+        raise UserError(f"{folder}: val_annotations.txt is damaged: {AGAIN}") from None
 
 
 def _content(files: list[tuple[Path, int]]) -> tuple[list[str], np.ndarray]:
@@ -74,3 +78,5 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {AGAIN}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {AGAIN}") from None

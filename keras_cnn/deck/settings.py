@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-
-from keras_cnn.data import Split, sampling
+from keras_cnn.data import Split
 from keras_cnn.methods import settings
 from keras_cnn.methods.settings import Descent, Method, PositiveInt, TrainedNetwork
 
@@ -59,6 +57,10 @@ class PrototypicalSplitBatches(Descent):
 
     def check_images(self, train: Split, test: Split) -> None:
         """As `Method.check_images`."""
+        import numpy as np
+
+        from keras_cnn.data import sampling
+
         super().check_images(train, test)
         settings.check_each_class(train)
         for split in (train, test):

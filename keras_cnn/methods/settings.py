@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from keras_cnn.data import Split, sampling
+from keras_cnn.data import Split
 from keras_cnn.data.augment import KINDS as AUGMENTATIONS
 from keras_cnn.errors import UserError
-from keras_cnn.methods.tasks import Tasks
 from keras_cnn.models import module_of
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -289,6 +287,10 @@ class Prototypical(Descent):
 
     def check_images(self, train: Split, test: Split) -> None:
         """As `Method.check_images`."""
+        import numpy as np
+
+        from keras_cnn.data import sampling
+
         super().check_images(train, test)
         shots, rng = (self.support_shots, self.query_shots), np.random.default_rng(0)
         sampling.draw_episodes(train.labels, 0, self.way, *shots, rng, train.class_names)
@@ -312,6 +314,10 @@ class Siamese(Descent):
 
     def check_images(self, train: Split, test: Split) -> None:
         """As `Method.check_images`."""
+        import numpy as np
+
+        from keras_cnn.data import sampling
+
         super().check_images(train, test)
         sampling.balanced_pairs(train.labels, np.random.default_rng(0), train.class_names)
 
@@ -357,6 +363,8 @@ class Maml(Descent):
 
     def check_images(self, train: Split, test: Split) -> None:
         """As `Method.check_images`."""
+        from keras_cnn.methods.tasks import Tasks
+
         super().check_images(train, test)
         Tasks(train, test, len(train.class_names), self.support_shots, self.query_shots)
 

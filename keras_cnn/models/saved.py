@@ -1,24 +1,41 @@
 """Saved models: a `.keras` file that needs nothing but Keras, with a card inside.
 
 The file is an ordinary Keras archive with one more member, `keras_cnn.json`, which Keras ignores:
-class names, image size, and where the model comes from.
+class names, image size, and where the model comes from. Settings at their defaults are left out of
+its layers' configurations: an earlier Keras refuses those it does not know.
 """
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
+import shutil
+import textwrap
+import warnings
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
+from keras_cnn.models import archive, hdf5
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
 CARD = "keras_cnn.json"
+LARGEST_CARD = 1 << 20  # bytes
+CONFIG = "config.json"  # of the layers, by Keras
+OLDEST_KERAS = "3.11"  # that loads what is saved here, as tried
+
+# What Keras raises for a model that is damaged, of another version or made of a user's own classes.
+FAULTS = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(OSError, RuntimeError, ImportError, MemoryError),
+)
 
 
 def classifier(model: keras.Model) -> keras.Model:
@@ -44,12 +61,49 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
 
     Args:
         model: Any Keras model.
-        path: Ends in `.keras`.
-        card: `class_names` and whatever else tells where the model comes from.
+        path: Ends in `.keras`; appears whole or not at all.
+        card: `class_names` and whatever else tells where the model comes from. The earliest
+            version of Keras that loads the file is added to it.
     """
-    model.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(CARD, files.json_text(card))
+    path = Path(path)
+    card = {**card, "keras": f">= {OLDEST_KERAS}"}
+    with files.temporary_folder() as folder:
+        by_keras = Path(folder, "model.keras")
+        model.save(by_keras)
+        with (
+            files.replacing(path) as partial,
+            zipfile.ZipFile(by_keras) as source,
+            zipfile.ZipFile(partial, "w") as target,
+        ):
+            for member in source.infolist():
+                with source.open(member) as read, target.open(member.filename, "w") as written:
+                    if member.filename == CONFIG:
+                        written.write(json.dumps(_without_defaults(json.load(read))).encode())
+                    else:
+                        shutil.copyfileobj(read, written, 1 << 20)
+            target.writestr(CARD, files.json_text(card))
+
+
+def _without_defaults(entry: object) -> object:
+    """The same configuration without what `__init__` of Keras's classes takes by default."""
+    if isinstance(entry, list):
+        return [_without_defaults(each) for each in entry]
+    if not isinstance(entry, dict):
+        return entry
+    entry = {key: _without_defaults(value) for key, value in entry.items()}
+    module, config = entry.get("module"), entry.get("config")
+    if str(module).startswith("keras.") and isinstance(config, dict):
+        made_by = getattr(import_module(module), entry["class_name"])
+        taken = inspect.signature(made_by.__init__).parameters
+        reads_itself = "from_config" in vars(made_by)  # and may ask for numbers, as Rescaling does
+        entry["config"] = {
+            key: value
+            for key, value in config.items()
+            if key not in taken
+            or value != taken[key].default
+            or (reads_itself and value is not None)
+        }
+    return entry
 
 
 def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
@@ -59,23 +113,47 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
         path: A `.keras` file; one that Keras itself wrote has an empty card.
 
     Raises:
-        UserError: There is no such file, or it is not a Keras model.
+        UserError: There is no such file, or it is not a Keras model, or one with more inside than
+            an archive of plain arrays.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a finished run's model is <run folder>/model.keras")
+    with archive.opened(path) as members:
+        names = members.namelist()
+        card = _card(members, path) if CARD in names else {}
+        for name in names:
+            if name.endswith(".h5"):
+                with hdf5.opened(io.BytesIO(members.read(name)), path):
+                    pass  # plain arrays: Keras may read them
     try:
-        with zipfile.ZipFile(path) as archive:
-            card = json.loads(archive.read(CARD)) if CARD in archive.namelist() else {}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a .keras file ({error})") from None
+        return _loaded_by_keras(path), card
+    except FAULTS as error:
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        reason = textwrap.shorten(first, 200, placeholder=" …")
+        raise UserError(f"{path}: Keras cannot load it ({reason})") from None
+
+
+def _card(members: zipfile.ZipFile, path: Path) -> dict[str, object]:
+    """What the card says, as far as it is of use: its class names are texts, no two alike."""
+    try:
+        card = json.loads(archive.read(members, CARD, most_bytes=LARGEST_CARD))
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: its card, {CARD} in it, is no JSON") from None
+    names = card.get("class_names", []) if isinstance(card, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: its card, {CARD} in it, has no list of class names")
+    if len({*names}) < len(names):
+        raise UserError(f"{path}: its card, {CARD} in it, names a class twice")
+    return card
+
+
+def _loaded_by_keras(path: Path) -> keras.Model:
     import keras
 
-    try:
-        return keras.models.load_model(path, compile=False), card
-    except Exception as error:  # Keras raises whatever the damaged part provokes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: Keras cannot load it ({reason})") from None
+    with warnings.catch_warnings(action="ignore"), files.temporary_folder() as folder:
+        if path.suffix != ".keras":  # Keras insists on the ending in small letters
+            (link := Path(folder, "model.keras")).symlink_to(path.resolve())
+            path = link
+        return keras.models.load_model(path, compile=False)
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

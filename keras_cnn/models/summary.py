@@ -4,9 +4,9 @@ The rules are torchinfo's (version 1.8), applied to the layers of any functional
 
 - Parameters are what training could change. BatchNorm's running statistics are none, although
   Keras counts them among its non-trainable weights: they are told apart, in no total.
-- Mult-adds of a convolution are images x parameters with bias x output positions, of every other
-  layer images x parameters: too few for a dense layer that is applied at each position, as the
-  two of a ConvNeXt block are.
+- Mult-adds are images x parameters with bias x the positions at which a layer is applied:
+  a convolution's output positions, and the positions or steps that a dense or recurrent layer goes
+  over. torchinfo has a linear layer at one position, and a 1x1 convolution, the same, at all.
 - Forward and backward pass hold the outputs of the layers that have parameters, twice.
 - Sizes are decimal megabytes of float32. A layer that is called twice computes and holds outputs
   twice and has its parameters once.
@@ -28,7 +28,7 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.results import grid
 
 CONVOLUTIONS = (
@@ -43,6 +43,7 @@ CONVOLUTIONS = (
     layers.SeparableConv1D,
     layers.SeparableConv2D,
 )
+AT_POSITIONS = (layers.Dense, layers.MultiHeadAttention, layers.GroupQueryAttention)
 # Flat models tell their blocks by the layers' names: stage1_block2_conv1.
 BLOCK = re.compile(r"(stem|stage\d+|block\d+|downsample|features|head)_")
 STATISTICS = ("moving_mean", "moving_variance")  # BatchNorm's, by the names of the variables
@@ -160,12 +161,17 @@ def render(summary: Summary, format: str = "text") -> str:
     return formats[format](summary)
 
 
+class _Call(NamedTuple):
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+
+
 class _Member(NamedTuple):
-    """A layer of a graph; the rest of its name, without its blocks'; the outputs of each call."""
+    """A layer of a graph; the rest of its name, without its blocks'; the ends of each call."""
 
     layer: layers.Layer
     name: str
-    outputs: list[tuple[Shape, ...]]
+    calls: list[_Call]
 
 
 class _LayerCounter:
@@ -193,8 +199,9 @@ class _LayerCounter:
         for layer in graph.layers:
             if not isinstance(layer, layers.InputLayer):
                 nodes = [node for node in layer._inbound_nodes if id(node) in inside]
-                outputs = [self.shapes(node.output_tensors) for node in nodes]
-                members.append(_Member(layer, layer.name, outputs * calls))
+                ends = [(node.input_tensors, node.output_tensors) for node in nodes]
+                called = [_Call(*map(self.shapes, tensors)) for tensors in ends]
+                members.append(_Member(layer, layer.name, called * calls))
         return self.gathered(members)
 
     def gathered(self, members: Sequence[_Member], prefix: str = "") -> tuple[Layer, ...]:
@@ -216,25 +223,26 @@ class _LayerCounter:
 
     def layer(self, member: _Member) -> Layer:
         """A layer with its own figures, or a model inside the model."""
-        layer, outputs = member.layer, member.outputs
+        layer, calls = member.layer, member.calls
+        outputs = calls[0].outputs
         kind = type(layer).__name__
         if isinstance(layer, keras.Model):
-            return _whole(layer.name, kind, outputs[0], self.layers_of(layer, len(outputs)))
+            return _whole(layer.name, kind, outputs, self.layers_of(layer, len(calls)))
         new = [weight for weight in layer.weights if id(weight) not in self.counted]
         self.counted |= {id(weight) for weight in new}
         parameters = [weight for weight in new if weight.name not in STATISTICS]
         trainable = {id(weight) for weight in layer.trainable_weights}
         size = count_parameters(layer)
-        computing = outputs if size and not _is_channel_scale(layer) else []
+        computing = calls if size and not _is_channel_scale(layer) else []
         return Layer(
             name=layer.name,
             kind=kind,
-            output_shapes=outputs[0],
+            output_shapes=outputs,
             parameters=_size(parameters),
             trainable_parameters=_size(weight for weight in new if id(weight) in trainable),
             statistics=_size(new) - _size(parameters),
-            mult_adds=_sum(_product((_uses(layer, call[0]), size)) for call in computing),
-            held_values=_sum(_product(shape) for call in computing for shape in call),
+            mult_adds=_sum(_product((size, *_positions(layer, call))) for call in computing),
+            held_values=_sum(_product(shape) for call in computing for shape in call.outputs),
         )
 
     def shapes(self, tensors: Iterable[keras.KerasTensor]) -> tuple[Shape, ...]:
@@ -267,11 +275,21 @@ def _is_channel_scale(layer: layers.Layer) -> bool:
     )
 
 
-def _uses(layer: layers.Layer, shape: Shape) -> int | None:
-    """How often a layer's parameters are used: images, of a convolution images x positions."""
-    if not isinstance(layer, CONVOLUTIONS):
-        return shape[0]
-    return _product(shape[:-1] if layer.data_format == "channels_last" else shape[:1] + shape[2:])
+def _positions(layer: layers.Layer, call: _Call) -> Shape:
+    """The images, and the positions or steps of each, that a layer's parameters are used at."""
+    given, made = call.inputs[0], call.outputs[0]
+    if isinstance(layer, layers.TimeDistributed):
+        each = _Call(((given[0], *given[2:]),), ((made[0], *made[2:]),))
+        return (made[1], *_positions(layer.layer, each))
+    if isinstance(layer, layers.RNN | layers.Bidirectional):
+        return (*given[:2], *made[1 + layer.return_sequences : -1])  # of a map, its positions too
+    if isinstance(layer, layers.EinsumDense):
+        _, kernel, output = re.split(",|->", layer.equation.replace("...", ""))
+        names = output.rjust(len(made), "?")
+        return tuple(length for length, name in zip(made, names, strict=True) if name not in kernel)
+    if isinstance(layer, CONVOLUTIONS) and layer.data_format == "channels_first":
+        return (made[0], *made[2:])
+    return made[:-1] if isinstance(layer, (*CONVOLUTIONS, *AT_POSITIONS)) else made[:1]
 
 
 def _size(weights: Iterable[keras.Variable]) -> int:
@@ -307,9 +325,9 @@ def _text(summary: Summary) -> str:
 
 
 def _markdown(summary: Summary) -> str:
-    """Two tables; the tree stands in code spans, where spaces survive."""
+    """Two tables."""
     names, *others = zip(*_rows(summary.model), strict=True)
-    cells = [[f"`{name}`" for name in names], *others]
+    cells = [[name.replace(" " * 4, "\N{NO-BREAK SPACE}" * 4) for name in names], *others]
     numbers = (False, False, True, True)
     tree = map(grid.Column, HEADER, cells, ("",) * len(HEADER), numbers)
     labels, figures = zip(*_totals(summary), strict=True)
@@ -323,7 +341,7 @@ def _rows(layer: Layer, block: str = "") -> Iterator[tuple[str, str, str, str]]:
     Names are told without that of the block around.
     """
     branches = ("", "├─", "│    " * (layer.depth - 1) + "└─")
-    name = layer.name.removeprefix(block)
+    name = printable(layer.name.removeprefix(block))
     label = name if layer.kind == "Block" or not layer.depth else f"{layer.kind} ({name})"
     place = f": {layer.depth}-{layer.index}" if layer.depth else ""
     yield (

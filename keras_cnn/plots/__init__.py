@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from keras_cnn.plots.across import heat_map, scatter, trend
 from keras_cnn.plots.bar_chart import bars
 from keras_cnn.plots.by_epoch import curves, lines, runs
+from keras_cnn.plots.canvas import save
 from keras_cnn.plots.confusions import confusion, confusion_matrix
 from keras_cnn.plots.intervals import interval
-from keras_cnn.plots.plot import DPI, Plot
+from keras_cnn.plots.plot import Plot
 
 KINDS: dict[str, Callable[[Plot], Figure]] = {
     kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
 }
 
-__all__ = ["DPI", "KINDS", "Plot", "confusion", "confusion_matrix"]
+__all__ = ["KINDS", "Plot", "confusion", "confusion_matrix", "save"]

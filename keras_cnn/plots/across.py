@@ -20,6 +20,7 @@ from keras_cnn.plots.plot import (
     keep_to_range,
     legend_beside,
     setting_value,
+    ticks,
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
@@ -31,6 +32,8 @@ WIDE_RANGE = 30
 # Lines of a trend lie this share of the axis beside one another, so that error bars do not hide
 # one another.
 SIDESTEP = 0.01
+MOST_TICKS = 12
+LARGEST = 12.0  # inches of a heat map's side
 
 
 def scatter(plot: Plot) -> Figure:
@@ -90,10 +93,11 @@ def trend(plot: Plot) -> Figure:
         panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
         if _spans_wide_range(places):
             panel.set_xscale("log")
-        panel.set_xticks(places, [f"{place:g}" for place in places])
+        named = _apart(places)
+        panel.set_xticks(named, [f"{place:g}" for place in named])
         panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
-    figure, panels = draw_panels(plot, plot.spec.shown, draw, height=4.2, width=5.6)
+    figure, panels = draw_panels(plot, plot.spec.shown, draw, height=4.2, side=5.6)
     for panel in panels[-1]:
         panel.set_xlabel(plot.label(across))
     keep_to_range(panels, plot.spec.shown)
@@ -104,7 +108,9 @@ def trend(plot: Plot) -> Figure:
 def heat_map(plot: Plot) -> Figure:
     """Mean and standard deviation after the last epoch, `by` downwards, `across` to the right."""
     rows, columns = plot.values, list(plot.groups(plot.results, plot.spec.across))
-    size = {"height": 1.1 + 0.55 * len(rows), "width": max(3.2, 0.6 + 0.78 * len(columns))}
+    height = min(1.1 + 0.55 * len(rows), LARGEST)
+    side = min(max(3.2, 0.6 + 0.78 * len(columns)), LARGEST)
+    has_room = len(rows) * 0.3 < height and len(columns) * 0.45 < side
     everywhere = {quantity: _colours(plot, quantity, rows, columns) for quantity in plot.spec.shown}
 
     def draw(panel: Axes, runs: Sequence[Result], quantity: str) -> None:
@@ -113,18 +119,18 @@ def heat_map(plot: Plot) -> Figure:
         image = panel.imshow(np.ma.masked_invalid(mean), norm=norm, cmap="cividis")
         image.axes.set_aspect("auto")
         for (row, column), value in np.ndenumerate(mean):
-            if np.isfinite(value):
+            if has_room and np.isfinite(value):
                 text = f"{value:,.{places}f}"
                 if np.isfinite(sd[row, column]):
                     text += f"\n± {sd[row, column]:,.{places}f}"
                 ink = "black" if norm(value) > 0.5 else "white"
                 panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
-        panel.set_xticks(range(len(columns)), map(setting_text, columns))
-        panel.set_yticks(range(len(rows)), map(setting_text, rows))
+        panel.set_xticks(*ticks(columns, side, letters=True))
+        panel.set_yticks(*ticks(rows, height))
         panel.set_xlabel(plot.label(plot.spec.across))
         panel.set_ylabel(plot.label(plot.spec.by))
 
-    figure, panels = draw_panels(plot, plot.spec.shown, draw, grid=False, **size)
+    figure, panels = draw_panels(plot, plot.spec.shown, draw, height, side, grid=False)
     for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
         (image,) = panel_row[-1].images
         figure.colorbar(image, ax=list(panel_row), label=MEASURES[quantity].heading)
@@ -210,6 +216,16 @@ def _beside(along: Sequence[float], places: Sequence[float], steps: float) -> np
     if _spans_wide_range(places):
         return numbers * (max(places) / min(places)) ** share
     return numbers + share * (max(places) - min(places)) if len(places) else numbers
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Places along the axis with room for a number at each."""
+    along = np.log(places) if _spans_wide_range(places) else np.asarray(places, float)
+    named: list[int] = []
+    for number, place in enumerate(along):
+        if not named or place - along[named[-1]] >= (along[-1] - along[0]) / MOST_TICKS:
+            named.append(number)
+    return [places[number] for number in named]
 
 
 def _spans_wide_range(places: Sequence[float]) -> bool:

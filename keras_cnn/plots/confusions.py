@@ -5,52 +5,94 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_cnn.plots.canvas import short, width, wrapped
 from keras_cnn.results.store import Result
+
+COUNTED = 20  # with more classes no counts are written in
+INCHES, MOST_INCHES = 0.55, 12.0  # of a class along a side, and of all
+LINE, LETTER = 0.16, 0.085  # inches that a name needs, and one of its letters
+NAMED = 10  # the most frequent confusions, where not all names are written
 
 
 def confusion(title: str, group: Sequence[Result]) -> Figure:
-    """Confusion matrix summed over repeats: share of each true class, counts written in.
+    """Confusion matrix summed over repeats that did not diverge, at least one.
 
     Args:
         title: The plot's title.
         group: The repeats.
     """
     counts = np.sum([result.confusion for result in group], axis=0)
-    repeats = f"{title}, sum of {len(group)} repeats" if len(group) > 1 else title
-    return confusion_matrix(repeats, counts, group[0].class_names)
+    return confusion_matrix(title, counts, group[0].class_names, runs=len(group))
 
 
-def confusion_matrix(title: str, counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """One confusion matrix.
+def confusion_matrix(
+    title: str, counts: np.ndarray, class_names: Sequence[str], runs: int = 1
+) -> Figure:
+    """One confusion matrix: the share of each true class, with counts where there are few classes.
+
+    Its size is bounded: of many classes every second name is written, or every third…, and below
+    are the most frequent confusions.
 
     Args:
         title: The plot's title.
         counts: (classes, classes) integers, true class by row.
         class_names: In the order of the labels.
+        runs: Over how many runs the counts are summed.
     """
     classes = len(class_names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(4.5, 0.55 * classes + 1.5)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    side = min(max(3.5, INCHES * classes), MOST_INCHES)
+    step = int(np.ceil(classes * LINE / side))  # so many classes to a name
+    places = range(0, classes, step)
+    names = [short(class_names[place]) for place in places]
+    few = classes <= COUNTED
+    beside = max(map(width, names)) * (LETTER if few else 0.7 * LETTER)
+    size = side + beside + 1.5, side + beside * (0.7 if few else 1) + 1.0
+    figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
     image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=panel, fraction=0.046, label="share of the true class")
-    if classes <= 20:
-        for true in range(classes):
-            for predicted in range(classes):
-                if counts[true, predicted]:
-                    colour = "white" if share[true, predicted] > 0.5 else "black"
-                    text = str(counts[true, predicted])
-                    panel.text(
-                        predicted, true, text, ha="center", va="center", color=colour, fontsize=8
-                    )
-    panel.set_xticks(range(classes), class_names, rotation=45, ha="right", parse_math=False)
-    panel.set_yticks(range(classes), class_names, parse_math=False)
+    turned = {"rotation": 45, "ha": "right"} if few else {"rotation": 90, "fontsize": 7}
+    panel.set_xticks(places, names, **turned)
+    panel.set_yticks(places, names, fontsize=10 if few else 7)
     panel.set_xlabel("predicted class")
     panel.set_ylabel("true class")
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
-    heading = f"{title}\naccuracy {accuracy:.1%} of {counts.sum()} images"
-    panel.set_title(heading, fontsize=10, parse_math=False)
+    if few:
+        _write_counts(panel, counts, share)
+    elif step > 1:
+        figure.supxlabel(_most_frequent(counts, share, class_names), fontsize=8, x=0.02, ha="left")
+    heading = wrapped(title, size[0], points=10)
+    figure.suptitle(f"{heading}\n{_heading(counts, runs)}", fontsize=10)
     return figure
+
+
+def _heading(counts: np.ndarray, runs: int) -> str:
+    total = int(counts.sum())
+    accuracy = f"accuracy {np.trace(counts) / max(total, 1):.1%}"
+    if runs == 1:
+        return f"{accuracy} of {total:,} images"
+    return f"{accuracy}, sum of {runs} runs on {total / runs:,.0f} images each"
+
+
+def _write_counts(panel: Axes, counts: np.ndarray, share: np.ndarray) -> None:
+    for (true, predicted), count in np.ndenumerate(counts):
+        if count:
+            ink = "white" if share[true, predicted] > 0.5 else "black"
+            style = {"ha": "center", "va": "center", "color": ink, "fontsize": 8}
+            panel.text(predicted, true, f"{count}", **style)
+
+
+def _most_frequent(counts: np.ndarray, share: np.ndarray, class_names: Sequence[str]) -> str:
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NAMED]
+    pairs = [np.unravel_index(place, wrong.shape) for place in order]
+    lines = [
+        f"{short(class_names[true])} taken for {short(class_names[predicted])}: "
+        f"{counts[true, predicted]:,}, {share[true, predicted]:.0%} of its images"
+        for true, predicted in pairs
+        if wrong[true, predicted]
+    ]
+    return "\n".join(["Most frequent confusions", *lines]) if lines else ""

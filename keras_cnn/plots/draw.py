@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,13 @@ import matplotlib.figure
 
 from keras_cnn import files, plots
 from keras_cnn.data import sources
-from keras_cnn.plots import DPI, Plot
+from keras_cnn.plots import Plot
 from keras_cnn.recipe import schema
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results.store import Result
 
 STAMPS = ".figures.json"
+PICTURE = re.compile(r"[A-Za-z0-9_.-]+\.png")  # a name without a folder
 
 # By the file's name, the runs it shows and what draws it.
 Files = dict[str, tuple[Sequence[Result], Callable[[], matplotlib.figure.Figure]]]
@@ -37,11 +39,10 @@ def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> lis
     content = recipe.model_dump_json(exclude={"path"})
     version = hashlib.sha256(content.encode()).hexdigest()
     for name, (runs, draw) in wanted.items():
-        stamp = [version, *([run.folder.name, run.folder.stat().st_mtime_ns] for run in runs)]
-        if stamps.get(name) != stamp or not (folder / name).is_file():
-            with files.replacing(folder / name) as partial_file:
-                draw().savefig(partial_file, format="png", dpi=DPI)
-            stamps[name] = stamp
+        shown = [version, *([run.folder.name, run.folder.stat().st_mtime_ns] for run in runs)]
+        if stamps.get(name) != [_hash(folder / name), *shown]:
+            plots.save(draw, folder / name)
+            stamps[name] = [_hash(folder / name), *shown]
     files.write_text(folder / STAMPS, json.dumps(stamps))
     return [folder / name for name in wanted]
 
@@ -73,6 +74,9 @@ def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:
         curves = Plot(recipe, spec, runs)
         wanted[f"row-{row}-curves.png"] = (runs, partial(plots.KINDS["curves"], curves))
         for variant, repeats in curves.variants.items():
+            repeats = [result for result in repeats if not result.diverged_at]
+            if not repeats:
+                continue
             model, source = (repeats[0].settings[name] for name in ("model", "data"))
             title = f"Row {row}, {variant}: {model} on {sources.title(source)}"
             matrix = partial(plots.confusion, title, repeats)
@@ -81,8 +85,18 @@ def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:
 
 
 def _read_stamps(folder: Path) -> dict[str, list]:
+    """By the names of pictures of ours; a name that leads elsewhere is none."""
     try:
-        stamps = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        stamps = files.read_json(folder / STAMPS)
+    except (OSError, ValueError):
         return {}  # then everything is drawn
-    return stamps if isinstance(stamps, dict) else {}
+    named = stamps.items() if isinstance(stamps, dict) else ()
+    return {name: stamp for name, stamp in named if PICTURE.fullmatch(name)}
+
+
+def _hash(path: Path) -> str | None:
+    """Of a picture as it was drawn; None where there is no file."""
+    try:
+        return hashlib.sha256(files.content(path)).hexdigest()
+    except OSError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,20 +10,24 @@ from typing import TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from keras_cnn.data import sources
+from keras_cnn.plots.canvas import short, width, wrapped
 from keras_cnn.recipe import measures, schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results.store import Result
+from keras_cnn.results.table import setting_text
 
 # Okabe and Ito's, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
-DPI = 120
+MOST_INCHES = 40.0  # of a side of a picture
+LINE_INCHES, LETTER_INCHES = 0.16, 0.085  # of names along an axis
+MOST_IN_LEGEND = 30
 Item = TypeVar("Item")
-CHARACTERS_AN_INCH = 17  # of the small print, in 7 points, with room to spare for wide letters
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Plot:
 
 def setting_value(result: Result, name: str) -> object:
     """A run's setting by name, `row` being its row's name; None where its method has it not."""
-    return (result.settings | {"row": result.place.row}).get(name)
+    value = (result.settings | {"row": result.place.row}).get(name)
+    return str(value) if isinstance(value, list | dict) else value  # as those of a method's own
 
 
 def final_values(group: Sequence[Result], quantity: str) -> np.ndarray:
@@ -86,7 +91,7 @@ def draw_panels(
     items: Sequence[Item],
     draw: Callable[[Axes, list[Result], Item], None],
     height: float = 3.0,
-    width: float = 4.4,
+    side: float = 4.4,
     grid: bool = True,
 ) -> tuple[Figure, np.ndarray]:
     """A titled figure with a row of panels for each item, a panel for each variant.
@@ -97,21 +102,22 @@ def draw_panels(
         draw: Draws an item of a variant's runs. Limits are set once all are drawn: they hold for
             the whole row.
         height: Of a panel, in inches.
-        width: Likewise.
+        side: Its width, in inches.
         grid: Draw grid lines in place of a frame.
 
     Returns:
         The figure, and its panels (items, variants).
     """
     variants = plot.variants
-    size = (max(6.4, 1.6 + width * len(variants)), 0.9 + height * len(items))
+    wanted = max(6.4, 1.6 + side * len(variants)), 0.9 + height * len(items)
+    size = min(wanted[0], MOST_INCHES), min(wanted[1], MOST_INCHES)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(plot.spec.title or plot.recipe.title)
-    small_print = textwrap.fill(_small_print(plot), int(CHARACTERS_AN_INCH * size[0]))
-    figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left", parse_math=False)
+    figure.suptitle(wrapped(plot.spec.title or plot.recipe.title, size[0], points=12))
+    small_print = wrapped(_small_print(plot), size[0], points=7)
+    figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left")
     panels = figure.subplots(len(items), len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
-        column[0].set_title(f"{variant}, {_repeats(group)}", fontsize=10)
+        column[0].set_title(f"{short(variant)}, {_repeats(group)}", fontsize=10)
         for panel, item in zip(column, items, strict=True):
             panel.spines[["top", "right"]].set_visible(not grid)
             if grid:
@@ -139,9 +145,28 @@ def keep_to_range(panels: np.ndarray, quantities: Sequence[str]) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence, names: Sequence[str], title: str = "") -> None:
-    """One legend for all panels, at their right."""
+    """One legend for all panels, at their right; of many lines it names the first."""
+    shown = [*zip(handles, map(short, names), strict=True)][:MOST_IN_LEGEND]
+    if len(names) > MOST_IN_LEGEND:
+        shown.append((Line2D([], [], linestyle=""), f"and {len(names) - MOST_IN_LEGEND} more"))
     style = {"loc": "outside right upper", "frameon": False}
-    figure.legend(handles, names, title=title or None, **style)
+    figure.legend(*zip(*shown, strict=True), title=short(title) or None, **style)
+
+
+def ticks(
+    values: Sequence[object], inches: float, letters: bool = False
+) -> tuple[range, list[str]]:
+    """Places and names of values along an axis, of many every second or third.
+
+    Args:
+        values: Settings, or other words.
+        inches: How long the axis is.
+        letters: The names stand beside one another, not above one another.
+    """
+    names = [short(setting_text(value)) for value in values]
+    needed = LETTER_INCHES * (2 + max(map(width, names))) if letters else LINE_INCHES
+    places = range(0, len(values), math.ceil(len(values) * needed / inches))
+    return places, [names[place] for place in places]
 
 
 def colour_and_marker(index: int) -> dict[str, str]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_cnn.errors import UserError
+from keras_cnn.models import archive
+from keras_cnn.pretrained.stored import Stored, Weights
 
+if TYPE_CHECKING:
+    import torch
+
+# Under which a checkpoint has its state dict, the first that is there; and what wrappers of a
+# network (DataParallel, torch.compile, Lightning) put ahead of its names.
+STATES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+WRAPPERS = r"((module|_orig_mod|model|net|network|backbone)\.)+"
 RESNET_PARTS = {
     "conv1": "conv1",
     "bn1": "norm1",
@@ -27,60 +40,128 @@ CONVNEXT_PARTS = {
     "scale": "scale",
 }
 CONVNEXT_FIXED = {"stem.0": "stem_conv", "stem.1": "stem_norm", "head.norm": "features_norm"}
+# Names by ConvNeXt's authors, and timm's for the same.
+AUTHORS_NAMES = {
+    r"downsample_layers\.0\.": r"stem.",
+    r"downsample_layers\.(\d)\.": r"stages.\1.downsample.",
+    r"stages\.(\d)\.(\d+)\.": r"stages.\1.blocks.\2.",
+    r"norm\.": r"head.norm.",
+}
+AUTHORS_PARTS = {"dwconv": "conv_dw", "pwconv1": "mlp.fc1", "pwconv2": "mlp.fc2"}
+TORCHVISIONS_PARTS = {
+    "block.0": "conv_dw",
+    "block.2": "norm",
+    "block.3": "mlp.fc1",
+    "block.5": "mlp.fc2",
+    "layer_scale": "gamma",
+}
 # In the order that Keras has a layer's weights in: kernel and bias, or gamma, beta and statistics.
 KINDS = ("weight", "bias", "running_mean", "running_var")
-UNUSED = re.compile(r"(fc|head\.fc|classifier)\.|.*num_batches_tracked$")
+UNUSED = re.compile(
+    r"(fc|head|head\.fc|classifier(\.\d)?)\.(weight|bias)|n_averaged|.*num_batches_tracked"
+)
+# What torch and safetensors raise for content that is damaged or made up.
+FAULTS = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+)
 
 
-def read(path: Path) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
+@contextmanager
+def opened(path: Path) -> Iterator[Weights]:
     """The weights in a torch file, but those of the classifier it was trained with.
 
     Args:
-        path: torchvision's `.pth` (a state dict) or timm's `.safetensors`.
+        path: torchvision's `.pth` (a state dict, or a checkpoint with one inside) or a
+            `.safetensors`, by the names of torchvision, timm or ConvNeXt's authors.
 
-    Returns:
+    Yields:
         For each weight the name of our layer and its place among the layer's weights (the name in
-        the file and -1 where we know none), then its name in the file and its values, in Keras's
-        layout.
+        the file and -1 where we know none), and how it lies in the file.
 
     Raises:
         UserError: The file cannot be read.
     """
-    tensors = read_torch_file(path)
-    our_layer = _resnet_layer if "layer1.0.conv1.weight" in tensors else _convnext_layer
-    arrays = {}
-    for name, tensor in tensors.items():
-        if UNUSED.match(name):
+    tensors = _tensors(path)
+    is_resnet = "layer1.0.conv1.weight" in tensors
+    weights: Weights = {}
+    for written, tensor in tensors.items():
+        name = written if is_resnet else _timms_name(written)
+        if UNUSED.fullmatch(name):
             continue
         at, _, kind = name.rpartition(".")
         if re.fullmatch(r"stages\.\d\.blocks\.\d+", at) and kind == "gamma":  # the layer scale
             at, kind = f"{at}.scale", "weight"
-        layer = our_layer(at) if kind in KINDS else None
-        where = (layer, KINDS.index(kind)) if layer else (name, -1)
-        arrays[where] = name, _keras_layout(tensor, where[0])
-    return arrays
+        layer = (_resnet_layer if is_resnet else _convnext_layer)(at) if kind in KINDS else None
+        tensor = _keras_layout(tensor, layer or "")
+        where = (layer, KINDS.index(kind)) if layer else (written, -1)
+        weights[where] = Stored(written, tuple(tensor.shape), lambda tensor=tensor: _values(tensor))
+    yield weights
 
 
-def read_torch_file(path: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of a file by name, as float32; runs nothing that the file may hold.
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name; runs nothing that the file may hold.
 
     Raises:
         UserError: It is neither a `.safetensors` file nor a torch file of tensors only.
     """
     import torch
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return {name: array.astype(np.float32) for name, array in load_file(path).items()}
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        content = content.get("state_dict", content)
-        return {name: tensor.float().numpy() for name, tensor in content.items()}
-    except Exception as error:  # a damaged file can raise almost anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's text suggests to run it
-            reason = "it is damaged, or holds more than tensors"
-        raise UserError(f"{path}: not a torch weights file or .safetensors ({reason})") from None
+        if path.suffix.lower() == ".safetensors":
+            content = load_file(path)
+        else:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as members:
+                    archive.check(members, path)
+            with warnings.catch_warnings(action="ignore"):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, *FAULTS) as error:
+        more = ", or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else ""
+        raise UserError(
+            f"{path}: not a torch weights file or .safetensors, or a damaged one{more}"
+        ) from None
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in STATES if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    named = content.items() if isinstance(content, Mapping) else ()
+    tensors = {
+        re.sub(f"^{WRAPPERS}", "", str(name)): value
+        for name, value in named
+        if isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise UserError(f"{path}: has no weights by name: give a file with a state dict")
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
+        if not plain or tensor.is_complex():
+            raise UserError(f"{path}: {name} holds no plain real numbers: not used")
+    return tensors
+
+
+def _values(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().float().numpy()
+
+
+def _timms_name(name: str) -> str:
+    """A ConvNeXt's name as timm writes it, from torchvision's or the authors'."""
+    if match := re.match(r"features\.(\d)\.(\d+)\.((?:block\.)?\w+)(.*)", name):
+        place, index, part, kind = int(match[1]), match[2], match[3], match[4]
+        if place == 0:
+            return f"stem.{index}.{part}"
+        if place % 2 == 0:
+            return f"stages.{place // 2}.downsample.{index}.{part}"
+        part = TORCHVISIONS_PARTS.get(part, part)
+        return f"stages.{place // 2}.blocks.{index}.{part}{kind}"
+    if match := re.match(r"classifier\.0\.(\w+)$", name):
+        return f"head.norm.{match[1]}"
+    for authors, timms in AUTHORS_NAMES.items():
+        name = re.sub(f"^{authors}", timms, name)
+    return re.sub(r"dwconv|pwconv[12]", lambda match: AUTHORS_PARTS[match[0]], name)
 
 
 def _resnet_layer(at: str) -> str | None:
@@ -105,13 +186,16 @@ def _convnext_layer(at: str) -> str | None:
     return f"stage{int(stage) + 1}_{name}"
 
 
-def _keras_layout(tensor: np.ndarray, layer: str) -> np.ndarray:
-    """Torch's axes in Keras's order, as the layer of this name has them."""
+def _keras_layout(tensor: torch.Tensor, layer: str) -> torch.Tensor:
+    """Torch's axes in Keras's order, as the layer of this name has them; others as they are."""
+    if layer.endswith("_scale") and tensor.shape[1:] == (1, 1):  # as torchvision has it
+        return tensor[:, 0, 0]
     if layer.endswith(("_expand", "_project")):
-        # (out, in) -> (in, out); timm's smaller ConvNeXts have 1x1 convolutions: (out, in, 1, 1)
-        return tensor.reshape(tensor.shape[:2]).T
+        # (out, in); timm's smaller ConvNeXts have 1x1 convolutions: (out, in, 1, 1)
+        matrix = tensor[:, :, 0, 0] if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
+        return matrix.T if matrix.ndim == 2 else tensor
     if tensor.ndim != 4:
         return tensor
     if layer.endswith("_depthwise"):
-        return tensor.transpose(2, 3, 0, 1)  # (c, 1, h, w) -> (h, w, c, 1)
-    return tensor.transpose(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)
+        return tensor.permute(2, 3, 0, 1)  # (c, 1, h, w) -> (h, w, c, 1)
+    return tensor.permute(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)

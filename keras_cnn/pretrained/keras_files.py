@@ -6,9 +6,9 @@ Both kinds hold the same tree of arrays, in which each layer's has its name.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,29 +16,28 @@ import numpy as np
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
+from keras_cnn.models import archive, hdf5
+from keras_cnn.pretrained.stored import Stored, Weights
 
-ENDINGS = (".keras", ".weights.h5")
+ENDINGS = (".keras", ".h5", ".hdf5")
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 HEAD = "head_"
 
 
-def read(path: Path) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
-    """The weights in a Keras file, but those of a head.
+@contextmanager
+def opened(path: Path) -> Iterator[Weights]:
+    """The weights in a Keras file, but those of a head; their values can be read in the block.
 
     Args:
         path: A `.keras` model that this package saved, or the `.weights.h5` of a backbone.
 
-    Returns:
-        For each weight the name of its layer and its place among the layer's weights, then the
-        layer's name again, as what the file calls it, and its values.
-
     Raises:
         UserError: The file cannot be read.
     """
-    with _opened(path) as file:
-        return {
-            (layer, place): (layer, array[()])
-            for layer, arrays in _layers(file)
+    with _file(path) as file:
+        yield {
+            (layer, place): Stored(layer, array.shape, partial(array.__getitem__, ()))
+            for layer, arrays in _layers(file, path)
             for place, array in enumerate(arrays)
         }
 
@@ -55,41 +54,43 @@ def write_backbone(source: Path, path: Path) -> None:
     Raises:
         UserError: The source cannot be read, or a weight is too large for half precision.
     """
-    halves = {}
-    with _opened(source) as read:
-        for layer, arrays in _layers(read):
+    written = io.BytesIO()  # so that a full disk is an error of the file system, not of HDF5
+    with _file(source) as file, h5py.File(written, "w", libver="latest") as halves:
+        for layer, arrays in _layers(file, source):
             for array in arrays:
                 with np.errstate(over="ignore"):
                     half = array[()].astype(np.float16)
                 if not np.isfinite(half).all():
-                    raise UserError(f"{source}: {layer} has weights beyond half precision")
-                halves[array.name] = layer, half
-    with files.replacing(path) as partial, h5py.File(partial, "w", libver="latest") as written:
-        for name, (layer, half) in halves.items():
-            written[name] = half
-            written[name].parent.attrs["name"] = layer
+                    raise UserError(f"{source}: {layer} has weights beyond half precision, or NaN")
+                halves[array.name] = half
+            halves[arrays[0].parent.name].attrs["name"] = layer
+    with files.replacing(path) as whole:
+        whole.write_bytes(written.getbuffer())
+        files.seal(whole)
 
 
-def _layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _layers(file: h5py.File, path: Path) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """The layers of a backbone that have weights, by name: arrays in the order of the weights."""
-    for group in file["layers"].values():
+    if not isinstance(layers := file.get("layers"), h5py.Group):
+        raise UserError(f"{path}: has no layers of Keras 3: save the model with it, as .keras")
+    for group in layers.values():
         arrays = group.get("vars", {})
         if len(arrays) and not arrays.attrs["name"].startswith(HEAD):
             yield arrays.attrs["name"], [arrays[f"{number}"] for number in range(len(arrays))]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a finished run's model is <run folder>/model.keras")
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read(WEIGHTS_IN_ARCHIVE))
-        else:
-            content = path
-        with h5py.File(content, "r") as file:
-            yield file
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a Keras model or weights file ({reason})") from None
+def _file(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 file that a Keras file is, or has inside."""
+    if path.suffix.lower() == ".keras":
+        with archive.opened(path) as members:
+            if WEIGHTS_IN_ARCHIVE not in members.namelist():
+                raise UserError(f"{path}: has no {WEIGHTS_IN_ARCHIVE} inside: not a Keras model")
+            content = io.BytesIO(members.read(WEIGHTS_IN_ARCHIVE))
+    else:
+        files.require(path)
+        if files.sealed(path) and not files.intact(path):
+            raise UserError(f"{path}: is damaged: its content is not what was written")
+        content = path.open("rb")
+    with content, hdf5.opened(content, path) as file:
+        yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_cnn import files
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError
 
@@ -42,11 +43,7 @@ def weights_file(model: str, weights: str) -> Path | None:
     if weights == "bundled":
         return _bundled_file(model)
     path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"weights {weights!r}: no such file; give the path of one, or one of "
-            f"{', '.join(NAMED_WEIGHTS)}"
-        )
+    files.require(path, f"; give the path of weights, or one of {', '.join(NAMED_WEIGHTS)}")
     return path
 
 
@@ -54,13 +51,15 @@ def _pretrained_file(model: str) -> Path:
     pretrained = sorted(name for name, item in registry.DOWNLOADS.items() if item.kind == "weights")
     if model not in pretrained:
         raise UserError(
-            f"there are no pretrained weights for {model}, only for {', '.join(pretrained)}; "
-            "use --weights=random or --weights=FILE"
+            f"there are no pretrained weights for {model}, only for {', '.join(pretrained)}: "
+            f"--set model NAME takes one of these, --weights=bundled is there for "
+            f"{' and '.join(sorted(BUNDLED))}, --weights=random for all, or give a file"
         )
     if not registry.DOWNLOADS[model].is_here():
         raise UserError(
             f"the pretrained weights of {model} are not on this machine: run "
-            f"`python -m keras_cnn fetch {model}`, or use --weights=FILE"
+            f"`python -m keras_cnn fetch {model}`, or use --weights=FILE, or what needs nothing "
+            f"fetched: --weights=bundled with --set model {' or '.join(sorted(BUNDLED))}"
         )
     return registry.DOWNLOADS[model].target
 
@@ -68,8 +67,8 @@ def _pretrained_file(model: str) -> Path:
 def _bundled_file(model: str) -> Path:
     if model not in BUNDLED:
         raise UserError(
-            f"no weights of {model} come with keras_cnn, only of {', '.join(sorted(BUNDLED))}; "
-            "use --weights=random or --weights=FILE"
+            f"no weights of {model} come with keras_cnn, only of {', '.join(sorted(BUNDLED))}: "
+            "--set model NAME takes one of these, or use --weights=random or --weights=FILE"
         )
     path = BUNDLED_FOLDER / f"{model}.weights.h5"
     if not path.is_file() or fingerprint(path) != BUNDLED[model]:

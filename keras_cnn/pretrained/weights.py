@@ -28,24 +28,28 @@ def load(model: keras.Model, path: Path) -> None:
     Raises:
         UserError: The file cannot be read, lacks a weight, or holds one that fits nowhere.
     """
-    read = keras_files.read if path.name.endswith(keras_files.ENDINGS) else convert.read
-    arrays = read(path)
+    is_keras = path.suffix.lower() in keras_files.ENDINGS
     variables = {
         (layer.name, place): variable
         for layer in model.layers
         if not layer.name.startswith(keras_files.HEAD)
         for place, variable in enumerate(layer.weights)
     }
-    for at, (name, array) in arrays.items():
-        if at not in variables:
-            raise UserError(f"{path}: {model.name} has no {name!r}")
-        if array.shape != (shape := tuple(variables[at].shape)):
-            raise UserError(
-                f"{path}: {name} has shape {array.shape}, which does not fit {model.name}'s "
-                f"{variables[at].path} {shape}"
-            )
-    for at, variable in variables.items():
-        if at not in arrays:
-            raise UserError(f"{path}: there is nothing for {model.name}'s {variable.path}")
+    with (keras_files if is_keras else convert).opened(path) as stored:
+        for at, weight in stored.items():
+            if at not in variables:
+                raise UserError(f"{path}: {model.name} has no {weight.name!r}")
+            if weight.shape != (shape := tuple(variables[at].shape)):
+                raise UserError(
+                    f"{path}: {weight.name} has shape {weight.shape}, which does not fit "
+                    f"{model.name}'s {variables[at].path} {shape}"
+                )
+        for at, variable in variables.items():
+            if at not in stored:
+                raise UserError(f"{path}: there is nothing for {model.name}'s {variable.path}")
+        arrays = {at: weight.read().astype(np.float32) for at, weight in stored.items()}
+    for at, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {stored[at].name} has values that are not finite: not used")
     for at, variable in variables.items():  # only now: a file that does not fit changes nothing
-        variable.assign(arrays[at][1].astype(np.float32))
+        variable.assign(arrays[at])

@@ -272,7 +272,7 @@ def typed(merged: Mapping[str, Setting]) -> tuple[Choice, Spec]:
             raise UserError(
                 f"{setting.place}: no setting {key!r} of {name.value}: {nearest(key, known)}"
             )
-    choice, images, network, training = (_filled(group, merged) for group in _groups(method))
+    choice, images, network, training = (_filled(group, merged) for group in groups(method))
     if getattr(training, "feed", "memory") == "files" and training.augment != "none":
         raise UserError(
             f"{merged['feed'].place}: feed is 'files': augment changes images in memory; set feed "
@@ -306,7 +306,8 @@ def wanted(error: Mapping[str, object]) -> str:
     return message[0].lower() + message[1:]
 
 
-def _groups(method: type[Method]) -> tuple[type[Group], ...]:
+def groups(method: type[Method]) -> tuple[type[Group], ...]:
+    """The classes whose fields are the settings of a method's runs."""
     return Choice, method.images, method.network, method
 
 
@@ -314,7 +315,7 @@ def _groups(method: type[Method]) -> tuple[type[Group], ...]:
 def defaults(method: type[Method]) -> Settings:
     """The settings that a method's runs have, with their defaults."""
     return {
-        key: field.default for group in _groups(method) for key, field in group.model_fields.items()
+        key: field.default for group in groups(method) for key, field in group.model_fields.items()
     }
 
 

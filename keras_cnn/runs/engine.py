@@ -1,4 +1,4 @@
-"""Runs, each in a fresh process, a bounded number at a time."""
+"""Runs, each in a process of its own, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from keras_cnn import environment, files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Run, Spec
+from keras_cnn.runs.fork_server import ForkServer, can_fork
 from keras_cnn.runs.worker import EXIT_BUSY
 
 # -P: what it imports is what is installed, never a file of the same name in the current folder.
@@ -71,19 +72,30 @@ class Child:
         task: What it is to do, as `worker.main` reads it.
         backend: The Keras backend it starts with.
         threads: Threads it computes with.
+        server: Forks it; where there is none, or no more, it is a fresh process.
     """
 
-    def __init__(self, task: Mapping[str, object], backend: str, threads: int) -> None:
+    def __init__(
+        self,
+        task: Mapping[str, object],
+        backend: str,
+        threads: int,
+        server: ForkServer | None = None,
+    ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
         self._scratch = files.temporary_folder()  # ours: it goes however the process ends
-        ours = {"PYTHONPATH": _import_path(), "TMPDIR": self._scratch.name}
-        self._process = subprocess.Popen(
-            CHILD,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment.settled(backend, threads) | ours,
-        )
+        self._process = None
+        if server:
+            with contextlib.suppress(ChildProcessError):
+                self._process = server.start(self._log)
+        if not self._process:
+            self._process = subprocess.Popen(
+                CHILD,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_variables(backend, threads),
+            )
         task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -136,12 +148,12 @@ def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None])
     running: dict[Path, Child] = {}
     waiting = deque(jobs)
     failed: list[Event] = []
-    try:
+    with _server(jobs) as server, _killed_at_the_end(running):
         while waiting or running:
             while waiting and len(running) < parallel:
                 job = waiting.popleft()
                 notify(Event(job, "started"))
-                running[job.folder] = child = _start(job)
+                running[job.folder] = child = _start(job, server)
                 threading.Thread(target=_watch, args=(job, child, events), daemon=True).start()
             event = events.get()
             if event.kind not in ("epoch", "note"):
@@ -151,16 +163,38 @@ def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None])
                 waiting.append(replace(event.job, wait=True))
             elif event.kind == "failed":
                 failed.append(event)
-    finally:
-        for child in running.values():
-            child.kill()
     return failed
 
 
-def _start(job: Job) -> Child:
+@contextlib.contextmanager
+def _server(jobs: Sequence[Job]) -> Iterator[ForkServer | None]:
+    """What forks those jobs that can be forked; None where it would fork less than two."""
+    specs = [job.run.spec for job in jobs if can_fork(job.run.spec)]
+    if len(specs) < 2:
+        yield None
+        return
+    with ForkServer(_variables(specs[0].backend, specs[0].threads)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _killed_at_the_end(running: Mapping[Path, Child]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for child in running.values():
+            child.kill()
+
+
+def _start(job: Job, server: ForkServer | None) -> Child:
     task = {"folder": str(job.folder), "fresh": job.fresh, "wait": job.wait}
     spec = job.run.spec
-    return Child({"run": job.run.model_dump(), **task}, spec.backend, spec.threads)
+    return Child(
+        {"run": job.run.model_dump(), **task},
+        spec.backend,
+        spec.threads,
+        server if can_fork(spec) else None,
+    )
 
 
 def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
@@ -193,6 +227,10 @@ def check_weights(spec: Spec) -> None:
         raise
     if code:
         raise UserError(errors[0] if errors else f"{spec.network.weights}: {death}")
+
+
+def _variables(backend: str, threads: int) -> dict[str, str]:
+    return environment.settled(backend, threads) | {"PYTHONPATH": _import_path()}
 
 
 def _import_path() -> str:

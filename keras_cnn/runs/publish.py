@@ -47,7 +47,8 @@ def keep_logs(study: Study) -> list[tuple[Event, str]]:
     failed = {event.job.folder for event in study.failed}
     for result in study.results:
         if result.folder not in failed:
-            _log(result.folder).unlink(missing_ok=True)  # of an earlier attempt
+            with contextlib.suppress(OSError):
+                _log(result.folder).unlink()  # of an earlier attempt
     with contextlib.suppress(OSError):  # there is none, or others are in it
         (study.plan.folder / "failed").rmdir()
     kept = []

@@ -9,7 +9,6 @@ done.frame()                 # a pandas DataFrame, a line for each run
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from keras_cnn.recipe.spec import Run
 from keras_cnn.results import identity, store, table
 from keras_cnn.results.store import Result
 from keras_cnn.results.table import Table
-from keras_cnn.runs import engine, preflight
+from keras_cnn.runs import described, engine, preflight
 
 if TYPE_CHECKING:
     import pandas
@@ -301,5 +300,5 @@ def _command(name: str, flags: Mapping[str, object], settings: Mapping[str, obje
     words = ["python", "-m", "keras_cnn", "recipe", name]
     words += [f"--{flag}={value}" for flag, value in flags.items() if value]
     for key, value in settings.items():
-        words.append(f"--set={key}={value if isinstance(value, str) else json.dumps(value)}")
+        words.append(f"--set={key}={described.written(value)}")
     return shell_line(words)

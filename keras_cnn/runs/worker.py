@@ -10,6 +10,7 @@ import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -198,6 +199,7 @@ def main() -> int:
 
     logging.getLogger("keras_cnn").addHandler(_Notes(report))
     task = json.loads(sys.stdin.buffer.readline())
+    os.environ["TMPDIR"] = tempfile.tempdir = task["scratch"]
     memory.keep_freed_memory()
     threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:

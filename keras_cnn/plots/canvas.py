@@ -1,0 +1,133 @@
+"""Text of users in pictures, and pictures in files: no formulas, no boxes, no raw warnings."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.font_manager
+import matplotlib.text
+from matplotlib.figure import Figure
+
+from keras_cnn import files
+from keras_cnn.errors import UserError, printable
+
+DPI = 120  # pixels an inch
+LONGEST = 28  # characters of a name in a picture
+LETTERS_AN_INCH = 17  # in 7 points, with room to spare for wide ones
+LAST_RESORT = "LastResort"  # a font of boxes, which has every character
+
+
+def save(draw: Callable[[], Figure], path: Path) -> None:
+    """Draws a figure into a file, which appears whole.
+
+    Text is drawn as it is: a `$` begins no formula. Characters that matplotlib's own font lacks
+    are taken from a font of this machine; where none has them, a line on standard error says so.
+
+    Args:
+        draw: Makes the figure.
+        path: Its ending says what kind of file.
+
+    Raises:
+        UserError: The file cannot be written, or its folder is not there.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
+        figure = draw()
+        _choose_fonts(figure)
+        try:
+            with files.replacing(path) as partial:
+                kind = path.suffix[1:].lower()  # nothing is cut off at the edges
+                figure.savefig(partial, format=kind, dpi=DPI, bbox_inches="tight")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def short(name: object, most: int = LONGEST) -> str:
+    """A name that fits into a picture: its middle is left out where it is too long.
+
+    Args:
+        name: Of a class, a row, a file.
+        most: As many letters; Chinese, Japanese and Korean characters are as wide as two.
+    """
+    text = printable(str(name))
+    if width(text) <= most:
+        return text
+    begin, end = "", ""
+    while width(begin) + width(end) < most - 2:
+        begin, end = text[: len(begin) + 1], text[len(text) - len(begin) - 1 :]
+    return f"{begin}…{end}"
+
+
+def width(text: str) -> int:
+    """How wide text is, in letters."""
+    return sum(1 + (unicodedata.east_asian_width(one) in "WF") for one in text)
+
+
+def wrapped(text: str, inches: float, points: float) -> str:
+    """Text in lines of a width, of letters of a size in points."""
+    letters = max(10, int(inches * LETTERS_AN_INCH * 7 / points))
+    is_wide = width(text) > 1.2 * len(text)
+    return textwrap.fill(printable(text), letters // 2 if is_wide else letters)
+
+
+def _choose_fonts(figure: Figure) -> None:
+    """Adds, to each text that needs it, the fonts that have its characters."""
+    texts = [one for one in figure.findobj(matplotlib.text.Text) if one.get_text()]
+    needed = frozenset("".join(one.get_text() for one in texts)) - _own_characters() - {"\n"}
+    if not needed:
+        return
+    families, missing = _fonts_with(needed)
+    for text in texts:
+        text.set_fontfamily([*matplotlib.rcParams["font.family"], *families])
+    if missing:
+        _say_missing("".join(sorted(missing)))
+
+
+@functools.cache
+def _own_characters() -> frozenset[str]:
+    own = matplotlib.font_manager.findfont(matplotlib.font_manager.FontProperties())
+    return _characters(own)
+
+
+def _characters(font: str) -> frozenset[str]:
+    return frozenset(map(chr, matplotlib.font_manager.get_font(font).get_charmap()))
+
+
+@functools.cache
+def _fonts_with(needed: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Families that together have as many of the characters as fonts here do, and the others."""
+    families, missing = [], needed
+    fonts = {font.fname: font.name for font in matplotlib.font_manager.fontManager.ttflist}
+    for path, name in fonts.items():
+        if not missing:
+            break
+        if LAST_RESORT in path.replace(" ", ""):
+            continue
+        try:
+            had = missing & _characters(path)
+        except (OSError, RuntimeError):  # no longer there, or no font
+            continue
+        if had:
+            families.append(name)
+            missing -= had
+    return families, missing
+
+
+@functools.cache
+def _say_missing(characters: str) -> None:
+    """Once for the same characters."""
+    shown = characters[:10] + ("…" if len(characters) > 10 else "")
+    print(
+        f"keras_cnn: no font here has {shown}: pictures show boxes in their place; install one, "
+        "as fonts-noto-cjk",
+        file=sys.stderr,
+    )
