@@ -229,11 +229,18 @@ def test_a_wrong_name_or_size_says_what_would_be_right():
         models.backbone("resnet18", 32, stochastic_depth=0.1)
 
 
-def test_building_networks_imports_no_tensorflow():
-    code = (
-        "import sys, json, keras_cnn; from keras_cnn import models; "
-        "[models.classifier(name, 10) for name in ('resnet18', 'convnext_atto')]; "
-        "print(json.dumps('tensorflow' in sys.modules))"
-    )
+def test_building_and_saving_networks_imports_no_tensorflow_and_leaves_it_to_be_found(tmp_path):
+    code = f"""
+import json, sys, keras_cnn
+from pathlib import Path
+from keras_cnn import models
+from keras_cnn.models import saved
+for name in ("resnet18", "convnext_atto"):
+    model = saved.classifier(models.classifier(name, 10))
+    saved.save(model, Path({str(tmp_path)!r}, name + ".keras"), {{}})
+before = "tensorflow" in sys.modules
+from keras.src.utils.module_utils import tensorflow
+print(json.dumps([before, tensorflow.available]))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.strip().splitlines()[-1]) is False
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == [False, True]

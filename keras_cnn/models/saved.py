@@ -11,9 +11,12 @@ import inspect
 import io
 import json
 import shutil
+import sys
 import textwrap
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +72,8 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
     card = {**card, "keras": f">= {OLDEST_KERAS}"}
     with files.temporary_folder() as folder:
         by_keras = Path(folder, "model.keras")
-        model.save(by_keras)
+        with _without_tensorflow():
+            model.save(by_keras)
         with (
             files.replacing(path) as partial,
             zipfile.ZipFile(by_keras) as source,
@@ -82,6 +86,24 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
                     else:
                         shutil.copyfileobj(read, written, 1 << 20)
             target.writestr(CARD, files.json_text(card))
+
+
+@contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    """Keeps Keras from importing TensorFlow, 2 s, only to ask whether a setting is a type of it.
+
+    Nothing can be, where it has not been imported. A Keras of other private names imports it.
+    """
+    module = sys.modules.get("keras.src.utils.module_utils")
+    lazy = getattr(module, "tensorflow", None)
+    if "tensorflow" in sys.modules or getattr(lazy, "_available", False) is not None:
+        yield
+        return
+    lazy._available = False
+    try:
+        yield
+    finally:
+        lazy._available = None  # not known, as it was
 
 
 def _without_defaults(entry: object) -> object:
