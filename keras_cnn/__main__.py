@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from keras_cnn import __version__, commands
-from keras_cnn.errors import UserError, nearest
+from keras_cnn.errors import UserError, nearest, system_words
 
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"keras_cnn: {error}", file=sys.stderr)
+        print(f"keras_cnn: {system_words(error)}", file=sys.stderr)
         return 1
 
 

@@ -105,8 +105,6 @@ def recipe(
         for flag, value in own.items():
             if value:
                 raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-    if jobs and jobs > environment.cores():
-        _say(f"--jobs={jobs}: this machine has {environment.cores()} cores, a run each at a time")
     code = _conduct_all(conduct) if name == "all" else conduct(name).code
     if code:
         raise SystemExit(code)
@@ -308,8 +306,9 @@ def summary(
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
 
-    if model.endswith(".keras"):
-        graph, _ = saved.load(Path(model))
+    file = Path(model).expanduser()
+    if file.suffix.lower() == ".keras" or os.path.isfile(file):
+        graph, _ = saved.load(file)
     else:
         graph = models.classifier(
             model,
@@ -334,6 +333,7 @@ def backbone(model: Path, file: Path) -> None:
     if not file.name.endswith(".weights.h5"):
         raise UserError(f"{str(file)!r}: a weights file's name ends in .weights.h5")
     files.check_writable(file.parent)
+    environment.settle(_backend())
     keras_files.write_backbone(model, file)
     _tell(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
 
@@ -405,10 +405,12 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
 
     plan = study.plan(name, overrides=overrides, **asked)
     choice = "" if asked["profile"] else _choice(plan, overrides)
+    too_many = (asked["parallel"] or 0) > environment.cores()
+    cores = ": no more than processor cores" if too_many else ""
     if dry_run:
         estimated = estimate.estimate(plan.runs, plan.out, plan.parallel, plan.fresh)
         _say(choice)
-        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time"
+        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{cores}"
         print(estimate.listing(title, plan.runs, estimated))
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
@@ -420,7 +422,8 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     if work.missing:
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
-        _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}")
+        at_a_time = f", {plan.parallel} at a time{cores}" if cores else ""
+        _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
     if work.shared_images:
         _say(f"{work.shared_images} test images of the data have the pixels of training images")
     with progress.shown(work.missing) as show:
@@ -529,9 +532,9 @@ def _tell(line: str) -> None:
     print(printable(line))
 
 
-def _say(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    if text:
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def _backend(name: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import platform
@@ -11,10 +12,13 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from keras_cnn.errors import UserError, nearest
 
 BACKENDS = ("torch", "tensorflow", "jax")
+# Starts a child that imports what is installed, and no file of such a name in the current folder.
+PYTHON = (sys.executable, "-P")
 # JAX and TensorFlow else take most of a GPU's memory at once: no second process fits beside one.
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 # Variables that libraries read: types, precision, instruction sets, where to cut `fit` short.
@@ -75,6 +79,21 @@ def find_own_modules() -> None:
         sys.path.append(here)
 
 
+def own_module(name: str) -> ModuleType:
+    """Imports a module of the user's own.
+
+    Raises:
+        UserError: There is none of this name, or its code ends in an error.
+    """
+    find_own_modules()
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"cannot import {name!r}: it is no name of a module")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # users' code may raise anything
+        raise UserError(f"cannot import {name!r} ({type(error).__name__}: {error})") from error
+
+
 def machine() -> dict[str, object]:
     """`python`, `platform`, `processor` and `cores`, found without importing a framework."""
     return {
@@ -127,6 +146,13 @@ def settled(backend: str, threads: int | None = None) -> dict[str, str]:
     if flags:
         variables["XLA_FLAGS"] = " ".join(flags)
     return variables
+
+
+def of_child(backend: str, threads: int) -> dict[str, str]:
+    """As `settled`, for a process that imports this very package, also if it is not installed."""
+    here, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([here, inherited] if inherited else [here])
+    return settled(backend, threads) | {"PYTHONPATH": path}
 
 
 def settle(backend: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -63,6 +64,22 @@ def _bytes_quoted(word: str) -> str:
         for byte in os.fsencode(word)
     )
     return f"$'{''.join(quoted)}'"
+
+
+def system_words(error: OSError) -> str:
+    """What the operating system says of a file, without the lines that HDF5 puts round it.
+
+    Args:
+        error: As raised; without a number its own text is taken.
+
+    Returns:
+        `"results/history.csv: No space left on device"`.
+    """
+    if error.errno is None:
+        return printable(str(error))
+    inside = re.search(r"filename = '(.*?)'", str(error))  # as HDF5 tells it
+    name = error.filename or (inside and inside[1])
+    return printable(f"{name}: {os.strerror(error.errno)}" if name else os.strerror(error.errno))
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

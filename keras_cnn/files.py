@@ -47,12 +47,13 @@ def require(path: Path, hint: str = "") -> None:
     Raises:
         UserError: It is not there, is an address, a folder, or something else that is no file.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return
-    if re.match(r"\w\w+:/", str(path)):
-        raise UserError(f"{path} is an address: download it, and give the file")
-    is_there = ", but a folder" if path.is_dir() else ", but a pipe or device"
-    raise UserError(f"{path}: no such file{is_there if path.exists() else ''}{hint}")
+    if address := re.match(r"(\w\w+):/+(.*)", str(path)):
+        given = f"{address[1]}://{address[2]}"  # one of its slashes is lost to `Path`
+        raise UserError(f"{given} is an address: download it, and give the file")
+    is_there = ", but a folder" if os.path.isdir(path) else ", but a pipe or device"
+    raise UserError(f"{path}: no such file{is_there if os.path.exists(path) else ''}{hint}")
 
 
 @contextmanager
@@ -143,18 +144,24 @@ def temporary_folder() -> tempfile.TemporaryDirectory:
 
     What killed processes left beside it is removed before.
     """
-    for left in Path(tempfile.gettempdir()).glob("keras_cnn-*"):
+    for left in Path(tempfile.gettempdir()).glob("kc-*@*"):
         if _is_of_dead_process(left):
             shutil.rmtree(left, ignore_errors=True)
-    suffix = f".{os.getpid()}@{platform.node()}"
-    return tempfile.TemporaryDirectory(suffix, "keras_cnn-", ignore_cleanup_errors=True)
+    # A short name: a process with this folder makes sockets in it, whose paths end at 104 bytes.
+    suffix = f".{os.getpid()}@{_machine()}"
+    return tempfile.TemporaryDirectory(suffix, "kc-", ignore_cleanup_errors=True)
+
+
+def _machine() -> str:
+    """This machine, in four letters."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 
 
 def _is_of_dead_process(path: Path) -> bool:
     """Whether the process of this machine that a partial file's name tells is no more."""
     writer, _, machine = path.name.removesuffix(".partial").rpartition("@")
     process = writer.rpartition(".")[2]
-    if machine != platform.node() or not process.isdecimal() or os.name == "nt":
+    if machine not in (platform.node(), _machine()) or not process.isdecimal() or os.name == "nt":
         return False
     try:
         os.kill(int(process), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH_SIZE = 256
+LARGEST_IMAGE = 2048  # pixels of a model's height and width: a batch of them is 3 GB
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +184,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
         raise UserError("predict needs image files or a folder of them after the model")
     images: list[Path] = []
     for path in (Path(each).expanduser() for each in given):
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -196,7 +198,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
                 raise UserError(f"{path}: no images in this folder")
             images += inside
         else:
-            if not path.exists():  # a pipe or a device is told as unreadable
+            if not os.path.exists(path):  # a pipe or a device is told as unreadable
                 files.require(path)
             images.append(path)
     return images
@@ -282,6 +284,10 @@ def _opened(path: Path) -> _Classifier:
     if len(image) != 4 or image[1] != image[2] or not image[1] or image[3] not in (1, 3):
         shape = str(image).replace("None", "n", 1).replace("None", "any")
         raise UserError(f"{path}: takes {shape}, not square images (n, size, size, 3 or 1)")
+    if image[1] > LARGEST_IMAGE:
+        raise UserError(
+            f"{path}: takes images of {image[1]:,} pixels, at most {LARGEST_IMAGE:,} do"
+        )
     if len(output) != 2 or not output[1]:
         shape = str(output).replace("None", "n", 1).replace("None", "any")
         raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")

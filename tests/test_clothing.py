@@ -73,3 +73,15 @@ def test_it_is_made_from_the_folder_by_the_decoding_any_folder_gets(tmp_path):
         assert np.abs(square - wanted).mean() < 3  # JPEG's loss
     with pytest.raises(UserError, match="no LICENSE"):
         clothing.make(tmp_path / "train", bundle)
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
+def test_a_damaged_bundle_is_one_line(tmp_path, monkeypatch, damage):
+    raw = bytearray(clothing.BUNDLE.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path = tmp_path / "clothing.zip"
+    if damage != "missing":
+        path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
+    monkeypatch.setattr(clothing, "BUNDLE", path)
+    with pytest.raises(UserError, match="install keras_cnn again"):
+        clothing._read("train")

@@ -43,7 +43,7 @@ if name == "sleep":
     time.sleep(60)
 if name == "fail":
     print("what went wrong, at length", file=sys.stderr)
-    print(json.dumps({"error": "it cannot be done"}), flush=True)
+    print(json.dumps({"error": "it cannot \\x1b[31mbe done"}), flush=True)
     sys.exit(1)
 if name == "exit":
     sys.exit("no more memory")
@@ -141,7 +141,7 @@ def test_failure_death_and_exit_are_told_apart_and_leave_the_others(fake, tmp_pa
     events, failed = executed(tmp_path, ["fail", "killed", "exit", "ok-1", "ok-2"])
     errors = {event.job.run.place.row: event for event in failed}
     assert set(errors) == {"fail", "killed", "exit"}
-    assert errors["fail"].error == "it cannot be done"
+    assert errors["fail"].error == r"it cannot \x1b[31mbe done", "nothing steers the terminal"
     assert "at length" in errors["fail"].log
     assert errors["killed"].error.startswith("killed by signal 9")
     assert errors["exit"].error == "exit code 1: no more memory"
@@ -197,7 +197,7 @@ def note(folder):
     (folder / "pid").write_text(f"{os.getpid()} {left}")
 def work(run, folder, report, fresh, wait):
     note(folder.parent)
-    print("a greeting from Python", flush=True)
+    print("a greeting from Python; plain:", os.environ["KERAS_CNN_PLAIN"], flush=True)
     os.write(1, b"a greeting from C\\n")
     report({"epoch": 1})
     if run.place.row == "sleep":
@@ -220,7 +220,7 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
     events, failed = executed(tmp_path, ["fail", "interrupted"])
     assert kinds(events, "interrupted") == ["started", "epoch", "done"]  # the parent decides
     assert [event.error for event in failed] == ["RuntimeError: first line"]
-    for words in ("greeting from Python", "greeting from C", "Traceback", "second line"):
+    for words in ("greeting from Python; plain: 0", "greeting from C", "Traceback", "second line"):
         assert words in failed[0].log
 
 
@@ -367,11 +367,12 @@ def test_a_method_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatc
 
 def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_path, monkeypatch):
     code = (
-        "import json, os, sys; sys.stdin.readline(); names = ('KERAS_BACKEND', 'OMP_NUM_THREADS');"
+        "import json, os, sys; sys.stdin.readline(); "
+        "names = ('KERAS_BACKEND', 'OMP_NUM_THREADS');"
         "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
     )
     monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
     job = on_jax(a_job(tmp_path, "4"))
-    job = dataclasses.replace(job, run=job.run.with_threads(3))
+    job = dataclasses.replace(job, run=job.run.with_spec(threads=3))
     (failed,) = engine.execute([job], 1, lambda event: None)
     assert failed.error == "jax 3"

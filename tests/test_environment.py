@@ -7,11 +7,14 @@ import subprocess
 import sys
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from keras_cnn import environment, methods, models
 from keras_cnn.errors import UserError
+from keras_cnn.plots import canvas
 
 DECISIVE = {
     "KERAS_MAX_EPOCHS": "1",
@@ -64,6 +67,21 @@ def test_keras_is_as_it_comes_whatever_the_users_file_says(set_outside):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["float32", "channels_last", "1e-07", "torch", "None"]
+
+
+def test_pictures_do_not_follow_the_users_style(tmp_path):
+    def drawn(name):
+        def draw():
+            figure = Figure(figsize=(1, 1))
+            figure.add_subplot().set_title("title")
+            return figure
+
+        canvas.save(draw, tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    before = drawn("before.png")
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30}):
+        assert drawn("after.png") == before
 
 
 @pytest.mark.parametrize(

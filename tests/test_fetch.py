@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email.utils
 import gzip
 import hashlib
@@ -707,7 +708,7 @@ def test_every_registered_digest_fits_its_algorithm():
         assert plain == (published if download.name == "tiny_imagenet" else [])
 
 
-def test_weights_file(home: Path, tmp_path: Path):
+def test_weights_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert named.weights_file("convnext_atto", "random") is None
 
     mine = put(tmp_path / "mine.pth", b"abc")
@@ -731,6 +732,13 @@ def test_weights_file(home: Path, tmp_path: Path):
         named.weights_file("resnet18", "pretrained")
     with place.open("wb") as file:
         file.truncate(46_830_571)
+    with pytest.raises(
+        UserError, match=r"damaged \(sha256 is .*, expected f37072fd.*fetch it again"
+    ):
+        named.weights_file("resnet18", "pretrained")
+    digest = registry.file_hash(place, "sha256")
+    fetched = dataclasses.replace(registry.DOWNLOADS["resnet18"], digest=digest)
+    monkeypatch.setitem(registry.DOWNLOADS, "resnet18", fetched)
     assert named.weights_file("resnet18", "pretrained") == place
 
 

@@ -65,6 +65,23 @@ def test_a_file_system_without_locks_is_told_and_not_waited_for(
     assert [path.name for path in tmp_path.iterdir()] == ["a.lock"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_a_full_disk_is_one_line_of_the_systems_words(tmp_path):
+    fill = (
+        "import h5py, numpy, resource, sys\n"
+        "from keras_cnn.errors import system_words\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))\n"
+        "try:\n"
+        "    with h5py.File(sys.argv[1], 'w') as file: file['x'] = numpy.zeros(99_999)\n"
+        "except OSError as error: print(system_words(error))\n"
+        "try: open(sys.argv[1], 'wb').write(bytes(99_999))\n"
+        "except OSError as error: print(system_words(error))\n"
+    )
+    command = [sys.executable, "-c", fill, tmp_path / "full.h5"]
+    said = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    assert said == [f"{tmp_path / 'full.h5'}: File too large", "File too large"]
+
+
 def write_array(path):
     np.save(path, np.arange(9))
 

@@ -185,6 +185,34 @@ def test_weights_are_read_without_a_lock(weights_file):
         weights.load(network(), weights_file)
 
 
+def test_bfloat16_is_read(tmp_path):
+    model = network()
+    path = tmp_path / "half.keras"
+    clone = keras.models.clone_model(
+        model,
+        clone_function=lambda layer: type(layer).from_config(
+            {**layer.get_config(), "dtype": "bfloat16"}
+        ),
+    )
+    clone.set_weights(model.get_weights())
+    clone.save(path)
+    other = models.classifier(f"{__name__}.tiny", 2, 8, seed=1)
+    weights.load(other, path)
+    loaded, _ = saved.load(path)
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(loaded.layers[1].kernel, "float32"))
+    np.testing.assert_array_equal(other.layers[1].get_weights()[0], expected)
+    np.testing.assert_allclose(expected, model.layers[1].get_weights()[0], rtol=2**-8)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others have no empty device")
+def test_a_model_of_more_weights_than_its_file_is_refused(model_file):
+    with zipfile.ZipFile(model_file) as members:
+        config = members.read("config.json").decode()
+    assert '"units": 2' in config
+    with_member(model_file, "config.json", config.replace('"units": 2', '"units": 10000000000'))
+    assert "is made of 650,000,001,792 weights" in line_of(saved.load, model_file)
+
+
 CARDS = {
     "is no JSON": (b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000),
     "no list of class names": (b"[]", b"3", b"null", b'"card"', b"1e999"),

@@ -274,7 +274,7 @@ def test_nothing_to_classify(model_path, tmp_path):
         ([], "needs image files"),
         ([tmp_path], "no images in this folder"),
         ([tmp_path / "x.png"], "no such file"),
-        (["https://example.org/x.png"], "is an address: download it"),
+        (["https://example.org/x.png"], "https://example.org/x.png is an address: download it"),
     ):
         with pytest.raises(UserError, match=said):
             prediction.predict(model_path, images)

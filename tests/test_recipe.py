@@ -814,6 +814,7 @@ rows:
 @pytest.fixture
 def own_method(tmp_path, monkeypatch):
     (tmp_path / "own_methods_of_mine.py").write_text(OWN_METHOD)
+    (tmp_path / "broken_of_mine.py").write_text("def f(:")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("own_methods_of_mine", None)
@@ -838,6 +839,9 @@ def test_a_method_of_ones_own_is_named_by_its_module(own_method, written):
         ("mine.shrink, data", "mine.shrnk, data", 3, "no method 'own_methods_of_mine.shrnk'"),
         ("mine.shrink, data", "mine.plain, data", 3, "made with methods.method"),
         ("own_methods_of_mine.shrink, data", "not_there.shrink, data", 3, "can be imported"),
+        ("own_methods_of_mine.shrink, data", "broken_of_mine.shrink, data", 3, "(SyntaxError: "),
+        ("own_methods_of_mine.shrink, data", "../x.shrink, data", 3, "no name of a module"),
+        ("own_methods_of_mine.shrink, data", ".x.shrink, data", 3, "no name of a module"),
         ("{strength: 0.5}", "{strenth: 0.5}", 9, "'strength'"),
         ("{strength: 0.5}", "{strength: much}", 9, "'much'"),
     ],

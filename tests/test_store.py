@@ -195,6 +195,7 @@ def test_a_damaged_folder_is_one_clear_line(tmp_path, name, content):
         ("metrics.json", "seconds", -1),
         ("metrics.json", "train_images", 0),
         ("metrics.json", "train_images", 2.5),
+        ("metrics.json", "shared_images", "many"),
         ("metrics.json", "diverged_at_epoch", "never"),
         ("environment.json", "device", None),
         ("environment.json", "versions", {"keras": 3}),

@@ -134,13 +134,24 @@ def test_runs_share_the_cores_and_their_threads_are_in_their_names(options, monk
     assert planned(repeats=1, parallel=1) == alone
     assert planned(repeats=2, parallel=1)[:2] == (1, 4)
     (lone,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
-    assert identity.identity(lone.spec) != identity.identity(lone.with_threads(2).spec)
+    assert identity.identity(lone.spec) != identity.identity(lone.with_spec(threads=2).spec)
     assert "threads" not in lone.spec.settings
+
+
+def test_keras_own_step_on_torch_is_another_run(options, monkeypatch):
+    def planned(value, backend="torch"):
+        monkeypatch.setenv("KERAS_CNN_PLAIN", value)
+        (run,) = study.plan(options["name"], rows=["tuned"], repeats=1, backend=backend).runs
+        return run.spec
+
+    assert not planned("0").plain and not planned("1", "jax").plain
+    assert planned("1").plain
+    assert identity.identity(planned("1")) != identity.identity(planned(""))
 
 
 def test_a_result_made_with_other_threads_is_taken(options, tmp_path, monkeypatch):
     (run,) = study.plan(options["name"], rows=["tuned"], repeats=1).runs
-    made = run.with_threads(3)
+    made = run.with_spec(threads=3)
     folder = identity.run_folder(made, tmp_path)
     other = run.model_copy(update={"spec": made.spec.model_copy(update={"seed": 5})})
     for one in (made, other):
@@ -151,7 +162,7 @@ def test_a_result_made_with_other_threads_is_taken(options, tmp_path, monkeypatc
         damaged = folder.with_name(f"{folder.name[:-10]}{hash(content) % 10**10:010}")
         damaged.mkdir()
         (damaged / "run.json").write_text(content)
-    assert identity.as_on_disk(run.with_threads(1), tmp_path) == made
+    assert identity.as_on_disk(run.with_spec(threads=1), tmp_path) == made
     assert identity.as_on_disk(other, tmp_path) == other
     work = study.prepare(study.plan(options["name"], rows=["tuned"], repeats=1, out=tmp_path))
     assert [job.folder for job in work.jobs] == [folder] and not work.missing

@@ -77,6 +77,25 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     assert "(keras 3, 4)" in caption
 
 
+def test_chance_is_that_of_the_classes_at_hand(tmp_path):
+    plan = recipe.read("fewshot_methods")
+    made = [
+        replace(
+            finished(run, tmp_path / f"{run.place.row}-{run.place.variant}", [{}]),
+            class_names=[f"class {n}" for n in range(count)],
+        )
+        for count in (2, 21)
+        for run in resolve.runs(plan, "mini", ["maml", "nearest_mean"], "corrected", 1)
+    ]
+    of_two, of_many = (table.build(plan, group, "") for group in (made[:2], made[2:]))
+    assert "800 test images of 2 classes, " in of_two.caption
+    assert "of 21 classes (row maml: in tasks of 5, chance 20.0), " in of_many.caption
+    for name in recipe.names():
+        read = recipe.read(name)
+        words = " ".join([read.title, read.note, *(figure.title for figure in read.figures)])
+        assert not re.search(r"\b(two|five|ten|\d+) classes\b", words), name
+
+
 def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):
     plan, made = results(tmp_path)
     for number, result in enumerate(made):

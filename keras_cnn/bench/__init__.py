@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,8 +56,8 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
 
 def _machine(threads: int) -> dict:
     """What contenders run on, as one of their processes sees it."""
-    environ = environment.settled("torch", threads)
-    command = [sys.executable, "-c", DESCRIBE]
+    environ = environment.of_child("torch", threads)
+    command = [*environment.PYTHON, "-c", DESCRIBE]
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -273,7 +273,7 @@ def repeats(parallel: int, threads: int) -> Turn:
 
     settings = {"data": "synthetic:2000", "epochs": 3}
     runs = resolve.runs(recipe.read("reliability"), "mini", repeats=REPEATS, overrides=settings)
-    runs = [run.with_threads(threads) for run in runs]
+    runs = [run.with_spec(threads=threads) for run in runs]
 
     def turn() -> int:
         with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from keras_cnn import environment
 
-CHILD = (sys.executable, "-m", "keras_cnn.bench.contenders")
+CHILD = (*environment.PYTHON, "-m", "keras_cnn.bench.contenders")
 SECONDS_TO_END = 30
 
 
@@ -25,7 +24,7 @@ def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     Raises:
         RuntimeError: A contender's process ended; its error stands above.
     """
-    variables = environment.settled("torch", threads)
+    variables = environment.of_child("torch", threads)
     workers = {
         name: subprocess.Popen(
             [*CHILD, name, str(threads)],

@@ -14,6 +14,7 @@ import io
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -69,10 +70,13 @@ def _read(split: str) -> Images:
     from PIL import Image
 
     strips = []
-    with zipfile.ZipFile(BUNDLE) as bundle:
-        for name in CLASS_NAMES:
-            with Image.open(io.BytesIO(bundle.read(f"{split}/{name}.jpg"))) as strip:
-                strips.append(np.asarray(strip).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3))
+    try:
+        with zipfile.ZipFile(BUNDLE) as bundle:
+            for name in CLASS_NAMES:
+                with Image.open(io.BytesIO(bundle.read(f"{split}/{name}.jpg"))) as strip:
+                    strips.append(np.asarray(strip).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3))
+    except (OSError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{BUNDLE} is damaged ({error}): install keras_cnn again") from None
     labels = np.repeat(np.arange(len(CLASS_NAMES)), [len(strip) for strip in strips])
     return np.concatenate(strips), labels.astype(np.int64)
 

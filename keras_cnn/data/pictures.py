@@ -126,14 +126,15 @@ def _draw(
     from matplotlib.figure import Figure
 
     from keras_cnn.plots import canvas
+    from keras_cnn.results.grid import width
 
     rows, columns, side = panels[0].images.shape[:3]
     gap = round(CAPTION_SHARE * side) if captions else max(1, side // 16)  # pixels between rows
     height = 1 + gap / side  # of a row, in sides
     names = [[canvas.short(name) for name in panel.names] for panel in panels]
-    letters = max(canvas.width(name) for panel_names in names for name in panel_names)
-    width = len(panels) * (columns * side_inches + LETTER_INCHES * letters + 0.3)
-    size = max(width, 5.0), rows * height * side_inches + 0.6
+    letters = max(width(name) for panel_names in names for name in panel_names)
+    inches = len(panels) * (columns * side_inches + LETTER_INCHES * letters + 0.3)
+    size = max(inches, 5.0), rows * height * side_inches + 0.6
     pixels = f"{dataset.image_size}x{dataset.image_size}"
     title = f"{sources.title(dataset.name)} at {pixels}: {what}"
 

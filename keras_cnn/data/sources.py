@@ -90,7 +90,7 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
 def load_for_testing(
     name: str, image_size: int = 32, split: str = "test", trained_on: str = ""
 ) -> Dataset:
-    """Loads images to test a model on, with one split.
+    """Loads images to test a model on, and training images of the same source beside them.
 
     A folder needs no training images and may hold one class; of a flat `<class>/*` all images are
     test, unless the model was trained on that very folder.
@@ -98,14 +98,14 @@ def load_for_testing(
     Args:
         name: As for `load`, and so is the next.
         image_size: Pixels.
-        split: Which split to load.
+        split: The split to test on.
         trained_on: The fingerprint of the data that the model was trained on.
 
     Raises:
         UserError: There is no such source, folder or split, or no image in it.
     """
     if is_named(name) or _was_trained_on(name, image_size, trained_on):
-        return load(name, image_size, (split,))
+        return load(name, image_size, tuple(dict.fromkeys(("train", split))))
     source = folders.source_for_testing(_folder(name), split)
     return _loaded(name, source, image_size, (split,))
 

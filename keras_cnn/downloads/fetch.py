@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from keras_cnn import files, progress
@@ -63,7 +62,7 @@ def _bring(download: Download) -> None:
             "move or delete it, then fetch again"
         )
     if download.by_hand.exists():
-        if problem := _difference(download, download.by_hand):
+        if problem := download.difference(download.by_hand):
             raise UserError(
                 f"{download.by_hand}: {problem}; delete it, or replace it with the file from "
                 f"{download.addresses[0]}"
@@ -79,28 +78,18 @@ def _bring(download: Download) -> None:
     part.unlink()
 
 
-def _difference(download: Download, path: Path) -> str | None:
-    """How a file differs from what it should be; None when it is right."""
-    if (size := path.stat().st_size) != download.size_bytes:
-        return f"{size:,} bytes, expected {download.size_bytes:,}"
-    if (digest := registry.file_hash(path, download.algorithm)) != download.digest:
-        return f"{download.algorithm} is {digest}, expected {download.digest}"
-    return None
-
-
 def _download(download: Download) -> Path:
     """Tries one address after the other; gives the `.part` file, whole and checked."""
     part = download.by_hand.with_name(f"{download.file_name}.part")
-    difference = partial(_difference, download)
     if transfer.size(part) >= download.size_bytes:  # stopped before or during unpacking
-        if difference(part) is None:
+        if download.difference(part) is None:
             return part
         part.unlink()
     failures: list[tuple[str, transfer.Unusable]] = []
     for address in download.addresses:
         try:
             with _bar("downloading", download, transfer.size(part)) as report:
-                transfer.receive(address, part, download.size_bytes, difference, report)
+                transfer.receive(address, part, download.size_bytes, download.difference, report)
             return part
         except transfer.Unusable as failure:
             failures.append((address, failure))

@@ -54,6 +54,14 @@ class Download:
             return self.target.is_file() and self.target.stat().st_size == self.size_bytes
         return self.target.is_dir() and all((self.target / name).exists() for name in self.contents)
 
+    def difference(self, path: Path) -> str | None:
+        """How a file differs from the one on the web; None when it is the same."""
+        if (size := path.stat().st_size) != self.size_bytes:
+            return f"{size:,} bytes, expected {self.size_bytes:,}"
+        if (digest := file_hash(path, self.algorithm)) != self.digest:
+            return f"{self.algorithm} is {digest}, expected {self.digest}"
+        return None
+
 
 DOWNLOADS = {
     download.name: download

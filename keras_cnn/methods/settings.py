@@ -213,7 +213,7 @@ class Feeding(Group):
     """
 
     feed: Literal["memory", "files"] = "memory"
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
     pin_memory: bool = False
     persistent_workers: bool = False
     prefetch_batches: PositiveInt | None = None

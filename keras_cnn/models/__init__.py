@@ -65,11 +65,10 @@ def network(name: str) -> Network:
             f"no model {name!r}: {nearest(name, NETWORKS)}, or give a function of your own as "
             "module.function"
         )
-    environment.find_own_modules()
     try:
-        content = vars(import_module(module))
-    except (ImportError, ValueError) as error:
-        raise UserError(f"model {name!r}: cannot import {module!r} ({error})") from None
+        content = vars(environment.own_module(module))
+    except UserError as error:
+        raise UserError(f"model {name!r}: {error}") from error
     functions = {key: value for key, value in content.items() if callable(value)}
     if function not in functions:
         raise UserError(

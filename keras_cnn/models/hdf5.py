@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import h5py
+import numpy as np
 
 from keras_cnn.errors import UserError
 
@@ -44,6 +45,25 @@ def opened(content: BinaryIO, path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path}: not a Keras file, or a damaged one") from None
 
 
+def size(file: h5py.File) -> int:
+    """How many values its arrays hold."""
+    sizes: list[int] = []
+    file.visititems(lambda _, each: sizes.append(getattr(each, "size", 0)))
+    return sum(sizes)
+
+
+def read(array: h5py.Dataset) -> np.ndarray:
+    """An array's values; bfloat16, which Keras writes as two bytes each, as float32."""
+    values = array[()]
+    if not _is_bfloat16(array):
+        return values
+    return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _is_bfloat16(array: h5py.Dataset) -> bool:
+    return array.dtype == np.dtype("V2") and array.attrs.get("dtype") == "bfloat16"
+
+
 def _objects(
     group: h5py.Group, path: Path, depth: int = 0
 ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
@@ -65,7 +85,7 @@ def _fault(array: h5py.Dataset) -> str:
     layout = array.id.get_create_plist()
     if array.is_virtual or layout.get_external_count():
         return "lies in other files"
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and not _is_bfloat16(array):
         return "holds no real numbers"
     if layout.get_nfilters():
         return "is compressed"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -140,13 +141,17 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
     """
     path = Path(path)
     with archive.opened(path) as members:
-        names = members.namelist()
-        card = _card(members, path) if CARD in names else {}
-        for name in names:
-            if name.endswith(".h5"):
-                with hdf5.opened(io.BytesIO(members.read(name)), path):
-                    pass  # plain arrays: Keras may read them
+        card = _card(members, path) if CARD in members.namelist() else {}
+        config, stored = "", 0
+        for name in members.namelist():
+            content = members.read(name)  # all of them: their checksums are compared
+            if name == CONFIG:
+                config = content.decode()
+            elif name.endswith(".h5"):
+                with hdf5.opened(io.BytesIO(content), path) as file:
+                    stored += hdf5.size(file)
     try:
+        _check_size(config, stored, path)
         return _loaded_by_keras(path), card
     except FAULTS as error:
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
@@ -166,6 +171,19 @@ def _card(members: zipfile.ZipFile, path: Path) -> dict[str, object]:
     if len({*names}) < len(names):
         raise UserError(f"{path}: its card, {CARD} in it, names a class twice")
     return card
+
+
+def _check_size(config: str, stored: int, path: Path) -> None:
+    """Refuses a model that asks for more weights than its file holds, before they take memory."""
+    import keras
+
+    if keras.backend.backend() != "torch":  # the others cannot build one without memory
+        return
+    with keras.device("meta"):
+        weights = keras.models.model_from_json(config).weights
+    wanted = sum(math.prod(weight.shape) for weight in weights)
+    if wanted > stored:
+        raise UserError(f"{path}: is made of {wanted:,} weights, and the file holds {stored:,}")
 
 
 def _loaded_by_keras(path: Path) -> keras.Model:

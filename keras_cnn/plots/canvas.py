@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import sys
 import textwrap
-import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import matplotlib.font_manager
+import matplotlib.style
 import matplotlib.text
 from matplotlib.figure import Figure
 
 from keras_cnn import files
 from keras_cnn.errors import UserError, printable
+from keras_cnn.results.grid import width
 
 DPI = 120  # pixels an inch
 LONGEST = 28  # characters of a name in a picture
@@ -39,7 +40,9 @@ def save(draw: Callable[[], Figure], path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+    # As matplotlib comes: a matplotlibrc, as may lie in the current folder, decides nothing.
+    plain = matplotlib.style.context(["default", {"text.parse_math": False}])
+    with plain, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
         figure = draw()
         _choose_fonts(figure)
@@ -56,7 +59,7 @@ def short(name: object, most: int = LONGEST) -> str:
 
     Args:
         name: Of a class, a row, a file.
-        most: As many letters; Chinese, Japanese and Korean characters are as wide as two.
+        most: As many letters, as `results.grid.width` counts them.
     """
     text = printable(str(name))
     if width(text) <= most:
@@ -65,11 +68,6 @@ def short(name: object, most: int = LONGEST) -> str:
     while width(begin) + width(end) < most - 2:
         begin, end = text[: len(begin) + 1], text[len(text) - len(begin) - 1 :]
     return f"{begin}…{end}"
-
-
-def width(text: str) -> int:
-    """How wide text is, in letters."""
-    return sum(1 + (unicodedata.east_asian_width(one) in "WF") for one in text)
 
 
 def wrapped(text: str, inches: float, points: float) -> str:

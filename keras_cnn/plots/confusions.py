@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.canvas import short, width, wrapped
+from keras_cnn.plots.canvas import short, wrapped
+from keras_cnn.results.grid import width
 from keras_cnn.results.store import Result
 
 COUNTED = 20  # with more classes no counts are written in

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from keras_cnn.data import sources
-from keras_cnn.plots.canvas import short, width, wrapped
+from keras_cnn.plots.canvas import short, wrapped
 from keras_cnn.recipe import measures, schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results.grid import width
 from keras_cnn.results.store import Result
 from keras_cnn.results.table import setting_text
 

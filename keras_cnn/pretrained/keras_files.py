@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator[Weights]:
     """
     with _file(path) as file:
         yield {
-            (layer, place): Stored(layer, array.shape, partial(array.__getitem__, ()))
+            (layer, place): Stored(layer, array.shape, partial(hdf5.read, array))
             for layer, arrays in _layers(file, path)
             for place, array in enumerate(arrays)
         }
@@ -59,7 +59,7 @@ def write_backbone(source: Path, path: Path) -> None:
         for layer, arrays in _layers(file, source):
             for array in arrays:
                 with np.errstate(over="ignore"):
-                    half = array[()].astype(np.float16)
+                    half = hdf5.read(array).astype(np.float16)
                 if not np.isfinite(half).all():
                     raise UserError(f"{source}: {layer} has weights beyond half precision, or NaN")
                 halves[array.name] = half

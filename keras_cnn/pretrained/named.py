@@ -55,13 +55,16 @@ def _pretrained_file(model: str) -> Path:
             f"--set model NAME takes one of these, --weights=bundled is there for "
             f"{' and '.join(sorted(BUNDLED))}, --weights=random for all, or give a file"
         )
-    if not registry.DOWNLOADS[model].is_here():
+    download = registry.DOWNLOADS[model]
+    if not download.is_here():
         raise UserError(
             f"the pretrained weights of {model} are not on this machine: run "
             f"`python -m keras_cnn fetch {model}`, or use --weights=FILE, or what needs nothing "
             f"fetched: --weights=bundled with --set model {' or '.join(sorted(BUNDLED))}"
         )
-    return registry.DOWNLOADS[model].target
+    if problem := download.difference(download.target):
+        raise UserError(f"{download.target} is damaged ({problem}): delete it, and fetch it again")
+    return download.target
 
 
 def _bundled_file(model: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -42,14 +41,13 @@ def method_settings(name: str) -> type[Method]:
     module, _, function = name.rpartition(".")
     if not module or module.startswith("."):
         raise UserError(f"no method {name!r}: {nearest(name, KNOWN_METHODS)}")
-    environment.find_own_modules()
     try:
-        return getattr(importlib.import_module(module), function).settings
-    except (ImportError, AttributeError) as error:
+        return getattr(environment.own_module(module), function).settings
+    except (UserError, AttributeError) as error:
         raise UserError(
             f"no method {name!r}: {error}; it must be a function made with methods.method, in a "
             "module that can be imported"
-        ) from None
+        ) from error
 
 
 class Spec(Group):
@@ -64,6 +62,7 @@ class Spec(Group):
         shots_seed: Seeds the draw of the shots.
         backend: The Keras backend.
         threads: Processor threads it computes with: sums are split among them, and rounded so.
+        plain: On torch, trained by Keras's own step in place of `torch_fast`'s.
     """
 
     method: str
@@ -74,6 +73,7 @@ class Spec(Group):
     shots_seed: Seed = DEFAULT_SEED
     backend: Backend = "torch"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    plain: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -131,13 +131,14 @@ class Run(Group):
     spec: Spec
     place: Place
 
-    def with_threads(self, threads: int) -> Run:
-        """The same on another number of threads, which is another run."""
-        return self.model_copy(update={"spec": self.spec.model_copy(update={"threads": threads})})
+    def with_spec(self, **changes: object) -> Run:
+        """The run with some fields of its spec changed, as `threads`."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update=changes)})
 
 
 def flat_settings(spec: Mapping[str, object]) -> dict[str, object]:
-    """All settings of a spec, given as plain data, by name; threads are none."""
+    """All settings of a spec, given as plain data, by name; how it computes is none."""
     groups = ("images", "network", "training")
-    flat = {name: value for name, value in spec.items() if name not in (*groups, "threads")}
+    others = (*groups, "threads", "plain")
+    flat = {name: value for name, value in spec.items() if name not in others}
     return flat | {name: value for group in groups for name, value in spec[group].items()}

@@ -15,7 +15,7 @@ from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results import compare
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.compare import SettingEffect
-from keras_cnn.results.table import AS_RUN, Line, count_text, variant_text
+from keras_cnn.results.table import AS_RUN, Line, count_text, variant_text, way
 
 
 def best_of_n(collected: Collected) -> str | None:
@@ -120,8 +120,10 @@ def method(name: str, shown: Sequence[str], collected: Collected) -> str | None:
         f"{_means(line, shown)}"
         for line in lines
     ]
-    classes = len(collected.runs(lines[0])[0].class_names)
-    return f"{'; '.join(texts)}. Chance of {classes} classes is {100 / classes:.1f} percent."
+    runs = [run for line in lines for run in collected.runs(line)]
+    classes = sorted({one for run in runs for one in (len(run.class_names), way(run))})
+    chances = (f"of {count} classes is {100 / count:.1f} percent" for count in reversed(classes))
+    return f"{'; '.join(texts)}. Chance {', '.join(chances)}."
 
 
 def _means(line: Line, shown: Sequence[str]) -> str:

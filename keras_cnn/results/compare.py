@@ -174,13 +174,10 @@ def _range_by_chance(
     collected: Collected, sets: Sequence[Sequence[Line]], measure: str
 ) -> float | None:
     """The range of a set's means that the spread of the repeats alone makes, median over sets."""
-    if not sets or any(line.n < 2 for lines in sets for line in lines):
+    rows = [[_by_repeat(collected, line, measure) for line in lines] for lines in sets]
+    if not rows or any(len(repeats) < 2 for lines in rows for repeats in lines):
         return None
-    return median(
-        _normal_range(len(lines))
-        * sqrt(_error_variance([_by_repeat(collected, line, measure) for line in lines]))
-        for lines in sets
-    )
+    return median(_normal_range(len(lines)) * sqrt(_error_variance(lines)) for lines in rows)
 
 
 def _error_variance(rows: Sequence[dict[int, float]]) -> float:

@@ -83,6 +83,7 @@ _Metrics = create_model(
     train_images=Count,
     test_images=Count,
     diverged_at_epoch=(Count | None, None),
+    shared_images=(Annotated[int, Field(ge=0, lt=MOST)], 0),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -39,10 +40,10 @@ def markdown(columns: Sequence[Column], between: str = ": ") -> str:
     headings = [between.join(filter(None, (c.group, c.heading))) for c in columns]
     texts = [headings, *zip(*(column.cells for column in columns), strict=True)]
     rows = [[escape(text) for text in row] for row in texts]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+    widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
+    lines = [f"| {' | '.join(map(_padded, row, widths))} |" for row in rows]
     ends = (":" if column.is_number else "-" for column in columns)
-    rules = ["-" * (width + 1) + end for width, end in zip(widths, ends, strict=True)]
+    rules = ["-" * (letters + 1) + end for letters, end in zip(widths, ends, strict=True)]
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
@@ -68,11 +69,24 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
         rows: Cells, as many in each row; a heading is a row like the others.
         right: Indices of the columns that are aligned to the right.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            _padded(cell, letters, index in right)
+            for index, (cell, letters) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+def width(text: str) -> int:
+    """How wide text is, in letters: Chinese, Japanese and Korean characters count as two."""
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
+    )
+
+
+def _padded(text: str, letters: int, right: bool = False) -> str:
+    spaces = " " * (letters - width(text))
+    return spaces + text if right else text + spaces

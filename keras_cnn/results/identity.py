@@ -66,8 +66,8 @@ def as_on_disk(run: Run, out: Path) -> Run:
             threads = json.loads(path.read_text(encoding="utf-8"))["spec"].get("threads", 1)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue  # damaged, or not a run of ours
-        if type(threads) is int and run_folder(run.with_threads(threads), out) == path.parent:
-            return run.with_threads(threads)
+        if type(threads) is int and run_folder(run.with_spec(threads=threads), out) == path.parent:
+            return run.with_spec(threads=threads)
     return run
 
 

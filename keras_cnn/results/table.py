@@ -199,7 +199,7 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
         f"data {_listed({_data(r) for r in results})}, "
         f"{_range(r.metrics['train_images'] for r in results)} training and "
         f"{_range(r.metrics['test_images'] for r in results)} test images of "
-        f"{_range(len(r.class_names) for r in results)} classes, "
+        f"{_range(len(r.class_names) for r in results)} classes{_tasks(results)}, "
         f"{_range(r.settings['image_size'] for r in results)} pixels; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
@@ -215,6 +215,21 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
     return " ".join([*sentences, *_diverged(results), recipe.note]).strip()
+
+
+def way(result: Result) -> int:
+    """Of how many classes a run's test accuracy is: of its tasks or episodes, or of all."""
+    classes = len(result.class_names)
+    return min(result.settings.get("way") or classes, classes)
+
+
+def _tasks(results: Sequence[Result]) -> str:
+    ways = {
+        f"row {r.place.row}: in tasks of {way(r)}, chance {100 / way(r):.1f}"
+        for r in results
+        if way(r) < len(r.class_names)
+    }
+    return f" ({'; '.join(sorted(ways))})" if ways else ""
 
 
 def _diverged(results: Sequence[Result]) -> list[str]:

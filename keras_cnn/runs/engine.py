@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -16,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keras_cnn import environment, files
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.fork_server import ForkServer, can_fork
 from keras_cnn.runs.worker import EXIT_BUSY
 
-# -P: what it imports is what is installed, never a file of the same name in the current folder.
-CHILD = (sys.executable, "-P", "-m", "keras_cnn.runs.worker")
+CHILD = (*environment.PYTHON, "-m", "keras_cnn.runs.worker")
 
 
 @dataclass(frozen=True)
@@ -70,17 +67,12 @@ class Child:
 
     Args:
         task: What it is to do, as `worker.main` reads it.
-        backend: The Keras backend it starts with.
-        threads: Threads it computes with.
+        spec: Whose backend and threads it starts with.
         server: Forks it; where there is none, or no more, it is a fresh process.
     """
 
     def __init__(
-        self,
-        task: Mapping[str, object],
-        backend: str,
-        threads: int,
-        server: ForkServer | None = None,
+        self, task: Mapping[str, object], spec: Spec, server: ForkServer | None = None
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (not a pipe: nobody has to read it)
         self._scratch = files.temporary_folder()  # ours: it goes however the process ends
@@ -94,7 +86,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=_variables(backend, threads),
+                env=environment.of_child(spec.backend, spec.threads),
             )
         task = {**task, "scratch": self._scratch.name}
         with contextlib.suppress(BrokenPipeError):  # it died at once, which its end tells
@@ -173,7 +165,7 @@ def _server(jobs: Sequence[Job]) -> Iterator[ForkServer | None]:
     if len(specs) < 2:
         yield None
         return
-    with ForkServer(_variables(specs[0].backend, specs[0].threads)) as server:
+    with ForkServer(environment.of_child(specs[0].backend, specs[0].threads)) as server:
         yield server
 
 
@@ -189,12 +181,7 @@ def _killed_at_the_end(running: Mapping[Path, Child]) -> Iterator[None]:
 def _start(job: Job, server: ForkServer | None) -> Child:
     task = {"folder": str(job.folder), "fresh": job.fresh, "wait": job.wait}
     spec = job.run.spec
-    return Child(
-        {"run": job.run.model_dump(), **task},
-        spec.backend,
-        spec.threads,
-        server if can_fork(spec) else None,
-    )
+    return Child({"run": job.run.model_dump(), **task}, spec, server if can_fork(spec) else None)
 
 
 def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
@@ -209,7 +196,7 @@ def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
     if code in (0, EXIT_BUSY):
         events.put(Event(job, "done" if code == 0 else "busy"))
     else:
-        events.put(Event(job, "failed", error=error or death, log=log))
+        events.put(Event(job, "failed", error=printable(error or death), log=log))
 
 
 def check_weights(spec: Spec) -> None:
@@ -218,7 +205,7 @@ def check_weights(spec: Spec) -> None:
     Raises:
         UserError: They cannot be used.
     """
-    child = Child({"weights_of": spec.model_dump()}, spec.backend, spec.threads)
+    child = Child({"weights_of": spec.model_dump()}, spec)
     try:
         errors = [record["error"] for record in child.records() if "error" in record]
         code, death, _ = child.end()
@@ -227,14 +214,3 @@ def check_weights(spec: Spec) -> None:
         raise
     if code:
         raise UserError(errors[0] if errors else f"{spec.network.weights}: {death}")
-
-
-def _variables(backend: str, threads: int) -> dict[str, str]:
-    return environment.settled(backend, threads) | {"PYTHONPATH": _import_path()}
-
-
-def _import_path() -> str:
-    """Lets the child import this very package, also from a checkout that is not installed."""
-    here = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([here, inherited] if inherited else [here])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files, models, recipe
+from keras_cnn import environment, files, models, recipe, torch_fast
 from keras_cnn.data import sources
 from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError, shell_line
@@ -195,7 +195,12 @@ def plan(
         models.check(run.spec.network.model, run.spec.images.image_size, **network)
     alone, cores = environment.has_gpu() or read.alone, environment.cores()
     parallel = min(parallel or (1 if alone else cores), cores, len(runs))
-    runs = [run.with_threads(cores // parallel) for run in runs]  # few runs have all of them
+    runs = [  # few runs have all cores
+        run.with_spec(
+            threads=cores // parallel, plain=run.spec.backend == "torch" and torch_fast.is_off()
+        )
+        for run in runs
+    ]
     flags = {
         "profile": chosen,
         "rows": ",".join(rows or ()),

@@ -18,9 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files
+from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
+<<<<<<< HEAD
 from keras_cnn.errors import UserError, printable
+=======
+from keras_cnn.errors import UserError, system_words
+>>>>>>> main
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
@@ -208,6 +212,7 @@ def main() -> int:
             return 0
         run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
+        os.environ[torch_fast.SWITCH] = str(int(run.spec.plain))
         make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
     except store.Busy:
         return EXIT_BUSY
@@ -216,8 +221,9 @@ def main() -> int:
         return EXIT_FAILED
     except Exception as error:  # whatever it was, the other runs go on
         traceback.print_exc()
-        text = str(error).strip().splitlines()
-        report({"error": f"{type(error).__name__}: {text[0] if text else 'no message'}"})
+        text = system_words(error) if isinstance(error, OSError) else str(error).strip()
+        first, *_ = text.splitlines() or ["no message"]
+        report({"error": f"{type(error).__name__}: {first}"})
         return EXIT_FAILED
     return 0
 

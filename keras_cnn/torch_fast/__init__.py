@@ -101,11 +101,16 @@ def fused(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     return adam.fused(own)
 
 
+def is_off() -> bool:
+    """Whether the environment asks for Keras's own training step."""
+    return os.environ.get(SWITCH, "") not in ("", "0")
+
+
 def is_on() -> bool:
     """Whether the fast path is on here; says which private name is missing, if one is."""
     import keras
 
-    if keras.backend.backend() != "torch" or os.environ.get(SWITCH, "") not in ("", "0"):
+    if keras.backend.backend() != "torch" or is_off():
         return False
     from keras_cnn.torch_fast import internals
 
