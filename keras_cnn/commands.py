@@ -57,13 +57,11 @@ def recipe(
     """Run what is not on disk yet of a recipe, then print and write its table.
 
     Args:
-        name: One of `python -m keras_cnn recipes`, the path of a recipe file, or all: each of
-            them with the same flags, but for those that are meant for one, as --rows and --set.
+        name: One that `recipes` lists, the path of a recipe file, or all, which takes fewer flags.
         rows: Rows to run, as 1,4. All by default.
         repeats: Runs of each row and variant.
         variant: as_run (as the deck's code did), corrected, or both.
-        profile: deck (CINIC-10 and the deck's weights, once fetched) or mini (what every machine
-            has). By default deck when it has been fetched.
+        profile: mini (what every machine has), or deck, the default where it has been fetched.
         data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images, all of
             whose test images are used.
         weights: bundled, pretrained, random, or a file: torch, safetensors, .keras or .weights.h5.
@@ -74,25 +72,19 @@ def recipe(
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
-        set: Any setting, as --set momentum 0.9 or --set momentum=0.9; may be given again.
-            `python -m keras_cnn settings NAME` lists them.
-        dry_run: Print what would be run and an estimate of the time; run nothing. Exit code 2
-            where something is missing.
+        set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
+        dry_run: Only print what would be run and how long; exit code 2 where something is missing.
         fresh: Run again what is on disk too.
     """
-    flags = {"data": data, "weights": weights, "image_size": image_size, "shots": shots}
-    flags |= {"epochs": epochs, "method": method}
-    given = {key: value for key, value in flags.items() if value is not None}
-    for key in given.keys() & (set or {}).keys():
-        flag = f"--{key.replace('_', '-')}"
-        raise UserError(f"{flag} and --set {key} are one setting: give one of them")
+    flags = {"data": data, "weights": weights, "image_size": image_size}
+    flags |= {"shots": shots, "epochs": epochs, "method": method}
     conduct = partial(
         _conduct,
         profile=profile,
         rows=rows,
         variant=variant,
         repeats=repeats,
-        overrides=(set or {}) | given,
+        overrides=_overrides(set or {}, flags),
         backend=_backend(backend),
         out=out,
         parallel=jobs,
@@ -100,14 +92,24 @@ def recipe(
         dry_run=dry_run,
     )
     if name == "all":
-        own = {"rows": rows, "variant": variant != "both", "set": set}
-        own |= {key: flags[key] for key in ("weights", "shots", "epochs", "method")}
-        for flag, value in own.items():
-            if value:
-                raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
-    code = _conduct_all(conduct) if name == "all" else conduct(name).code
-    if code:
+        _refuse_with_all(flags | {"rows": rows, "variant": variant != "both", "set": set})
+    if code := _conduct_all(conduct) if name == "all" else conduct(name).code:
         raise SystemExit(code)
+
+
+def _overrides(settings: Mapping[str, object], flags: Mapping[str, object]) -> dict[str, object]:
+    """The settings that win over the file's; flags that were not given are None."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    for key in given.keys() & settings.keys():
+        flag = f"--{key.replace('_', '-')}"
+        raise UserError(f"{flag} and --set {key} are one setting: give one of them")
+    return {**settings, **given}
+
+
+def _refuse_with_all(flags: Mapping[str, object]) -> None:
+    for flag, value in flags.items():
+        if value and flag not in ("data", "image_size"):
+            raise UserError(f"recipe all takes no --{flag}: name the recipe it is meant for")
 
 
 def settings(name: str) -> None:

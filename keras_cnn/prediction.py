@@ -242,8 +242,11 @@ class _Classifier:
         import keras
 
         given = _grey(images) if self.is_grey else images
-        with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-            made = self.network.predict(given, batch_size=BATCH_SIZE, verbose=0)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
+                made = self.network.predict(given, batch_size=BATCH_SIZE, verbose=0)
+        except saved.FAULTS as error:
+            raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:

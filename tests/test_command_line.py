@@ -201,7 +201,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe fewshot_convnext --data=digits --set data=digits", "are one setting"),
         ("recipe fewshot_convnext --repeats=99999999999999999999", "--repeats is '9999"),
         ("recipe fewshot_convnext --repeats=" + "9" * 5000, "--repeats is '9999"),
-        ("recipe fewshot_convnext --repeats=100000000", "more than 10,000"),
+        ("recipe fewshot_convnext --repeats=100000000", "1 to 10,000"),
         ("recipe fewshot_convnext --jobs=99999999999999999999", "--jobs is '9999"),
         ("recipe fewshot_convnext --image-size=100000", "1 to 1024"),
         ("recipe fewshot_convnext --set image_size=100000", "image_size is 100000"),

@@ -243,6 +243,23 @@ def test_models_that_tell_no_class_of_an_image_are_one_line(tmp_path):
             assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
+class Failing(keras.layers.Layer):
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        raise ValueError("shapes do not fit\nin any way")
+
+
+def test_a_model_that_fails_on_images_is_one_line(tmp_path, monkeypatch):
+    image, x = means()
+    model = keras.Model(image, Failing()(x))
+    monkeypatch.setattr(saved, "load", lambda path: (model, {}))
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"m\.keras: cannot be applied \([^\n]*\)$"):
+        prediction.predict(tmp_path / "m.keras", [tmp_path / "a.png"])
+
+
 def test_names_reach_no_terminal_raw_and_no_spreadsheet_as_formulas(capsys, tmp_path):
     image, x = means()
     model, path = tmp_path / "model.keras", tmp_path / "a\x1b[2J\n.png"

@@ -10,9 +10,7 @@ import atexit
 import itertools
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.data import Split
 from keras_cnn.torch_fast import memory
 
@@ -205,11 +203,11 @@ def png_loader() -> Turn:
     from keras_cnn.methods.settings import Feeding
     from keras_cnn.training import loader
 
-    folder = Path(tempfile.mkdtemp(prefix="keras_cnn-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    files = loader.ImageFiles.written(_images(5_000), folder / "png")
+    folder = files.temporary_folder()
+    atexit.register(folder.cleanup)
+    images = loader.ImageFiles.written(_images(5_000), Path(folder.name) / "png")
     workers = Feeding(feed="files", workers=2, persistent_workers=True)
-    batches = loader.batches(files, BATCH_SIZE, workers, seed=0)
+    batches = loader.batches(images, BATCH_SIZE, workers, seed=0)
     return lambda: sum(len(labels) for _, labels in batches)
 
 
@@ -276,7 +274,7 @@ def repeats(parallel: int, threads: int) -> Turn:
     runs = [run.with_spec(threads=threads) for run in runs]
 
     def turn() -> int:
-        with tempfile.TemporaryDirectory(prefix="keras_cnn-") as out:
+        with files.temporary_folder() as out:
             jobs = [engine.Job(run, identity.run_folder(run, Path(out))) for run in runs]
             failed = engine.execute(jobs, parallel, lambda event: None)
         if failed:

@@ -53,13 +53,13 @@ def check(archive: zipfile.ZipFile, path: Path) -> None:
         raise UserError(f"{path}: would unpack to {unpacked:,} bytes, the limit is {most:,}")
 
 
-def read(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
+def read(archive: zipfile.ZipFile, name: str, most_bytes: int | None = None) -> bytes:
     """A member's content.
 
     Raises:
         UserError: It is larger than `most_bytes`.
     """
-    if (size := archive.getinfo(name).file_size) > most_bytes:
+    if most_bytes is not None and (size := archive.getinfo(name).file_size) > most_bytes:
         raise UserError(
             f"{archive.filename}: {name} in it has {size:,} bytes, the limit is {most_bytes:,}"
         )

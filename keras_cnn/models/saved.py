@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import math
+import re
 import shutil
 import sys
 import textwrap
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CARD = "keras_cnn.json"
-LARGEST_CARD = 1 << 20  # bytes
+LARGEST_CARD, LARGEST_JSON = 1 << 20, 1 << 22  # bytes; thousands of layers are in 4 MB
 CONFIG = "config.json"  # of the layers, by Keras
 OLDEST_KERAS = "3.11"  # that loads what is saved here, as tried
 
@@ -68,8 +69,13 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
         path: Ends in `.keras`; appears whole or not at all.
         card: `class_names` and whatever else tells where the model comes from. The earliest
             version of Keras that loads the file is added to it.
+
+    Raises:
+        UserError: The name ends otherwise.
     """
     path = Path(path)
+    if path.suffix != ".keras":
+        raise UserError(f"{path}: a model's name ends in .keras")
     card = {**card, "keras": f">= {OLDEST_KERAS}"}
     with files.temporary_folder() as folder:
         by_keras = Path(folder, "model.keras")
@@ -144,7 +150,8 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
         card = _card(members, path) if CARD in members.namelist() else {}
         config, stored = "", 0
         for name in members.namelist():
-            content = members.read(name)  # all of them: their checksums are compared
+            # All are read, and their checksums compared.
+            content = archive.read(members, name, LARGEST_JSON if name.endswith(".json") else None)
             if name == CONFIG:
                 config = content.decode()
             elif name.endswith(".h5"):
@@ -154,9 +161,14 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
         _check_size(config, stored, path)
         return _loaded_by_keras(path), card
     except FAULTS as error:
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        reason = textwrap.shorten(first, 200, placeholder=" …")
-        raise UserError(f"{path}: Keras cannot load it ({reason})") from None
+        raise UserError(f"{path}: Keras cannot load it ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what Keras says, which may be pages, and in bold."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    first, *_ = text.strip().splitlines() or [type(error).__name__]
+    return textwrap.shorten(first, 200, placeholder=" …")
 
 
 def _card(members: zipfile.ZipFile, path: Path) -> dict[str, object]:

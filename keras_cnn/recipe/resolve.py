@@ -85,30 +85,14 @@ def runs(
     """
     if profile not in recipe.profiles:
         raise UserError(f"no profile {profile!r}: {nearest(profile, recipe.profiles)}")
-    if variant != "both" and variant not in recipe.variants:
-        raise UserError(f"no variant {variant!r}: {nearest(variant, [*recipe.variants, 'both'])}")
-    if repeats is not None and repeats < 1:
-        raise UserError(f"repeats is {repeats}: at least 1 is needed")
-    names = [str(row.row) for row in recipe.rows]
-    for row in rows or ():
-        if row not in names:
-            raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, names)}")
-    chosen = [
-        (row, name)
-        for row in recipe.rows
-        if rows is None or str(row.row) in rows
-        for name in recipe.variants_of(row)
-        if variant in (name, "both")
-    ]
-    if not chosen:
-        raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
+    chosen = _chosen(recipe, rows, variant)
     resolved = [_resolved(recipe, *one, profile, overrides or {}, backend) for one in chosen]
     _check_overrides(overrides or {}, [spec for _, spec, _ in resolved])
-    count = repeats or recipe.profiles[profile].repeats or recipe.repeats
-    if count * len(chosen) > MOST_RUNS:
+    count = recipe.profiles[profile].repeats or recipe.repeats if repeats is None else repeats
+    if not 1 <= count * len(chosen) <= MOST_RUNS:
         raise UserError(
-            f"{count * len(chosen):,} runs ({len(chosen)} rows and variants, {count} repeats) are "
-            f"more than {MOST_RUNS:,}: fewer repeats, or fewer rows"
+            f"{count * len(chosen):,} runs ({len(chosen)} rows and variants, {count} repeats): "
+            f"1 to {MOST_RUNS:,} can be asked for"
         )
     return [
         Run(
@@ -125,6 +109,26 @@ def runs(
         for repeat in range(count)
         for (row, name), (choice, spec, comparable) in zip(chosen, resolved, strict=True)
     ]
+
+
+def _chosen(recipe: Recipe, rows: Sequence[str] | None, variant: str) -> list[tuple[Row, str]]:
+    """Rows with the variants they are to be run in."""
+    if variant != "both" and variant not in recipe.variants:
+        raise UserError(f"no variant {variant!r}: {nearest(variant, [*recipe.variants, 'both'])}")
+    names = [str(row.row) for row in recipe.rows]
+    for row in rows or ():
+        if row not in names:
+            raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, names)}")
+    chosen = [
+        (row, name)
+        for row in recipe.rows
+        if rows is None or str(row.row) in rows
+        for name in recipe.variants_of(row)
+        if variant in (name, "both")
+    ]
+    if not chosen:
+        raise UserError(f"no row of {recipe.name} that was asked for is run {variant}")
+    return chosen
 
 
 def _resolved(

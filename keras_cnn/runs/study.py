@@ -185,41 +185,29 @@ def plan(
     out, overrides = Path(out).expanduser(), overrides or {}
     read = recipe.read(name)
     missing = _missing_downloads(read, overrides)
-    chosen = profile or _profile(read, missing)
+    profile = profile or _profile(read, missing)
     if "method" in overrides and variant == "both" and "corrected" in read.variants:
         variant = "corrected"  # as run, another method stands for nothing
     with_images = _with_test_images(overrides)
-    runs = resolve.runs(read, chosen, rows, variant, repeats, with_images, backend)
+    runs = resolve.runs(read, profile, rows, variant, repeats, with_images, backend)
+    alone = environment.has_gpu() or read.alone
+    parallel = min(parallel or (1 if alone else len(runs)), environment.cores(), len(runs))
+    flags = {"profile": profile, "rows": ",".join(rows or ())}
+    flags |= {"variant": variant if variant != "both" else "", "repeats": repeats}
+    flags |= {"backend": backend, "out": out if out != DEFAULT_OUT else ""}
+    command, runs = _command(name, flags, overrides), _checked(runs, parallel)
+    return Plan(read, profile, missing, runs, out, parallel, fresh, command)
+
+
+def _checked(runs: Sequence[Run], parallel: int) -> list[Run]:
+    """The runs as this machine computes them, so many at a time; refuses what networks have not."""
+    threads, plain = environment.cores() // parallel, torch_fast.is_off()
     for run in runs:
         network = run.spec.network.model_dump(include={"hidden_units", "stochastic_depth"})
         models.check(run.spec.network.model, run.spec.images.image_size, **network)
-    alone, cores = environment.has_gpu() or read.alone, environment.cores()
-    parallel = min(parallel or (1 if alone else cores), cores, len(runs))
-    runs = [  # few runs have all cores
-        run.with_spec(
-            threads=cores // parallel, plain=run.spec.backend == "torch" and torch_fast.is_off()
-        )
-        for run in runs
+    return [
+        run.with_spec(threads=threads, plain=plain and run.spec.backend == "torch") for run in runs
     ]
-    flags = {
-        "profile": chosen,
-        "rows": ",".join(rows or ()),
-        "variant": variant if variant != "both" else "",
-        "repeats": repeats,
-        **{key: overrides[key] for key in ("data", "weights") if key in overrides},
-    }
-    settings = {key: value for key, value in overrides.items() if key not in flags}
-    flags |= {"backend": backend, "out": out if out != DEFAULT_OUT else ""}
-    return Plan(
-        recipe=read,
-        profile=chosen,
-        missing_downloads=missing,
-        runs=runs,
-        out=out,
-        parallel=parallel,
-        fresh=fresh,
-        command=_command(name, flags, settings),
-    )
 
 
 def prepare(plan: Plan) -> Work:
@@ -300,10 +288,11 @@ def _missing_downloads(recipe: Recipe, overrides: Mapping[str, object]) -> list[
     ]
 
 
-def _command(name: str, flags: Mapping[str, object], settings: Mapping[str, object]) -> str:
+def _command(name: str, flags: Mapping[str, object], overrides: Mapping[str, object]) -> str:
     """The command line that gives the same table again."""
     words = ["python", "-m", "keras_cnn", "recipe", name]
     words += [f"--{flag}={value}" for flag, value in flags.items() if value]
-    for key, value in settings.items():
-        words.append(f"--set={key}={described.written(value)}")
+    for key, value in overrides.items():
+        flag = f"--{key}" if key in ("data", "weights") else f"--set={key}"
+        words.append(f"{flag}={described.written(value)}")
     return shell_line(words)
