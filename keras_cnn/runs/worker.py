@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING
 
 from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
-<<<<<<< HEAD
-from keras_cnn.errors import UserError, printable
-=======
-from keras_cnn.errors import UserError, system_words
->>>>>>> main
+from keras_cnn.errors import UserError, printable, system_words
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
