@@ -127,16 +127,24 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.write_bytes(content)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(".*.partial"):
-        if _is_of_dead_process(left):
-            left.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.partial")
+    partial = partial_path(path)
     try:
         yield partial
         sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process alone writes a file or a folder that then takes the name `path`.
+
+    What killed processes left beside it is removed.
+    """
+    for left in path.parent.glob(".*.partial"):
+        if _is_of_dead_process(left):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.partial")
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory:
