@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -515,7 +516,9 @@ def test_stopped_while_unpacking_it_unpacks_again_without_a_request(
 ):
     site.pages["/file"] = Page(GOOD_ARCHIVE)
     register(site.address("/file"), body=GOOD_ARCHIVE, kind="archive")
-    put(home / ".tiny.partial" / "train" / "old.png", b"left by a kill")
+    script = "import os; print(os.getpid(), flush=True); os.kill(os.getpid(), 9)"
+    dead = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    put(home / f".other.{dead.strip()}@{platform.node()}.partial" / "old.png", b"left by a kill")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -104,6 +104,8 @@ def test_a_study_prints_nothing_and_gives_data(options, folder, capfd):
 def test_what_is_on_disk_is_read_and_nothing_run(options, capfd):
     wanted = {**options, "rows": ["tuned", "own"]}
     first = study.run(**wanted)
+    folder = first.results[0].folder  # as a kill between the two renames of --fresh leaves it
+    folder.rename(folder.with_name(f".{folder.name}.replaced"))
     again = study.run(**wanted, notify=pytest.fail)
     assert again.results == first.results
     assert capfd.readouterr() == ("", "")

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 TRIES = 5  # connections to one address
@@ -59,12 +60,13 @@ def receive(
     Raises:
         Unusable: The address does not give the file.
     """
+    connect = partial(_receive_more, address, part, size_bytes, difference, report)
     resumed = size(part) > 0
-    _fill(address, part, size_bytes, difference, report)
+    _fill(part, size_bytes, connect)
     problem = difference(part)
     if problem and resumed:  # what was there may have been the beginning of another file
         part.unlink()
-        _fill(address, part, size_bytes, difference, report)
+        _fill(part, size_bytes, connect)
         problem = difference(part)
     if problem:
         part.unlink()
@@ -76,13 +78,7 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _fill(
-    address: str,
-    part: Path,
-    size_bytes: int,
-    difference: Callable[[Path], str | None],
-    report: Callable[[int], None],
-) -> None:
+def _fill(part: Path, size_bytes: int, connect: Callable[[], None]) -> None:
     """Connects until the file has all bytes, or too often."""
     _beside(part).unlink(missing_ok=True)  # left by a process that was killed
     busy, pause = None, 0.0
@@ -91,7 +87,7 @@ def _fill(
         pause = PAUSE_SECONDS * (attempt + 1)
         try:
             busy = None
-            _receive_more(address, part, size_bytes, difference, report)
+            connect()
         except NoConnection:
             if attempt == 0:
                 raise

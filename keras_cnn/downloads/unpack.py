@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from keras_cnn import files
 from keras_cnn.errors import UserError
 
 MOST_BYTES = 10_000_000_000  # unpacked
@@ -44,8 +45,7 @@ def unpack(archive: Path, target: Path, report: Callable[[int], None]) -> None:
     Raises:
         UserError: It is damaged, or an entry would land outside; nothing is unpacked.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    partial = files.partial_path(target)
     try:
         with archive.open("rb") as file:
             (_unzip if ".zip" in archive.suffixes else _untar)(file, partial, report)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_cnn import files, recipe
 from keras_cnn.deck import slides
-from keras_cnn.errors import shell_line
+from keras_cnn.errors import printable, shell_line
 from keras_cnn.report import html, sections
 from keras_cnn.report.markdown import code, heading
 from keras_cnn.results.collect import Collected, collect
@@ -48,7 +48,7 @@ def report(out: Path, to: Path) -> None:
         files.write_text(to / f"report.{ending}", content)
     for collected in recipes:
         for problem in collected.problems:
-            print(f"left out: {problem}", file=sys.stderr)
+            print(printable(f"left out: {problem}"), file=sys.stderr)
     present = sum(bool(collected.results) for collected in recipes)
     print(f"{present} of {len(recipes)} recipes have results in {out}.")
     print(*(to / f"report.{ending}" for ending in texts), sep="\n")

@@ -65,6 +65,8 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
         parallel: Runs at a time; each is taken to keep one core busy.
         fresh: What is on disk will be made again.
     """
+    for folder in {out / run.place.recipe for run in runs}:
+        store.recover(folder)
     measured = measured_speeds(out)
     expected = [seconds(run, measured) for run in runs]
     on_disk, hindrance = [], ""
