@@ -215,6 +215,7 @@ def seed_everything(seed: int) -> None:
 
         torch.manual_seed(seed)
         torch.backends.cudnn.deterministic = True  # a GPU's sums in the same order each time
+        torch.backends.cudnn.allow_tf32 = False  # products of float32 in float32, as elsewhere
     elif keras.backend.backend() == "tensorflow":
         import tensorflow
 

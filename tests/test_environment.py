@@ -106,3 +106,9 @@ def test_a_process_where_keras_is_set_otherwise_is_refused_in_one_line(name, val
             methods.nearest_mean.train(network, split, split)
     finally:
         getattr(keras.config, f"set_{name}")(before)
+
+
+def test_float32_is_float32_on_every_device():
+    torch = pytest.importorskip("torch")
+    environment.seed_everything(0)
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

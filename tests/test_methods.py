@@ -11,14 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cnn import methods, models, recipe
+from keras_cnn import methods, models
 from keras_cnn.data import Split
 from keras_cnn.deck import settings as of_deck
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import METHODS
 from keras_cnn.models import saved
-from keras_cnn.recipe import resolve
-from keras_cnn.runs import preflight
+from keras_cnn.runs import estimate, study
 
 EVERY = [*METHODS, *of_deck.METHODS]
 DRAWING = [settings for settings in METHODS if "epochs" in settings.model_fields]
@@ -225,16 +224,24 @@ def test_too_few_training_images_are_refused_before_training(name):
         )
 
 
-@pytest.mark.parametrize("row", ["siamese", "prototypical", "maml"])
-def test_too_few_training_images_are_refused_before_any_run(row):
+def test_rows_that_cannot_learn_from_so_few_images_are_left_out_before_any_run(tmp_path):
     overrides = {"data": "synthetic:60", "shots": 1, "weights": "random"}
-    plan = resolve.runs(recipe.read("fewshot_methods"), "mini", None, "corrected", 1, overrides)
-    runs = [run for run in plan if run.place.row == row]
-    with pytest.raises(UserError, match=f"^row {row}: "):
-        preflight.check_images(runs)
-    preflight.check_images(
-        [run for run in plan if run.place.row in ("linear_probe", "fine_tuning")]
-    )
+
+    def prepared(rows):
+        asked = {"rows": rows, "repeats": 1, "overrides": overrides, "out": tmp_path}
+        return study.prepare(study.plan("fewshot_methods", "mini", **asked))
+
+    work = prepared(None)
+    assert work.left_out["siamese corrected"].endswith("class 'fine_0' has 1")
+    few = {"siamese as_run", "siamese corrected", "prototypical corrected", "maml corrected"}
+    assert work.left_out.keys() == {*few, "prototypical as_run"}
+    made = {f"{job.run.place.row} {job.run.place.variant}" for job in work.jobs}
+    assert made.isdisjoint(work.left_out) and "linear_probe corrected" in made
+    estimated = estimate.estimate(work.plan.runs, tmp_path, 1)
+    assert estimated.left_out == work.left_out and not estimated.hindrance
+    assert "row siamese as_run is left out: " in estimate.listing("", work.plan.runs, estimated)
+    with pytest.raises(UserError, match=r"^row siamese as_run: pairs of the same class"):
+        prepared(["siamese"])
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's threads")

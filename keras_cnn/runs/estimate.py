@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from keras_cnn.recipe.schema import Settings
 from keras_cnn.recipe.spec import SEEDS, Run
 from keras_cnn.results import grid, identity, store
 from keras_cnn.runs import described
-from keras_cnn.runs.preflight import check_images
+from keras_cnn.runs.preflight import check_images, row_and_variant
 
 # Training images of 32 pixels a second on a core of an AMD EPYC, evaluation on as many included: a
 # guess for what has not been run on this machine.
@@ -47,6 +47,7 @@ class Estimate:
         on_disk: Whether each run is there and stays.
         seconds_left: Until all others are there; None where a duration is not known.
         hindrance: Why they cannot run yet; empty where nothing is in the way.
+        left_out: As of `preflight.check_images`.
     """
 
     seconds: list[float | None]
@@ -54,6 +55,7 @@ class Estimate:
     on_disk: list[bool]
     seconds_left: float | None
     hindrance: str
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False) -> Estimate:
@@ -69,7 +71,7 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
         store.recover(folder)
     measured = measured_speeds(out)
     expected = [seconds(run, measured) for run in runs]
-    on_disk, hindrance = [], ""
+    on_disk, hindrance, left_out = [], "", {}
     for run in runs:
         try:
             there = identity.run_folder(identity.as_on_disk(run, out), out).exists()
@@ -79,12 +81,13 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
             hindrance = str(error)
     missing = [index for index, done in enumerate(on_disk) if not done]
     try:
-        check_images([runs[index] for index in missing])
+        left_out = check_images([runs[index] for index in missing])
     except UserError as error:
         hindrance = hindrance or str(error)
+    fit = [index for index in missing if row_and_variant(runs[index]) not in left_out]
     guessed = [_minutes(run) is None and _kind(run.spec.settings) not in measured for run in runs]
-    left = _together([expected[index] for index in missing], parallel)
-    return Estimate(expected, guessed, on_disk, left, hindrance)
+    left = _together([expected[index] for index in fit], parallel)
+    return Estimate(expected, guessed, on_disk, left, hindrance, left_out)
 
 
 def _together(durations: Sequence[float | None], parallel: int) -> float | None:
@@ -204,6 +207,7 @@ def listing(title: str, runs: Sequence[Run], estimated: Estimate) -> str:
         lines.append(
             "~: nothing like it has been run here; a guess, from what a core of an AMD EPYC does."
         )
+    lines += [f"row {row} is left out: {why}" for row, why in estimated.left_out.items()]
     lines.append(f"{summary(estimated)}.")
     if estimated.hindrance:
         lines.append(f"They cannot run yet: {estimated.hindrance}")

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import Method
 from keras_cnn.pretrained.named import NAMED_WEIGHTS
 from keras_cnn.recipe.spec import Run
 from keras_cnn.runs import engine, images
 
 
-def check(runs: Sequence[Run]) -> None:
+def check(runs: Sequence[Run]) -> dict[str, str]:
     """Draws the images and fits the weights files of every run once.
 
+    Returns:
+        As `check_images`.
+
     Raises:
-        UserError: The data or the weights cannot be used, or a class has too few images.
+        UserError: The data or the weights cannot be used, or no method can learn from the images.
     """
-    check_images(runs)
+    left_out = check_images(runs)
     given = {
         (*run.spec.network.model_dump().values(), run.spec.images.image_size): run.spec
         for run in runs
@@ -25,25 +27,39 @@ def check(runs: Sequence[Run]) -> None:
     }
     for spec in given.values():
         engine.check_weights(spec)
+    return left_out
 
 
-def check_images(runs: Sequence[Run]) -> None:
+def check_images(runs: Sequence[Run]) -> dict[str, str]:
     """Draws the images of every run once, without a framework, and shows them to its method.
 
+    Returns:
+        Why a method cannot learn from its images, by row and variant.
+
     Raises:
-        UserError: The data cannot be used, or a class has too few images.
+        UserError: The data cannot be used, a class has too few images, or no method can learn.
     """
-    by_images: dict[tuple, dict[Method, Run]] = {}
+    by_images: dict[tuple, list[Run]] = {}
     for run in runs:
-        drawn = (run.spec.images, run.spec.shots_seed)
-        by_images.setdefault(drawn, {})[run.spec.training] = run
-    for by_settings in by_images.values():
-        train, test = images.sample(next(iter(by_settings.values())).spec)
-        for settings, run in by_settings.items():
-            try:
-                settings.check_images(train, test)
-            except UserError as error:
-                raise UserError(f"row {run.place.row}: {error}") from None
+        by_images.setdefault((run.spec.images, run.spec.shots_seed), []).append(run)
+    left_out: dict[str, str] = {}
+    for some in by_images.values():
+        train, test = images.sample(some[0].spec)
+        for run in some:
+            if row_and_variant(run) not in left_out:
+                try:
+                    run.spec.training.check_images(train, test)
+                except UserError as error:
+                    left_out[row_and_variant(run)] = str(error)
+    if left_out and left_out.keys() == set(map(row_and_variant, runs)):
+        row, why = next(iter(left_out.items()))
+        raise UserError(f"row {row}: {why}")
+    return left_out
+
+
+def row_and_variant(run: Run) -> str:
+    """What a line on a row calls it."""
+    return f"{run.place.row} {run.place.variant}"
 
 
 def count_shared(runs: Sequence[Run]) -> int:

@@ -73,7 +73,8 @@ class Work:
     Attributes:
         plan: What was asked for.
         jobs: The runs and their folders, in the order they are made.
-        left_out: By row, why it cannot be run here: its backend is not installed.
+        left_out: By row, or row and variant, why it cannot be run here: its backend is not
+            installed, or its method cannot learn from so few images.
         shared_images: How many test images have the pixels of training images.
     """
 
@@ -233,9 +234,11 @@ def prepare(plan: Plan) -> Work:
         raise UserError(next(iter(left_out.values())))
     work = Work(plan, jobs, left_out)
     runs = [job.run for job in work.missing]
-    preflight.check(runs)
+    unfit = preflight.check(runs)
+    jobs = [job for job in jobs if preflight.row_and_variant(job.run) not in unfit]
     files.check_writable(plan.folder)
-    return replace(work, shared_images=preflight.count_shared(runs))
+    shared = preflight.count_shared(runs)
+    return replace(work, jobs=jobs, left_out=left_out | unfit, shared_images=shared)
 
 
 def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) -> Study:
