@@ -189,6 +189,8 @@ def _check_positional(
     if len(positional) > len(required) and not takes_many:
         wanted, extra = " ".join(required) or "no names", positional[len(required)]
         raise UserError(f"{name} takes {wanted}, {extra!r} is too much")
+    if "-" in positional:  # which Fire would take for itself
+        raise UserError(f"{name} takes no '-': nothing is read from standard input")
     if "" in positional:
         raise UserError(f"{name} is given an empty name: is a variable of the shell not set?")
 

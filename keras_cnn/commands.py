@@ -165,7 +165,7 @@ def data(
     from keras_cnn.data import inspect, pictures
 
     kinds = augmentation.kinds(augment) if augment else []
-    name = f"{Path(source).resolve().name}-{augment or 'samples'}.png"
+    name = f"{Path(os.path.realpath(source)).name}-{augment or 'samples'}.png"
     picture = _picture(out or Path(name))
     if kinds:
         pictures.augmented(sources.load(source, image_size), kinds, picture)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -12,6 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -175,6 +178,25 @@ def _is_of_dead_process(path: Path) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
+
+
+def forget_oldest(folder: Path, most_bytes: float = math.inf, most_days: float = 30) -> None:
+    """Removes files of a cache that were not used for long.
+
+    Args:
+        folder: The cache's; a file's time of change is when it was used last.
+        most_bytes: What all files may take together, or the newest alone.
+        most_days: How old a file may be.
+    """
+    found = []
+    for path in folder.glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = 0
+    for number, (used, size, path) in enumerate(sorted(found, reverse=True)):
+        total += size
+        if (number and total > most_bytes) or time.time() - used > most_days * 24 * 3600:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -284,7 +284,7 @@ def _opened(path: Path) -> _Classifier:
     image, output = inputs[0], outputs[0]
     if len(image) == 4 and image[1:3] == (None, None) and isinstance(card.get("image_size"), int):
         image = (None, card["image_size"], card["image_size"], image[3])
-    if len(image) != 4 or image[1] != image[2] or not image[1] or image[3] not in (1, 3):
+    if len(image) != 4 or image[1] != image[2] or image[3] not in (1, 3) or (image[1] or 0) < 1:
         shape = str(image).replace("None", "n", 1).replace("None", "any")
         raise UserError(f"{path}: takes {shape}, not square images (n, size, size, 3 or 1)")
     if image[1] > LARGEST_IMAGE:

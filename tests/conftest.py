@@ -9,6 +9,7 @@ from keras_cnn import environment
 # One thread: the machine may be busy, and results are then the same to the last bit.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads of one test wait without spinning
 # On a GPU: float32 products as on a CPU, which results are held against, and memory for others.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")

@@ -299,7 +299,10 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(home, folder, limit):
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1 and "cannot be written (File too large)" in ended.stderr
+    assert (
+        ended.stderr.count("\n") == 1
+        and "cannot be written or read (File too large)" in ended.stderr
+    )
     assert files(home) == []
 
 

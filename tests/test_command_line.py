@@ -159,6 +159,10 @@ def mistake(tmp_path, monkeypatch, capsys):
     ("command", "words"),
     [
         ("recipee x", "'recipe'"),
+        ("settings -", "takes no '-'"),
+        ("settings ..", "no method '..'"),
+        ("settings .os.path", "no method '.os.path'"),
+        ("summary ..", "no model '..'"),
         ("recipe fewshot_convnxt", "'fewshot_convnext'"),
         ("recipe fewshot_convnext --row=4", "'--rows'"),
         ("recipe fewshot_convnext --dryrun", "'--dry-run'"),

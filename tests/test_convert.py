@@ -223,7 +223,11 @@ def test_right_names_with_wrong_axes_are_refused(part, shape, states, backbones,
         weights.load(backbones["convnext_atto"], path)
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], 5, None, {"epoch": 3}, {"model": {}}])
+ENDLESS: dict[str, object] = {}
+ENDLESS["model"] = ENDLESS
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], 5, None, {"epoch": 3}, {"model": {}}, ENDLESS])
 def test_a_torch_file_without_weights_by_name_is_refused(content, backbones, tmp_path):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(UserError, match="no weights by name"):

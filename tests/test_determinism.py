@@ -1,4 +1,7 @@
-"""The same spec on the same machine: the same history and weights to the last bit."""
+"""The same spec on the same machine: the same history and weights to the last bit.
+
+However many run at a time, and from features that were kept or computed anew.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ SETTINGS = {
     "model": "enhanced",  # convolutions, BatchNorm and dropout
     "hidden_units": 4,
     "dropout": 0.5,
+    "unfrozen_stages": 2,
     "epochs": 2,
     "batch_size": 16,
 }
@@ -28,8 +32,10 @@ def jobs_of_two_repeats(out):
 
 
 def execute(jobs):
-    assert not engine.execute(jobs, 2, lambda event: None)
-    return [job.folder for job in jobs]
+    """The folders of the jobs, and what was noted while they were made."""
+    events = []
+    assert not engine.execute(jobs, 2, events.append)
+    return [job.folder for job in jobs], [e.record["note"] for e in events if e.kind == "note"]
 
 
 def content(folder, tmp_path):
@@ -48,10 +54,19 @@ def content(folder, tmp_path):
     return history, arrays
 
 
-def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path):
-    together = execute(jobs_of_two_repeats(tmp_path / "together"))  # forks of one process
-    jobs = jobs_of_two_repeats(tmp_path / "solo")
-    solo = [folder for job in jobs for folder in execute([job])]  # fresh processes
+def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path / "home"))
+    together, notes = execute(jobs_of_two_repeats(tmp_path / "together"))  # forks of one process
+    assert not notes
+    kept = sorted((tmp_path / "home" / "features").glob("*.npy"))
+    for path in kept:
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+    alone = [execute([job]) for job in jobs_of_two_repeats(tmp_path / "solo")]  # fresh processes
+    solo = [folder for folders, _ in alone for folder in folders]
+    notes = sorted(note for _, told in alone for note in told)
+    assert kept and notes == [f"{path} is damaged: its features are computed anew" for path in kept]
     assert [folder.name for folder in together] == [folder.name for folder in solo]
     histories = []
     for one, other in zip(together, solo, strict=True):

@@ -317,3 +317,10 @@ def test_a_file_and_a_missing_folder(tmp_path):
     assert "no data" in refusal(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no data ''"):
         data.load("")
+
+
+def test_a_link_to_itself_as_the_folder_is_told(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop"):
+        data.load(str(tmp_path / "loop"))
+    assert sources.title(str(tmp_path / "loop")) == "loop"

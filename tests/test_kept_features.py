@@ -247,14 +247,56 @@ def test_features_of_other_layers_of_the_same_names_are_others(activation, scale
         np.testing.assert_array_equal(frozen.features_of(model, IMAGES), expected)
 
 
-def test_a_damaged_file_is_computed_anew_and_the_oldest_go(features_folder, monkeypatch):
+def test_features_with_a_flipped_bit_are_computed_anew(features_folder, caplog):
     part = small_part()
     first = frozen.features_of(part, IMAGES)
     (path,) = features_folder.glob("*")
     whole = path.read_bytes()
-    path.write_bytes(whole[:100])
+    for position in (0, 8, 20, 60, 127, 128, len(whole) // 2, len(whole) - 60, len(whole) - 1):
+        for bit in (0, 7):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            write_anew(path, damaged)
+            caplog.clear()
+            np.testing.assert_array_equal(frozen.features_of(part, IMAGES), first)
+            assert caplog.messages == [f"{path} is damaged: its features are computed anew"]
+            assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"half", b"\x93NUMPY\x01\x00v\x00{'descr': (((" + b" " * 99]
+)
+def test_no_content_of_a_file_of_features_ends_a_run(content, features_folder):
+    part = small_part()
+    first = frozen.features_of(part, IMAGES)
+    (path,) = features_folder.glob("*")
+    write_anew(path, content)
     np.testing.assert_array_equal(frozen.features_of(part, IMAGES), first)
-    assert path.read_bytes() == whole
+
+
+def write_anew(path, content):
+    """In a file of its own: what was found intact is believed for the life of a process."""
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(content)
+    path.with_suffix(".old").unlink()
+
+
+def test_features_of_other_threads_are_others(features_folder):
+    torch = pytest.importorskip("torch")
+    part, threads = small_part(), torch.get_num_threads()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            frozen.features_of(part, IMAGES)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list(features_folder.glob("*"))) == (2 if keras.backend.backend() == "torch" else 1)
+
+
+def test_the_oldest_features_go(features_folder, monkeypatch):
+    part = small_part()
+    frozen.features_of(part, IMAGES)
+    (path,) = features_folder.glob("*")
     monkeypatch.setattr(features_cache, "MOST_BYTES", 2.5 * path.stat().st_size)
     for _ in range(3):
         frozen.features_of(part, IMAGES[::-1])  # two orders: two files

@@ -21,6 +21,7 @@ from keras_cnn.recipe import resolve
 from keras_cnn.runs import preflight
 
 EVERY = [*METHODS, *of_deck.METHODS]
+DRAWING = [settings for settings in METHODS if "epochs" in settings.model_fields]
 SHORT = {  # what makes a method quick
     "prototypical": {"support_shots": 2, "query_shots": 2, "episodes_an_epoch": 2},
     "prototypical_split_batches": {"batch_size": 24, "support_images": 16},
@@ -52,14 +53,14 @@ def short(settings):
     return epochs | SHORT.get(settings.name(), {})
 
 
-def own_network(trainable=True):
+def own_network(trainable=True, size=8):
     """A network of a user's own: none of its layers has a name that this package gives."""
     start = keras.initializers.GlorotUniform(seed=3)
     convolution = keras.layers.Conv2D(4, 3, activation="tanh", kernel_initializer=start)
     convolution.trainable = trainable
     return keras.Sequential(
         [
-            keras.Input((8, 8, 3)),
+            keras.Input((size, size, 3)),
             keras.layers.Rescaling(1 / 255),
             convolution,
             keras.layers.Flatten(),
@@ -236,6 +237,25 @@ def test_too_few_training_images_are_refused_before_any_run(row):
     )
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's threads")
+@pytest.mark.parametrize("settings", DRAWING, ids=lambda settings: settings.name())
+def test_two_threads_give_the_same_bits_twice(settings):
+    import torch
+
+    large = (np.repeat(np.repeat(IMAGES, 4, axis=1), 4, axis=2), LABELS)  # enough to be split
+    threads, results = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(2):
+            trained = method_of(settings)(own_network(size=32), large, large, **short(settings))
+            weights = [np.ravel(weight) for weight in trained.model.get_weights()]
+            results.append([trained.probabilities, *weights])
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def two_outputs():
     inputs = keras.Input((8, 8, 3))
     features = keras.layers.Flatten()(inputs)
@@ -370,9 +390,6 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="label: field required"):
         my_methods.constant(own_network(), RIGHT, RIGHT)
     del sys.modules["my_methods"]
-
-
-DRAWING = [settings for settings in METHODS if "epochs" in settings.model_fields]
 
 
 @pytest.mark.parametrize("settings", DRAWING, ids=lambda settings: settings.name())

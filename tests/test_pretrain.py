@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from keras_cnn.methods.settings import Pretrain
 from keras_cnn.models import saved
 from keras_cnn.recipe import resolve
 from keras_cnn.results import identity
-from keras_cnn.runs import worker
+from keras_cnn.runs import study, worker
 from keras_cnn.training import checkpoint
 
 GENERATOR = np.random.default_rng(0)
@@ -207,7 +208,38 @@ def test_a_fresh_run_begins_anew(run_and_folder):
         assert identity.checkpoint_file(run.spec).exists() != fresh
 
 
-def test_a_damaged_checkpoint_is_as_none(tmp_path):
+@pytest.mark.parametrize("damage", ["half", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_as_none(damage, tmp_path, caplog):
     path = tmp_path / "some.h5"
-    path.write_bytes(b"half a file")
-    assert checkpoint.Checkpoint(path).planned_epochs() is None
+    trained(epochs=1, checkpoint=path)
+    assert checkpoint.Checkpoint(path).planned_epochs() == 1 and not caplog.messages
+    content = bytearray(path.read_bytes())
+    for position in range(0, len(content), len(content) // 20) if damage == "flipped" else [0]:
+        changed = {"half": content[: len(content) // 2], "empty": b""}.get(damage, content.copy())
+        if damage == "flipped":
+            changed[position] ^= 1
+        path.write_bytes(changed)
+        caplog.clear()
+        assert checkpoint.Checkpoint(path).planned_epochs() is None
+        assert caplog.messages == [f"{path} is damaged: training begins anew"]
+
+
+def test_a_checkpoint_goes_with_its_result_or_after_a_month(run_and_folder):
+    """Also where a kill came between the result and the removal."""
+    run, folder = run_and_folder
+    state = identity.checkpoint_file(run.spec)
+    forgotten, recent = (state.with_name(f"{name}.h5") for name in ("forgotten", "recent"))
+    for path in (state, forgotten, recent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    os.utime(forgotten, (time.time() - 31 * 24 * 3600,) * 2)
+    worker.make(run, folder, lambda record: None)
+    assert [path.name for path in state.parent.iterdir()] == ["recent.h5"]
+    state.write_bytes(b"")
+    settings = run.spec.settings
+    overrides = {name: settings[name] for name in ("data", "image_size", "crop_from", *SMALL)}
+    overrides |= {"model": "enhanced", "hidden_units": 4, "stochastic_depth": 0.0}
+    out = folder.parents[1]
+    plan = study.plan("pretrain", rows=["convnext_atto"], overrides=overrides, out=out)
+    assert not study.prepare(plan).missing
+    assert not state.exists() and recent.exists()

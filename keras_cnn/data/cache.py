@@ -83,23 +83,23 @@ def decoded(
     title = source if listing.division else f"{source}-{split}"
     path = _path(listing, class_names, image_size, title)
     part = listing.division.part if listing.division else WHOLE
-    if _is_intact(path):
-        return _read(path, part)
     try:
-        waiting = f"waiting for another process that decodes {title}"
-        with files.locked(Path(f"{path}.lock"), say=waiting):
-            if not _is_intact(path):  # another process may have made it meanwhile
-                if path.exists():
-                    line = f"{path} is damaged: decoding {title} again"
-                    print(printable(line), file=sys.stderr, flush=True)
-                _write(path, listing, class_names, image_size, title)
+        if not _is_intact(path):
+            waiting = f"waiting for another process that decodes {title}"
+            with files.locked(Path(f"{path}.lock"), say=waiting):
+                if not _is_intact(path):  # another process may have made it meanwhile
+                    if path.exists():
+                        line = f"{path} is damaged: decoding {title} again"
+                        print(printable(line), file=sys.stderr, flush=True)
+                    _write(path, listing, class_names, image_size, title)
+            if not _is_intact(path):
+                raise UserError(f"{path} is damaged as soon as it is written: check the disk")
+        return _read(path, part)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); KERAS_CNN_HOME can name another folder"
+            f"{path} cannot be written or read ({error.strerror}); KERAS_CNN_HOME can name another "
+            "folder"
         ) from None
-    if not _is_intact(path):
-        raise UserError(f"{path} is damaged as soon as it is written: check the disk")
-    return _read(path, part)
 
 
 def _path(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Path:

@@ -45,7 +45,7 @@ def source(folder: Path) -> Source:
     Raises:
         UserError: The layout is neither, or the splits differ in their classes.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # `resolve` raises on a link to itself
     splits = split_folders(folder)
     if not splits:
         return _flat(folder)
@@ -83,7 +83,7 @@ def source_for_testing(folder: Path, split: str) -> Source:
     Raises:
         UserError: There is no such split, or no image in it.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # `resolve` raises on a link to itself
     splits = split_folders(folder) or {"test": folder}
     if "valid" in splits:
         splits.setdefault("test", splits["valid"])

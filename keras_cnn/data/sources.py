@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -197,7 +198,9 @@ def is_named(name: str) -> bool:
 
 def title(name: str) -> str:
     """A short name for people: a folder's own name without the path, on one line."""
-    return name if name in SOURCES else printable(Path(name).expanduser().resolve().name)
+    return (
+        name if name in SOURCES else printable(Path(os.path.realpath(Path(name).expanduser())).name)
+    )
 
 
 def _named(name: str) -> Source:

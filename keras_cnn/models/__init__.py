@@ -60,7 +60,7 @@ def network(name: str) -> Network:
     if name in NETWORKS:
         return NETWORKS[name]
     module, _, function = name.rpartition(".")
-    if not module:
+    if not module or module.startswith("."):
         raise UserError(
             f"no model {name!r}: {nearest(name, NETWORKS)}, or give a function of your own as "
             "module.function"

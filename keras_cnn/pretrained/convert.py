@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 # Under which a checkpoint has its state dict, the first that is there; and what wrappers of a
 # network (DataParallel, torch.compile, Lightning) put ahead of its names.
 STATES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
-WRAPPERS = r"((module|_orig_mod|model|net|network|backbone)\.)+"
+DEEPEST = 5  # state dicts in one another
+WRAPPERS = r"^((module|_orig_mod|model|net|network|backbone)\.)+"
 RESNET_PARTS = {
     "conv1": "conv1",
     "bn1": "norm1",
@@ -97,7 +99,7 @@ def opened(path: Path) -> Iterator[Weights]:
         layer = (_resnet_layer if is_resnet else _convnext_layer)(at) if kind in KINDS else None
         tensor = _keras_layout(tensor, layer or "")
         where = (layer, KINDS.index(kind)) if layer else (written, -1)
-        weights[where] = Stored(written, tuple(tensor.shape), lambda tensor=tensor: _values(tensor))
+        weights[where] = Stored(written, tuple(tensor.shape), partial(_values, tensor))
     yield weights
 
 
@@ -125,17 +127,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(
             f"{path}: not a torch weights file or .safetensors, or a damaged one{more}"
         ) from None
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in STATES if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    named = content.items() if isinstance(content, Mapping) else ()
-    tensors = {
-        re.sub(f"^{WRAPPERS}", "", str(name)): value
-        for name, value in named
-        if isinstance(value, torch.Tensor)
-    }
+    tensors = _state_dict(content)
     if not tensors:
         raise UserError(f"{path}: has no weights by name: give a file with a state dict")
     for name, tensor in tensors.items():
@@ -143,6 +135,23 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         if not plain or tensor.is_complex():
             raise UserError(f"{path}: {name} holds no plain real numbers: not used")
     return tensors
+
+
+def _state_dict(content: object) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by the network's own names; empty where there are none."""
+    import torch
+
+    for _ in range(DEEPEST):  # bounded: one may hold itself
+        inner = content if isinstance(content, Mapping) else {}
+        states = [inner[key] for key in STATES if isinstance(inner.get(key), Mapping)]
+        if not states:
+            break
+        content = states[0]
+    return {
+        re.sub(WRAPPERS, "", str(name)): value
+        for name, value in inner.items()
+        if isinstance(value, torch.Tensor)
+    }
 
 
 def _values(tensor: torch.Tensor) -> np.ndarray:

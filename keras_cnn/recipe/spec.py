@@ -39,7 +39,7 @@ def method_settings(name: str) -> type[Method]:
     if name in KNOWN_METHODS:
         return KNOWN_METHODS[name]
     module, _, function = name.rpartition(".")
-    if not module:
+    if not module or module.startswith("."):
         raise UserError(f"no method {name!r}: {nearest(name, KNOWN_METHODS)}")
     try:
         return getattr(environment.own_module(module), function).settings

@@ -48,8 +48,9 @@ class Event:
 
     Attributes:
         job: The job it happened to.
-        kind: `started`, `epoch`, `done`, `busy` (another process holds it) or `failed`.
-        record: The epoch's record.
+        kind: `started`, `epoch`, `note` (a line worth telling), `done`, `busy` (another process
+            holds it) or `failed`.
+        record: The epoch's record, or `note`.
         error: One line that says why it failed.
         log: What the process wrote to standard error, where it failed.
     """
@@ -97,7 +98,7 @@ class Child:
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
-                if isinstance(record, dict) and record.keys() & {"epoch", "error"}:
+                if isinstance(record, dict) and record.keys() & {"epoch", "note", "error"}:
                     yield record
 
     def end(self) -> tuple[int, str, str]:
@@ -147,7 +148,7 @@ def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None])
                 running[job.folder] = child = _start(job, server)
                 threading.Thread(target=_watch, args=(job, child, events), daemon=True).start()
             event = events.get()
-            if event.kind != "epoch":
+            if event.kind not in ("epoch", "note"):
                 del running[event.job.folder]
             notify(event)
             if event.kind == "busy":
@@ -190,7 +191,7 @@ def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
         if "error" in record:
             error = record["error"]
         else:
-            events.put(Event(job, "epoch", record))
+            events.put(Event(job, "note" if "note" in record else "epoch", record))
     code, death, log = child.end()
     if code in (0, EXIT_BUSY):
         events.put(Event(job, "done" if code == 0 else "busy"))
@@ -206,7 +207,7 @@ def check_weights(spec: Spec) -> None:
     """
     child = Child({"weights_of": spec.model_dump()}, spec)
     try:
-        errors = [record["error"] for record in child.records()]
+        errors = [record["error"] for record in child.records() if "error" in record]
         code, death, _ = child.end()
     except BaseException:  # an interrupt, too, leaves no process
         child.kill()

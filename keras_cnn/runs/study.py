@@ -224,6 +224,8 @@ def prepare(plan: Plan) -> Work:
         try:
             if plan.fresh or not job.folder.exists():
                 environment.require(run.spec.backend)
+            else:  # a kill may have come between the result and this
+                identity.checkpoint_file(run.spec).unlink(missing_ok=True)
             jobs.append(job)
         except UserError as error:
             left_out[run.place.row] = str(error)

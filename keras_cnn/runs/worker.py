@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from keras_cnn import environment, files, torch_fast
 from keras_cnn.data import Split
-from keras_cnn.errors import UserError, system_words
+from keras_cnn.errors import UserError, printable, system_words
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, store
@@ -80,6 +81,7 @@ def make(
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
+        files.forget_oldest(checkpoint.parent)  # of runs that nobody went on with
 
 
 def _trained(
@@ -169,6 +171,17 @@ def _die_with_parent(scratch: str) -> None:
     os._exit(EXIT_ORPHANED)
 
 
+class _Notes(logging.Handler):
+    """Reports the package's warnings, a line each."""
+
+    def __init__(self, report: Callable[[dict], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report({"note": printable(record.getMessage())})
+
+
 def main() -> int:
     """Does the task named by one line of JSON on standard input; reports by lines of JSON.
 
@@ -184,6 +197,7 @@ def main() -> int:
     def report(record: dict) -> None:
         print(files.json_text(record, indent=None), file=reports)
 
+    logging.getLogger("keras_cnn").addHandler(_Notes(report))
     task = json.loads(sys.stdin.buffer.readline())
     os.environ["TMPDIR"] = tempfile.tempdir = task["scratch"]
     memory.keep_freed_memory()

@@ -94,7 +94,7 @@ def fused(kind: type[keras.optimizers.Adam]) -> type[keras.optimizers.Adam]:
     if keras.backend.backend() != "torch":
         return kind
     own = type(kind())  # on torch Keras hands out a subclass
-    if not _usable():
+    if not is_on():
         return own
     from keras_cnn.torch_fast import adam
 
@@ -106,7 +106,7 @@ def is_off() -> bool:
     return os.environ.get(SWITCH, "") not in ("", "0")
 
 
-def _usable() -> bool:
+def is_on() -> bool:
     """Whether the fast path is on here; says which private name is missing, if one is."""
     import keras
 
@@ -123,7 +123,7 @@ def _usable() -> bool:
 
 def _torch_graph(model: keras.Model) -> object | None:
     """The model's graph as torch calls; None where Keras's own step has to do."""
-    if not _usable():
+    if not is_on():
         return None
     from keras_cnn.torch_fast.graph import TorchGraph
 

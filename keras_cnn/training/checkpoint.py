@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import h5py
@@ -65,23 +66,28 @@ class Checkpoint(keras.callbacks.Callback):
         """Writes the file."""
         if self._path is None:
             return
-        with files.replacing(self._path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["epochs"] = self._epochs
-            file.attrs["records"] = json.dumps(self._records)
-            for number, variable in enumerate(_state(self.model)):
-                file[f"{number}"] = keras.ops.convert_to_numpy(variable)
+        with files.replacing(self._path) as partial:
+            with h5py.File(partial, "w") as file:
+                file.attrs["epochs"] = self._epochs
+                file.attrs["records"] = json.dumps(self._records)
+                for number, variable in enumerate(_state(self.model)):
+                    file[f"{number}"] = keras.ops.convert_to_numpy(variable)
+            files.seal(partial)
+        files.forget_oldest(self._path.parent)
 
 
 def _read(path: Path) -> dict[str, object] | None:
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                "epochs": int(file.attrs["epochs"]),
-                "records": json.loads(file.attrs["records"]),
-                "values": [np.asarray(file[f"{number}"]) for number in range(len(file))],
-            }
-    except (OSError, KeyError, ValueError):
-        return None  # not there, or damaged: from the beginning
+    if not path.exists():
+        return None
+    if not files.intact(path):
+        logging.getLogger(__name__).warning("%s is damaged: training begins anew", path)
+        return None
+    with h5py.File(path, "r") as file:
+        return {
+            "epochs": int(file.attrs["epochs"]),
+            "records": json.loads(file.attrs["records"]),
+            "values": [np.asarray(file[f"{number}"]) for number in range(len(file))],
+        }
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:

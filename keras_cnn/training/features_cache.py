@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_cnn import environment, files
+from keras_cnn import environment, files, torch_fast
 from keras_cnn.home import home
 
 MOST_BYTES = 2_000_000_000
@@ -26,7 +28,8 @@ def features(
     Rows, repeats and later commands that share the frozen weights and the images share the
     features. They are found by content: of images, weights and layers, what the model makes of a
     few images, versions of the software, and the number of threads, since all of these may change
-    the last bits. The oldest files go where all of them would take over 2 GB.
+    the last bits. The oldest files go where all of them would take over 2 GB; one that has changed
+    since it was written is written anew.
 
     Args:
         model: Functional; none of its weights changes, and it draws nothing at random.
@@ -36,32 +39,42 @@ def features(
     Returns:
         float32 (n, …), to the last bit what `compute` gives.
     """
-    path = _folder() / f"{_key(model, images)}.npy"
+    path = home() / "features" / f"{_key(model, images)}.npy"
     try:
-        found = np.load(path)
-        os.utime(path)  # used just now: the last to go
-        return found
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or damaged: computed and written anew
+        if _intact(path, path.stat().st_ino):
+            found = np.load(path)
+            os.utime(path)  # used just now: the last to go
+            return found
+        logging.getLogger(__name__).warning("%s is damaged: its features are computed anew", path)
+    except OSError:
+        pass  # not there
     computed = compute()
     try:
-        with files.replacing(path) as partial, partial.open("wb") as file:
-            np.save(file, computed)
-        _forget_oldest()
+        with files.replacing(path) as partial:
+            with partial.open("wb") as file:
+                np.save(file, computed)
+            files.seal(partial)
+        files.forget_oldest(path.parent, MOST_BYTES)
     except OSError:
         pass  # a full disk costs the next run time, not this one its result
     return computed
 
 
-def _folder() -> Path:
-    return home() / "features"
+@cache
+def _intact(path: Path, inode: int) -> bool:
+    """As `files.intact`, once a process for each file: one that is written anew is another."""
+    return files.intact(path)
 
 
 def _key(model: keras.Model, images: np.ndarray) -> str:
     digest = hashlib.blake2b(digest_size=16)
     layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
-    told = [environment.describe(), model.name, layers, images.shape]
-    digest.update(json.dumps(told).encode())
+    computing = {**environment.describe(), "fast": torch_fast.is_on(), "sealed": True}
+    if keras.backend.backend() == "torch":
+        import torch
+
+        computing["threads"] = torch.get_num_threads()  # whoever has set them
+    digest.update(json.dumps([computing, model.name, layers, images.shape]).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     digest.update(np.ascontiguousarray(images))
@@ -70,17 +83,3 @@ def _key(model: keras.Model, images: np.ndarray) -> str:
     few = np.asarray(images[:: -(-len(images) // PROBES)], np.float32)
     digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(model(few, training=False))))
     return digest.hexdigest()
-
-
-def _forget_oldest() -> None:
-    kept = []
-    for path in _folder().glob("*.npy"):
-        try:
-            kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        except FileNotFoundError:
-            continue  # another run was faster
-    total = 0
-    for _, size, path in sorted(kept, reverse=True):
-        total += size
-        if total > MOST_BYTES:
-            path.unlink(missing_ok=True)
