@@ -15,6 +15,7 @@ from PIL import Image
 
 from keras_cnn import models, recipe
 from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import DECIDES_WITH
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.spec import KNOWN_METHODS, Spec
 from keras_cnn.results import identity
@@ -65,11 +66,36 @@ def test_every_setting_is_in_the_identity(method):
         group = type(getattr(spec, part))
         # Names of data, networks and weights have tests of their own below.
         for field in group.model_fields.keys() - {"data", "model", "weights"}:
-            names.append(identity.identity(changed(spec, part, **{field: another(group, field)})))
+            other, values = DECIDES_WITH.get(field, (None, ()))
+            along = {other: values[0]} if other in group.model_fields else {}
+            settings = {field: another(group, field), **along}
+            names.append(identity.identity(changed(spec, part, **settings)))
     for field, value in (("seed", 1), ("shots_seed", 1), ("backend", "jax")):
         names.append(identity.identity(spec.model_copy(update={field: value})))
     names.append(identity.identity(changed(spec, "network", model="convnext_femto")))
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("part", "idle", "other"),
+    [
+        ("training", {"momentum": 0.9}, {"optimizer": "sgd"}),
+        ("training", {"schedule_epochs": 9}, {"schedule": "cosine"}),
+        ("training", {"schedule_factor": 0.1}, {"schedule": "step"}),
+        ("training", {"augment_share": 0.1}, {"augment": "flip"}),
+        ("training", {"workers": 2, "pin_memory": True, "drop_last": True}, {"feed": "files"}),
+        ("network", {"cosine_scale": 9.0}, {"head": "cosine"}),
+    ],
+)
+def test_a_setting_that_decides_nothing_is_not_in_the_identity(part, idle, other):
+    spec = a_spec()
+    assert identity.identity(changed(spec, part, **idle)) == identity.identity(spec)
+    with_other = changed(spec, part, **other)
+    assert identity.identity(changed(with_other, part, **idle)) != identity.identity(with_other)
+    own = type("Own", (type(spec.training),), {"module": ""})  # what it does with them is its own
+    mine = spec.model_copy(update={"training": own()})
+    if part == "training":
+        assert identity.identity(changed(mine, part, **idle)) != identity.identity(mine)
 
 
 def test_the_method_is_in_the_identity():

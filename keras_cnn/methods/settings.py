@@ -26,6 +26,19 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Backend = Literal["torch", "tensorflow", "jax"]
 DEFAULT_SEED = 213  # the deck's
+# Settings of the methods here that decide nothing unless another one has one of these values.
+DECIDES_WITH = {
+    "momentum": ("optimizer", ("sgd",)),
+    "schedule_epochs": ("schedule", ("step", "cosine")),
+    "schedule_factor": ("schedule", ("step",)),
+    "cosine_scale": ("head", ("cosine",)),
+    "augment_share": ("augment", tuple(AUGMENTATIONS)),
+    "augment_once": ("augment", tuple(AUGMENTATIONS)),
+    **dict.fromkeys(
+        ("workers", "pin_memory", "persistent_workers", "prefetch_batches", "drop_last"),
+        ("feed", ("files",)),
+    ),
+}
 
 
 class Group(BaseModel):

@@ -3,7 +3,7 @@
 A run's identity is made of
 
 - the settings of its spec that differ from their defaults, so that a new setting with a default
-  leaves the identities of older runs alone;
+  leaves the identities of older runs alone; not those that decide nothing (`DECIDES_WITH`);
 - the fingerprints of the data and of the weights, not where these lie;
 - the `VERSION` of each module whose behaviour decides the result (`Spec.code` names them) that is
   beyond 1. Whoever changes what a module computes raises the number at its top, and exactly the
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from keras_cnn import data, environment
 from keras_cnn.home import home
+from keras_cnn.methods.settings import DECIDES_WITH
 from keras_cnn.pretrained import named
 from keras_cnn.recipe.spec import Run, Spec
 
@@ -35,12 +36,25 @@ def identity(spec: Spec) -> str:
         UserError: The data or the weights are not on this machine.
     """
     decisive = spec.model_dump(exclude_defaults=True)
+    for name in _idle(spec):
+        for group in ("network", "training"):
+            decisive[group].pop(name, None)
     content = fingerprints(spec)
     decisive["images"]["data"] = content["data"]
     decisive["network"]["weights"] = content["weights"]
     decisive["versions"] = {name: n for name in spec.code() if (n := version(name)) > 1}
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _idle(spec: Spec) -> list[str]:
+    """Settings that decide nothing; of a method of one's own, none is known to."""
+    ours, settings = spec.training.module, spec.settings
+    return [
+        name
+        for name, (other, values) in DECIDES_WITH.items()
+        if ours and settings.get(other) not in values
+    ]
 
 
 def run_folder(run: Run, out: Path) -> Path:
