@@ -509,9 +509,9 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
 
 
 def _print_table(study: Study, kept: Path | None) -> None:
-    from keras_cnn.results import table
+    from keras_cnn.results import layout
 
-    print(table.markdown(study.table))
+    print(layout.markdown(study.table))
     folder = study.plan.folder
     _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:

@@ -224,6 +224,15 @@ def test_a_damaged_checkpoint_is_as_none(damage, tmp_path, caplog):
         assert caplog.messages == [f"{path} is damaged: training begins anew"]
 
 
+def test_a_checkpoint_is_read_without_a_lock(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "state.h5"
+    trained(epochs=1, checkpoint=path)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # what HDF5 by itself would not open
+        assert checkpoint.Checkpoint(path).planned_epochs() == 1
+
+
 def test_a_checkpoint_goes_with_its_result_or_after_a_month(run_and_folder):
     """Also where a kill came between the result and the removal."""
     run, folder = run_and_folder

@@ -13,7 +13,7 @@ from method_runs import finished
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve, schema
-from keras_cnn.results import table
+from keras_cnn.results import layout, table
 
 TEST_ACCURACIES = {"as_run": [0.50, 0.62, 0.41], "corrected": [0.55, 0.55, 0.58]}
 TRAIN_ACCURACIES = {"as_run": [0.99, 0.90, 1.00], "corrected": [0.97, 0.96, 0.95]}
@@ -50,7 +50,7 @@ def test_best_is_the_run_with_the_best_test_accuracy_and_spread_is_the_samples(t
 
 def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measurement(tmp_path):
     plan, made = results(tmp_path)
-    text = table.markdown(table.build(plan, made, "a command"))
+    text = layout.markdown(table.build(plan, made, "a command"))
     line = next(line for line in text.splitlines() if "as_run" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
@@ -60,7 +60,7 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     assert "not comparable" not in text and "`a command`" in text
 
     plan, made = results(tmp_path, profile="mini")
-    text = table.markdown(table.build(plan, made, "a command"))
+    text = layout.markdown(table.build(plan, made, "a command"))
     line = next(line for line in text.splitlines() if "as_run" in line)
     assert len(line.strip("|").split("|")) == 10 and "63" not in line
     assert "not comparable" in text
@@ -102,7 +102,7 @@ def test_a_users_own_images_have_no_figures_of_the_slide_beside_them(tmp_path):
         result.spec["images"]["data"] = str(tmp_path / "digits")  # a folder, not the source
         place = result.place.model_copy(update={"comparable": False})
         made[number] = replace(result, place=place)
-    text = table.markdown(table.build(plan, made, "a command"))
+    text = layout.markdown(table.build(plan, made, "a command"))
     assert "data digits" in text
     assert "slide" not in text and "deck's" not in text and "| 63" not in text
 
@@ -111,13 +111,13 @@ def test_one_repeat_has_no_spread(tmp_path):
     plan, made = results(tmp_path, repeats=1)
     built = table.build(plan, made, "a command")
     assert built.lines[0].measures["test_accuracy"].sd is None
-    assert "±" not in next(x for x in table.markdown(built).splitlines() if "corrected" in x)
+    assert "±" not in next(x for x in layout.markdown(built).splitlines() if "corrected" in x)
 
 
 def test_csv_and_json_hold_the_figures_in_full(tmp_path):
     plan, made = results(tmp_path)
     built = table.build(plan, made, "a command")
-    rows = list(csv.DictReader(io.StringIO(table.comma_separated(built))))
+    rows = list(csv.DictReader(io.StringIO(layout.comma_separated(built))))
     content = json.loads(table.as_json(built))
     assert len(rows) == len(content["lines"]) == 2
     for row, line in zip(rows, content["lines"], strict=True):
@@ -138,7 +138,7 @@ def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
     plan = plan.model_copy(
         update={"measures": shown, "rows": rows, "note": "A note.", "deck_figures": "guessed"}
     )
-    text = table.markdown(table.build(plan, made, "a command"))
+    text = layout.markdown(table.build(plan, made, "a command"))
     heading, _, line, *_ = (line for line in text.splitlines() if line.startswith("|"))
     cells = [[cell.strip() for cell in text.strip("|").split("|")][6:] for text in (heading, line)]
     assert cells[0] == [
@@ -152,8 +152,8 @@ def test_the_recipe_decides_which_measures_a_reader_sees(tmp_path):
 
 def test_the_decks_figures_stand_under_one_another_with_the_same_decimals():
     column = [table.Statistic(deck=deck) for deck in (56.4, 57.0, None, 100)]
-    assert table.deck_texts(column) == ["56.4", "57.0", "-", "100.0"]
-    assert table.deck_texts(column[1:]) == ["57", "-", "100"]  # as few as the slide has
+    assert layout.deck_texts(column) == ["56.4", "57.0", "-", "100.0"]
+    assert layout.deck_texts(column[1:]) == ["57", "-", "100"]  # as few as the slide has
 
 
 def test_small_figures_keep_three_digits(tmp_path):
@@ -161,7 +161,7 @@ def test_small_figures_keep_three_digits(tmp_path):
     for result in made:
         result.metrics["seconds"] /= 1000
     plan = plan.model_copy(update={"measures": ["seconds"]})
-    text = table.markdown(table.build(plan, made, "a command"))
+    text = layout.markdown(table.build(plan, made, "a command"))
     assert "| 0.101 ± 0.001 " in text
 
 
@@ -178,7 +178,7 @@ def test_a_diverged_run_is_told_and_in_no_figure(tmp_path):
     assert (built.lines[0].n, built.lines[0].diverged) == (2, [1])
     assert accuracy.best == pytest.approx(50) and accuracy.mean == pytest.approx((50 + 41) / 2)
     assert (built.lines[1].n, built.lines[1].diverged) == (0, [2, 2, 2])
-    text = table.markdown(built)
+    text = layout.markdown(built)
     shown = [line.strip("|").split("|")[5:] for line in text.splitlines() if "_run" in line]
     cells = [[cell.strip() for cell in line] for line in shown if line]
     assert cells[0] == ["2, 1 diverged", "99.0", "99.5 ± 0.7", "100", "50.0", "45.5 ± 6.4", "63"]
@@ -187,7 +187,7 @@ def test_a_diverged_run_is_told_and_in_no_figure(tmp_path):
     assert "in no figure: " in text and "row 4 as_run repeat 2 at epoch 1" in text
     content = json.loads(table.as_json(built), parse_constant=pytest.fail)
     assert content["lines"][1]["measures"]["test_accuracy"]["mean"] is None
-    rows = list(csv.DictReader(io.StringIO(table.comma_separated(built))))
+    rows = list(csv.DictReader(io.StringIO(layout.comma_separated(built))))
     assert [row["diverged"] for row in rows] == ["1", "3"]
 
 
@@ -203,13 +203,13 @@ def test_words_of_users_are_neither_markup_nor_formulas(tmp_path):
         update={"title": HOSTILE, "note": HOSTILE, "columns": {"@x": "optimizer"}}
     )
     built = table.build(plan, made, HOSTILE)
-    text = table.markdown(built)
+    text = layout.markdown(built)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     tags = set(re.findall(r"<(\w+)", html))
     assert tags == {"h1", "p", "table", "thead", "tbody", "tr", "th", "td", "code"}
     assert html.count("<td>") == 2 * html.count("<th>") and "\x1b" not in text
     cells = [
-        cell for line in csv.reader(io.StringIO(table.comma_separated(built))) for cell in line
+        cell for line in csv.reader(io.StringIO(layout.comma_separated(built))) for cell in line
     ]
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
     assert not any("\x1b" in cell for cell in cells)

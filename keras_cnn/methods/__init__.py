@@ -6,7 +6,7 @@
     train, test = dataset.splits["train"], dataset.splits["test"]
     network = models.classifier("convnext_atto", class_count=10, weights="bundled")
     trained = methods.nearest_mean.train(network, train, test)
-    trained.model.save("model.keras")
+    trained.save("model.keras")
 
 All are called alike, `methods.<name>.train(network, train, test, **settings) -> Trained`:
 

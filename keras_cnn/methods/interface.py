@@ -57,7 +57,7 @@ class Trained:
 
     Attributes:
         model: Raw images (n, h, w, 3), 0 to 255, to probabilities (n, classes); of Keras's own
-            layers, so that `model.save("model.keras")` gives a file that needs Keras alone.
+            layers, so that the file that `save` writes needs Keras alone.
         history: One record an epoch: `epoch`, `learning_rate`, `train_loss`, `train_accuracy`,
             `test_loss`, `test_accuracy` (accuracies in [0, 1]) and `seconds`.
         measures: `test_accuracy_over_images`, the share of test images that `model` classifies

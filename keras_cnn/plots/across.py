@@ -24,8 +24,8 @@ from keras_cnn.plots.plot import (
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.results.layout import setting_text
 from keras_cnn.results.store import Result
-from keras_cnn.results.table import setting_text
 
 # From this ratio of largest to smallest on, a linear axis hides the small ones.
 WIDE_RANGE = 30

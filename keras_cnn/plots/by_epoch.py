@@ -19,8 +19,8 @@ from keras_cnn.plots.plot import (
 )
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
+from keras_cnn.results.layout import setting_text
 from keras_cnn.results.store import Result
-from keras_cnn.results.table import setting_text
 
 SPLIT_COLOURS = {"train": COLOURS[0], "test": COLOURS[1]}
 DASHES = ("-", "--", ":", "-.")

@@ -18,8 +18,8 @@ from keras_cnn.recipe import measures, schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results.grid import width
+from keras_cnn.results.layout import setting_text
 from keras_cnn.results.store import Result
-from keras_cnn.results.table import setting_text
 
 # Okabe and Ito's, told apart by colour-blind people too: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

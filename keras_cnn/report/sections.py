@@ -14,7 +14,7 @@ from keras_cnn.report.markdown import code, escape, heading, link, missing, note
 from keras_cnn.report.sentences import SENTENCES
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.grid import Column
-from keras_cnn.results.table import deck_table, side_by_side, variant_text
+from keras_cnn.results.layout import deck_table, side_by_side, variant_text
 
 BATCH = 64  # of the summary slides
 TOTALS = {

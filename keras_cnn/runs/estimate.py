@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from keras_cnn import data, progress
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Settings
 from keras_cnn.recipe.spec import SEEDS, Run
@@ -255,7 +255,7 @@ def _special(run: Run, settings: Settings, always: Sequence[str] = ()) -> str:
     """Those of a run's settings that are not at their defaults, or always shown, as for `--set`."""
     defaults = resolve.defaults(type(run.spec.training))
     return " ".join(
-        f"{key}={described.written(value)}"
+        f"{key}={printable(described.written(value))}"
         for key, value in settings.items()
         if key in always or value != defaults[key]
     )

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import files
-from keras_cnn.results import table
+from keras_cnn.results import layout, table
 from keras_cnn.results.table import Table
 from keras_cnn.runs.engine import Event
 from keras_cnn.runs.study import Study
 
-TABLE_FORMS = {"md": table.markdown, "csv": table.comma_separated, "json": table.as_json}
+TABLE_FORMS = {"md": layout.markdown, "csv": layout.comma_separated, "json": table.as_json}
 
 
 def publish(study: Study) -> Path | None:

@@ -67,7 +67,8 @@ class Checkpoint(keras.callbacks.Callback):
         if self._path is None:
             return
         with files.replacing(self._path) as partial:
-            with h5py.File(partial, "w") as file:
+            # No lock: some file systems have none, and only this process knows the file.
+            with h5py.File(partial, "w", locking=False) as file:
                 file.attrs["epochs"] = self._epochs
                 file.attrs["records"] = json.dumps(self._records)
                 for number, variable in enumerate(_state(self.model)):
@@ -82,7 +83,7 @@ def _read(path: Path) -> dict[str, object] | None:
     if not files.intact(path):
         logging.getLogger(__name__).warning("%s is damaged: training begins anew", path)
         return None
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         return {
             "epochs": int(file.attrs["epochs"]),
             "records": json.loads(file.attrs["records"]),
