@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] in ("keras_cnn", ""):
             raise
         print(
-            f"keras_cnn: {error.name} is not installed: pip install keras_cnn brings all it needs",
+            f"keras_cnn: {error.name} is not installed: `pip install -e .` in the folder of the "
+            "project brings all that is needed",
             file=sys.stderr,
         )
         return 1

@@ -312,7 +312,7 @@ def test_a_library_that_is_not_installed_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fire", None)
     assert main(["recipes"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("keras_cnn: fire is not installed: pip install ")
+    assert line.startswith("keras_cnn: fire is not installed: `pip install -e .`")
 
 
 def test_a_path_may_begin_with_the_home_folder_or_a_dash(tmp_path, monkeypatch, capsys):

@@ -95,6 +95,7 @@ def wrapped(state):
     module = {f"module.{name}": tensor for name, tensor in state.items()}
     return {
         "model": {"epoch": 3, "model": state, "optimizer": {"lr": 0.1}},
+        "moving average": {"ema": {"module": state}, "step": 7},
         "model_state_dict": {"model_state_dict": state, "loss": torch.tensor(1.0)},
         "lightning": {"state_dict": {f"model.{name}": t for name, t in state.items()}, "epoch": 1},
         "parameters": {

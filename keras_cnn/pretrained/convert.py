@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # Under which a checkpoint has its state dict, the first that is there; and what wrappers of a
 # network (DataParallel, torch.compile, Lightning) put ahead of its names.
-STATES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+STATES = (
+    *("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params"),
+    *("state_dict_ema", "model_ema", "ema"),
+)
 DEEPEST = 5  # state dicts in one another
 WRAPPERS = r"^((module|_orig_mod|model|net|network|backbone)\.)+"
 RESNET_PARTS = {
@@ -122,10 +125,10 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
                     archive.check(members, path)
             with warnings.catch_warnings(action="ignore"):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *FAULTS) as error:
-        more = ", or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else ""
+    except (SafetensorError, *FAULTS):
         raise UserError(
-            f"{path}: not a torch weights file or .safetensors, or a damaged one{more}"
+            f"{path}: not a torch weights file (a state_dict: tensors alone) or .safetensors, or a "
+            "damaged one"
         ) from None
     tensors = _state_dict(content)
     if not tensors:
