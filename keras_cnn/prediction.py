@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import keras
 
 BATCH_SIZE = 256
-LARGEST_IMAGE = 2048  # pixels of a model's height and width: a batch of them is 3 GB
+LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
+BATCH_PIXELS = 1 << 22  # of large images fewer go at a time
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,9 +243,10 @@ class _Classifier:
         import keras
 
         given = _grey(images) if self.is_grey else images
+        batch_size = min(BATCH_SIZE, BATCH_PIXELS // self.image_size**2)
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-                made = self.network.predict(given, batch_size=BATCH_SIZE, verbose=0)
+                made = self.network.predict(given, batch_size=batch_size, verbose=0)
         except saved.FAULTS as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)

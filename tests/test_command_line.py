@@ -572,6 +572,7 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
         started_from = result.environment["fingerprints"]["weights"]
         assert started_from == named.BUNDLED["convnext_atto"]
     assert finished.table in finished.stdout
+    assert "Best on" not in finished.stdout, "no model is chosen on the test images"
     with (finished.folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["variant"] for row in rows] == ["as_run", "corrected"]

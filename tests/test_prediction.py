@@ -218,6 +218,7 @@ def odd_models():
     return {
         "takes (n, 32, 32, 4)": keras.Model(*means(channels=4)),
         "takes (n, 32, 64, 3)": keras.Model(wide, keras.layers.GlobalMaxPooling2D()(wide)),
+        "takes images of 1,025 pixels": keras.Model(*means(size=1025)),
         "takes (n, 3, 32, 32)": keras.Model(first, keras.layers.Flatten()(first)),
         "1 inputs and gives 2": keras.Model(image, [x, dense(ONE)(x)]),
         "and gives 2 outputs": keras.Model(image, {"one": x, "other": dense(ONE)(x)}),
