@@ -331,7 +331,7 @@ def _read(kept: Kept, place: Path) -> None:
 
 def inputs(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
     """Gives commands what no one should."""
-    os.environ["KERAS_CNN_HOME"] = str(folder / "home")
+    os.environ |= {"KERAS_CNN_HOME": str(folder / "home"), "HOME": str(folder)}
     canary, current = folder / "ran", folder / "current"
     current.mkdir()
     make_model(folder)

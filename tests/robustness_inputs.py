@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -22,7 +23,7 @@ NAMES = [
     "--",
     "?",
     "..",
-    "/",
+    "/dev/null",
     "~",
     "~nobody/x",
     "a\nb",
@@ -195,7 +196,8 @@ def _archives(zoo: Path, model: Path, canary: Path) -> list[Path]:
     content = model.read_bytes()
     broken += [_write(zoo / f"cut{n}.keras", content[: len(content) * n // 10]) for n in (1, 5, 9)]
     flagged = bytearray(content)
-    flagged[6] |= 1  # encrypted, says the first member's header
+    for entry in re.finditer(b"PK\x01\x02", content):  # of the directory at the end
+        flagged[entry.start() + 8] |= 1
     broken.append(_write(zoo / "encrypted.keras", bytes(flagged)))
     return [*broken, _write(zoo / "empty.keras", b""), _write(zoo / "text.keras", "no model")]
 
