@@ -180,16 +180,19 @@ def _is_of_dead_process(path: Path) -> bool:
     return False
 
 
-def forget_oldest(folder: Path, most_bytes: float = math.inf, most_days: float = 30) -> None:
-    """Removes files of a cache that were not used for long.
+def forget_oldest(
+    folder: Path, pattern: str, most_bytes: float = math.inf, most_days: float = 30
+) -> None:
+    """Removes files of a cache of ours that were not used for long.
 
     Args:
-        folder: The cache's; a file's time of change is when it was used last.
+        folder: One that the user puts nothing into.
+        pattern: Which of its files; a file's time of change is when it was used last.
         most_bytes: What all files may take together, or the newest alone.
         most_days: How old a file may be.
     """
     found = []
-    for path in folder.glob("[!.]*"):
+    for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             found.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0

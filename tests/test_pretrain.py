@@ -233,6 +233,14 @@ def test_a_checkpoint_is_read_without_a_lock(tmp_path):
         assert checkpoint.Checkpoint(path).planned_epochs() == 1
 
 
+def test_a_checkpoint_of_ones_own_touches_nothing_beside_it(tmp_path):
+    old = tmp_path / "old.h5"
+    old.write_bytes(b"mine")
+    os.utime(old, (0, 0))
+    trained(epochs=1, checkpoint=tmp_path / "state.h5")
+    assert {path.name for path in tmp_path.iterdir()} == {"old.h5", "state.h5"}
+
+
 def test_a_checkpoint_goes_with_its_result_or_after_a_month(run_and_folder):
     """Also where a kill came between the result and the removal."""
     run, folder = run_and_folder

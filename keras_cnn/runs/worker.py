@@ -81,7 +81,7 @@ def make(
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
-        files.forget_oldest(checkpoint.parent)  # of runs that nobody went on with
+        files.forget_oldest(checkpoint.parent, "*.h5")  # of runs that nobody went on with
 
 
 def _trained(

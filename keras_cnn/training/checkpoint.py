@@ -74,7 +74,6 @@ class Checkpoint(keras.callbacks.Callback):
                 for number, variable in enumerate(_state(self.model)):
                     file[f"{number}"] = keras.ops.convert_to_numpy(variable)
             files.seal(partial)
-        files.forget_oldest(self._path.parent)
 
 
 def _read(path: Path) -> dict[str, object] | None:

@@ -54,7 +54,7 @@ def features(
             with partial.open("wb") as file:
                 np.save(file, computed)
             files.seal(partial)
-        files.forget_oldest(path.parent, MOST_BYTES)
+        files.forget_oldest(path.parent, "*.npy", MOST_BYTES)
     except OSError:
         pass  # a full disk costs the next run time, not this one its result
     return computed
