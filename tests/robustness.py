@@ -562,7 +562,6 @@ def kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
             out = folder / f"out{turn}"
             shutil.rmtree(home, ignore_errors=True)
     print(f"kills: {dict(tally.counts)}, {turn} recipes finished, {len(tally.faults)} faults")
-    tally.counts["recipes finished in between"] = turn
     return {"recipe": tally}
 
 
@@ -620,10 +619,9 @@ def written(done: dict[str, dict], command: str) -> str:
         ]
         for name, tally in tallies.items():
             counts = ", ".join(f"{what} {n}" for what, n in sorted(tally["counts"].items()))
-            lines.append(
-                f"| {name} | {counts} | {tally['slowest']:.1f} | {tally['largest']:,.0f} | "
-                f"{len(tally['faults'])} |"
-            )
+            seconds = f"{tally['slowest']:.1f}" if tally["slowest"] else "-"
+            memory = f"{tally['largest']:,.0f}" if tally["largest"] else "-"
+            lines.append(f"| {name} | {counts} | {seconds} | {memory} | {len(tally['faults'])} |")
         lines += ["", *(f"- {fault}" for t in tallies.values() for fault in t["faults"])]
     return "\n".join(lines).rstrip() + "\n"
 
