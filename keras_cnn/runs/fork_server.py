@@ -17,6 +17,7 @@ well without a server, too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import pkgutil
@@ -33,6 +34,7 @@ from keras_cnn import environment
 from keras_cnn.recipe.spec import Spec
 
 FILES = 4  # of a run: its standard input, output and error, and its status
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 PACKAGES = ("keras_cnn.deck", "keras_cnn.methods", "keras_cnn.models")  # imported as a whole
 
 
@@ -53,7 +55,7 @@ class ForkServer:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*environment.PYTHON, "-m", __name__, str(theirs.fileno())],
+                [*environment.PYTHON, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -209,6 +211,14 @@ def _import_all() -> None:
             import_module(module.name)
 
 
+def _end_with_parent(parent: int) -> None:
+    """Has Linux end this process with the thread that started it, amid an import, too."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
 if __name__ == "__main__":
+    _end_with_parent(int(sys.argv[2]))
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
