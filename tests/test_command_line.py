@@ -808,7 +808,7 @@ def test_rows_of_a_backend_that_is_not_installed_are_left_out_and_told(
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [told, "backends: 4 runs"]
     assert "| jax" not in captured.out and "| tensorflow" in captured.out
-    assert "--repeats=2 --data=synthetic:20 --backend=torch`" in captured.out
+    assert "--repeats=2 --backend=torch --data=synthetic:20`" in captured.out
     assert main([*command, "--rows=jax"]) == 2
     assert capsys.readouterr().err == "keras_cnn: backend jax is not installed\n"
     lacking.add("tensorflow")  # whose results are on disk
