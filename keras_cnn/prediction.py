@@ -112,19 +112,19 @@ class Evaluation:
         return saved.confusion(self.labels, self.probabilities)
 
 
-def predict(model: str | Path, images: Sequence[str | Path]) -> Predictions:
+def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Predictions:
     """Classifies image files.
 
         predict("model.keras", ["photo.jpg", "photos"]).best(3)
 
     Args:
         model: A `.keras` file.
-        images: Image files or folders, searched with their subfolders.
+        images: Image files or folders, searched with their subfolders; or one of them.
 
     Raises:
         UserError: The model cannot be used, there is no image, or none can be read.
     """
-    paths = _image_files(images)
+    paths = _image_files([images] if isinstance(images, str | Path) else images)
     _require_readable(paths)  # before the framework starts
     model = _opened(Path(model).expanduser())
     read, unreadable, outputs = [], [], []

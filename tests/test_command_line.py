@@ -714,6 +714,9 @@ def test_the_profile_that_nobody_asked_for_is_named_and_where_weights_go(
     assert "weights=my.pth" in captured.out and "test_shots" not in captured.out
     assert main([*OWN, "--weights=my.pth", "--set=model=resnet18", "--dry-run"]) == 0
     assert "; resnet18 from my.pth (--profile" in capsys.readouterr().err
+    (tmp_path / "mine.weights.h5").touch()
+    assert main([*OWN, "--weights=mine.weights.h5", "--dry-run"]) == 0
+    assert "Profile mini: data photos; convnext_atto from mine" in capsys.readouterr().err
     assert main([*OWN, "--profile=mini", "--dry-run"]) == 0
     assert capsys.readouterr().err == "", "it was asked for"
 

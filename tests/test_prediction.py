@@ -203,7 +203,7 @@ def test_a_model_of_any_size_takes_that_of_its_card(tmp_path):
     model = keras.Model(image, keras.layers.Softmax()(x))
     Image.new("RGB", (40, 40), (200, 50, 50)).save(tmp_path / "a.png")
     saved.save(model, tmp_path / "sized.keras", {"image_size": 16})
-    made = prediction.predict(tmp_path / "sized.keras", [tmp_path / "a.png"])
+    made = prediction.predict(tmp_path / "sized.keras", str(tmp_path / "a.png"))  # one alone, too
     np.testing.assert_allclose(made.probabilities, [softmax(COLOUR)], atol=1e-5)
     saved.save(model, tmp_path / "open.keras", {})
     with pytest.raises(UserError, match=r"takes \(n, any, any, 3\)"):

@@ -228,3 +228,10 @@ def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_th
         assert said.err.count(told) == line_before
         assert said.out.count(told) == 1
         assert told in (folder / "shared" / "mine" / "table.md").read_text()
+
+
+def test_a_frame_without_pandas_is_one_line(options, monkeypatch):
+    done = study.run(**options, rows=["tuned", "own"])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        done.frame()

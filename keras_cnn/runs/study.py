@@ -124,9 +124,12 @@ class Study:
         """A line for each run: where it stands, its settings, its metrics.
 
         Raises:
-            ImportError: pandas is not installed.
+            UserError: pandas, which nothing else here needs, is not installed.
         """
-        import pandas
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("a frame needs pandas: pip install pandas") from None
 
         return pandas.DataFrame(
             [
@@ -280,9 +283,15 @@ def _with_test_images(overrides: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _missing_downloads(recipe: Recipe, overrides: Mapping[str, object]) -> list[str]:
-    """What the deck's profile needs and is neither here nor given."""
+    """What the deck's profile needs and is neither here nor given.
+
+    A file of weights that Keras wrote is of a run made here, so not of the deck's network unless
+    the model is named.
+    """
+    weights = str(overrides.get("weights", "pretrained"))
+    fits = "model" in overrides or not weights.endswith((".keras", ".h5"))
     given = {"archive": "data" in overrides}
-    given["weights"] = overrides.get("weights", "pretrained") not in named.NAMED_WEIGHTS
+    given["weights"] = weights not in named.NAMED_WEIGHTS and fits
     return [
         download.name
         for name in recipe.needs
