@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_cnn import files, recipe
+from keras_cnn import files, recipe, statistics
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
@@ -296,3 +296,19 @@ def test_json_is_readable_by_a_person(tmp_path):
     store.write_json(tmp_path / "run.json", {"a": 1, "b": 2})
     text = (tmp_path / "run.json").read_text()
     assert json.loads(text) == {"a": 1, "b": 2} and len(text.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [
+        ([2.3, 2.2, 2.1], None),
+        ([14.0, 900.0, 0.1], None),  # a penalty of large weights, which falls
+        ([2.3, 4e19, 2.1], 2),
+        ([2.3, 2.3, float("nan")], 3),
+        ([float("inf"), 2.3, 2.3], 1),
+    ],
+)
+def test_a_loss_that_is_no_number_or_beyond_all_sense_tells_of_divergence(losses, epoch):
+    for name, other in (("train_loss", "test_loss"), ("test_loss", "train_loss")):
+        history = [{"epoch": n, name: loss, other: 2.3} for n, loss in enumerate(losses, 1)]
+        assert statistics.diverged_at(history) == epoch
