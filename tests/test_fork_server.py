@@ -85,12 +85,14 @@ def test_all_of_it_goes_when_the_command_is_killed(tmp_path, runs):
     command = [sys.executable, "-c", textwrap.dedent(code)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     server = server_of(process.pid)
+    if not runs:
+        wait_until(lambda: "libtorch" in Path(f"/proc/{server}/maps").read_text())
     wait_until(lambda: len(children(server)) == runs)
     all_of_it = [server, *children(server)]
     process.kill()
     process.wait()
-    # Two seconds: sooner than an import ends, after which it would go in any case.
-    wait_until(lambda: not any(map(is_alive, all_of_it)), 60 if runs else 2)
+    # One second: sooner than the import of Keras ends, after which it would go in any case.
+    wait_until(lambda: not any(map(is_alive, all_of_it)), 60 if runs else 1)
 
 
 def test_an_interrupt_waits_for_no_import(tmp_path):

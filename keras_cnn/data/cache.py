@@ -7,6 +7,7 @@
         labels       int64 (n,)
         sizes        int32 (n, 2), height and width before scaling
         indices      int64 (n,), which file or array each image was
+        digests      uint64 (n,), of each image's pixels (`copies.digests`)
         images       uint8 (n, s, s, 3)
         a seal, which tells whether a bit has changed since
 
@@ -36,8 +37,15 @@ from keras_cnn.data.listing import Division, Listing
 from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
 
-DECODER_VERSION = 2  # raised by hand when the same file would decode to other pixels
-ARRAYS = {"labels": ("<i8", ()), "sizes": ("<i4", (2,)), "indices": ("<i8", ())}  # of an image
+DECODER_VERSION = (
+    3  # raised by hand when the same file would decode to other pixels, or be kept else
+)
+ARRAYS = {  # of an image
+    "labels": ("<i8", ()),
+    "sizes": ("<i4", (2,)),
+    "indices": ("<i8", ()),
+    "digests": ("<u8", ()),
+}
 WHOLE = "all"
 BLOCK = 1024  # images copied together
 
@@ -51,6 +59,7 @@ class Decoded:
         labels: int64 (n,).
         sizes: int32 (n, 2), height and width before scaling.
         indices: int64 (n,), which item of the listing's content each image was.
+        digests: uint64 (n,), equal where the pixels are.
         unreadable: Path, relative to the source's folder, and reason of each file left out.
         fingerprint: Hexadecimal.
     """
@@ -59,6 +68,7 @@ class Decoded:
     labels: np.ndarray
     sizes: np.ndarray
     indices: np.ndarray
+    digests: np.ndarray
     unreadable: list[tuple[str, str]]
     fingerprint: str
 
@@ -170,7 +180,8 @@ def _write(
         _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
         shape = (len(labels), image_size, image_size, 3)
         images = np.memmap(scratch, np.uint8, "r", shape=shape)
-        arrays = dict(zip(ARRAYS, (labels, np.concatenate(sizes), chosen), strict=True))
+        kept = labels, np.concatenate(sizes), chosen, copies.digests(images)
+        arrays = dict(zip(ARRAYS, kept, strict=True))
         head = json.dumps([list(class_names), image_size]).encode()
         _store(path, images, arrays, listing.division, head, unreadable)
     left_out = {"unreadable": _reasons(unreadable), "other": listing.strays}
@@ -187,7 +198,7 @@ def _store(
     unreadable: list[tuple[str, str]],
 ) -> None:
     """Writes the file, its parts one after the other; `head` begins their fingerprints."""
-    order, spans = _parts(division, arrays["labels"], images)
+    order, spans = _parts(division, arrays["labels"], arrays["digests"])
     parts = {}
     for name, (start, stop) in spans.items():
         digest = hashlib.sha256(head)
@@ -207,12 +218,12 @@ def _store(
 
 
 def _parts(
-    division: Division | None, labels: np.ndarray, images: np.ndarray
+    division: Division | None, labels: np.ndarray, digests: np.ndarray
 ) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
     """The order of the images in the file, and where in it each part begins and ends."""
     count = len(labels)
     whole = {WHOLE: (0, count)}
-    is_test = division.draw(labels, copies.digests(images)) if division else None
+    is_test = division.draw(labels, digests) if division else None
     if is_test is None:
         return np.arange(count), whole
     middle = count - int(is_test.sum())

@@ -25,13 +25,3 @@ def groups(digests: np.ndarray) -> list[list[int]]:
     order = np.argsort(digests, kind="stable")
     starts = np.flatnonzero(np.diff(digests[order])) + 1
     return sorted(group.tolist() for group in np.split(order, starts) if len(group) > 1)
-
-
-def count_shared(train: np.ndarray, test: np.ndarray) -> int:
-    """How many test images have the pixels of a training image.
-
-    Args:
-        train: (m, h, w, 3) uint8.
-        test: (n, h, w, 3) uint8.
-    """
-    return int(np.isin(digests(test), digests(train)).sum())

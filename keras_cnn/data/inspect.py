@@ -116,7 +116,7 @@ def describe(name: str, image_size: int) -> Description:
             Sample(split, image_name, source.class_names[label])
             for image_name, label in zip(names, decoded.labels, strict=True)
         ]
-        digests.append(copies.digests(decoded.images))
+        digests.append(decoded.digests)
     groups = [
         tuple(samples[index] for index in group) for group in copies.groups(np.concatenate(digests))
     ]

@@ -21,6 +21,7 @@ from keras_cnn.results.grid import width
 
 DPI = 120  # pixels an inch
 LONGEST = 28  # characters of a name in a picture
+LINE_INCHES, LETTER_INCHES = 0.16, 0.085  # that a name along an axis needs, and one of its letters
 LETTERS_AN_INCH = 17  # in 7 points, with room to spare for wide ones
 LAST_RESORT = "LastResort"  # a font of boxes, which has every character
 

@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.canvas import short, wrapped
+from keras_cnn.plots.canvas import LETTER_INCHES, LINE_INCHES, short, wrapped
 from keras_cnn.results.grid import width
 from keras_cnn.results.store import Result
 
 COUNTED = 20  # with more classes no counts are written in
 INCHES, MOST_INCHES = 0.55, 12.0  # of a class along a side, and of all
-LINE, LETTER = 0.16, 0.085  # inches that a name needs, and one of its letters
 NAMED = 10  # the most frequent confusions, where not all names are written
 
 
@@ -46,11 +45,11 @@ def confusion_matrix(
     classes = len(class_names)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.5, INCHES * classes), MOST_INCHES)
-    step = int(np.ceil(classes * LINE / side))  # so many classes to a name
+    step = int(np.ceil(classes * LINE_INCHES / side))  # so many classes to a name
     places = range(0, classes, step)
     names = [short(class_names[place]) for place in places]
     few = classes <= COUNTED
-    beside = max(map(width, names)) * (LETTER if few else 0.7 * LETTER)
+    beside = max(map(width, names)) * (LETTER_INCHES if few else 0.7 * LETTER_INCHES)
     size = side + beside + 1.5, side + beside * (0.7 if few else 1) + 1.0
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from keras_cnn.data import sources
-from keras_cnn.plots.canvas import short, wrapped
+from keras_cnn.plots.canvas import LETTER_INCHES, LINE_INCHES, short, wrapped
 from keras_cnn.recipe import measures, schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
@@ -26,7 +26,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 MOST_INCHES = 40.0  # of a side of a picture
-LINE_INCHES, LETTER_INCHES = 0.16, 0.085  # of names along an axis
 MOST_IN_LEGEND = 30
 Item = TypeVar("Item")
 
