@@ -33,7 +33,7 @@ TYPICAL_SPEED = {
 OTHER_SPEED = 200.0  # of a network of one's own
 FASTER_FROZEN = 1.5  # times, where the first stages do not train
 FASTER_AS_FEATURES = 3.0  # where none does, and images are seen once
-START_SECONDS = 6.0  # of each run: process, framework, network, saving
+START_SECONDS = 2.0  # of each run beside its epochs, forked: data, network, saving
 ALWAYS_SHOWN = ("data", "model", "weights")
 
 
