@@ -13,6 +13,7 @@ from keras_cnn.bench import goals, interleave
 from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
+SWEEP = "sweep"
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
@@ -20,7 +21,8 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Some of `goals.BENCHES`; `all`, or none, takes all.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all. Or `sweep`: where the time of a
+            sweep goes, which has no peer and no rounds.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Threads of each contender's process.
         out: A JSON file.
@@ -29,8 +31,8 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in (*goals.BENCHES, "all"):
-            raise UserError(f"no bench {name!r}: {nearest(name, (*goals.BENCHES, 'all'))}")
+        if name not in (*goals.BENCHES, SWEEP, "all"):
+            raise UserError(f"no bench {name!r}: {nearest(name, (*goals.BENCHES, SWEEP, 'all'))}")
     if rounds < FEWEST_ROUNDS:
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
@@ -40,18 +42,28 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     figures = {}
     for name in goals.BENCHES if everything else dict.fromkeys(names):
         load = _load_average()
-        rates = interleave.rates(goals.contenders(name), rounds, threads)
-        figures[name] = {
-            "load_average_before": load,
-            "images_a_second": rates,
-            "goals": goals.verdicts(name, rates),
-        }
-        print(f"## {name}\n\n{goals.HOW[name]}\n\n{goals.markdown(name, rates)}\n")
+        found, text, turns = _sweeps() if name == SWEEP else _against_peers(name, rounds, threads)
+        figures[name] = {"load_average_before": load, **found}
         place = _place(machine, name, threads)
-        print(f"{rounds} rounds; {place}; load before: {load}.\n", flush=True)
+        print(f"## {name}\n\n{text}\n\n{turns}; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
             files.write_text(out, files.json_text(content) + "\n")
+
+
+def _against_peers(name: str, rounds: int, threads: int) -> tuple[dict, str, str]:
+    """A bench's figures, its tables, and how often it was measured."""
+    rates = interleave.rates(goals.contenders(name), rounds, threads)
+    found = {"images_a_second": rates, "goals": goals.verdicts(name, rates)}
+    return found, f"{goals.HOW[name]}\n\n{goals.markdown(name, rates)}", f"{rounds} rounds"
+
+
+def _sweeps() -> tuple[dict, str, str]:
+    from keras_cnn.bench import sweep  # it runs as a process of its own, too
+
+    found = sweep.measured()
+    tables = [f"### {title}\n\n{sweep.markdown(one)}" for title, one in found.items()]
+    return {"sweeps": found}, "\n\n".join([sweep.HOW, *tables]), "once"
 
 
 def _machine(threads: int) -> dict:
@@ -64,7 +76,7 @@ def _machine(threads: int) -> dict:
 
 def _place(machine: dict, name: str, threads: int) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
-    used = "" if name == "repeats" else f", {threads} thread(s) a process"
+    used = "" if name in ("repeats", SWEEP) else f", {threads} thread(s) a process"
     return (
         f"{machine['processor']}, {machine['cores']} cores{used}; {machine['device']}; {versions}"
     )
