@@ -151,7 +151,7 @@ def _p_values(
     draws = [[0] * repeats if one_draw else range(repeats), range(repeats)]
     variants = [[row(each) for _ in range(ROWS)] for each in draws]
     compared = [intervals.difference(other, rows[0]) for rows in variants for other in rows[1:]] + [
-        intervals.difference(as_run, corrected, one_draw)
+        intervals.difference(corrected, as_run, (False, one_draw))
         for as_run, corrected in zip(*variants, strict=True)
     ]
     return [intervals.p_value(one) for one in compared]

@@ -114,6 +114,7 @@ def _check_rows(recipe: Recipe) -> None:
         for profile in row.profiles:
             at = ("rows", index, "profiles", profile)
             _check_name(recipe, at, "profile", profile, recipe.profiles)
+    _check_name(recipe, ("reference",), "row", recipe.reference_row, names)
     if "both" in recipe.variants:
         place = recipe.place("variants", "both")
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")

@@ -179,6 +179,7 @@ class Recipe(Group):
         note: What a reader of the table should know; may be empty.
         deck_figures: How the deck's numbers were made, as `best of five runs`.
         measures: What the table shows of each row, from `measures.MEASURES`.
+        reference: The row that the others are compared with; None takes the first.
         figures: The pictures; empty draws each row's curves and confusion matrices.
         settings: What all rows share.
         variants: By name; a single one, `corrected`, where none is named.
@@ -199,6 +200,7 @@ class Recipe(Group):
     note: str = ""
     deck_figures: str = "best of five runs"
     measures: list[str] = Field(default_factory=lambda: ["train_accuracy", "test_accuracy"])
+    reference: int | Name | None = None
     figures: list[Figure] = Field(default_factory=list)
     settings: Settings = Field(default_factory=dict)
     variants: dict[Name, Variant] = Field(default_factory=lambda: {"corrected": Variant()})
@@ -209,6 +211,11 @@ class Recipe(Group):
     def path(self) -> str:
         """The file."""
         return self.document.path
+
+    @property
+    def reference_row(self) -> str:
+        """The name of the row that the others are compared with."""
+        return str(self.rows[0].row if self.reference is None else self.reference)
 
     def place(self, *at: str | int) -> str:
         """File and line of an entry, by its keys and indices."""

@@ -21,7 +21,7 @@ Satterthwaite's covers too little where the repeats differ much. Accuracies take
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
 from typing import NamedTuple
@@ -77,15 +77,17 @@ def accuracy(runs: Sequence[Hits]) -> Estimate:
 
 
 def difference(
-    runs: Mapping[int, Hits], others: Mapping[int, Hits], one_draw: bool = False
+    runs: Mapping[int, Hits],
+    others: Mapping[int, Hits],
+    drawn_once: tuple[bool, bool] = (False, False),
 ) -> Estimate | None:
     """How much more accurate one row is than another, paired by repeat and by test image.
 
     Args:
         runs: By repeat.
         others: By repeat; those that both have are compared.
-        one_draw: All of `runs` were trained on one draw of images, each of `others` on its own.
-            How much another draw would change the former is then taken from the latter.
+        drawn_once: Of each row, whether all its repeats are trained on one draw of images. Where
+            that is so of one alone, how much another draw would change it is taken from the other.
 
     Returns:
         None where no repeat is in both.
@@ -98,13 +100,10 @@ def difference(
     means = np.array([[run.right.mean() for run in side] for side in pair])
     deviations = _deviations(pair[0], images) - _deviations(pair[1], images)
     estimate = _estimate(means[0] - means[1], deviations, _images(pair[0]))
-    if not one_draw or len(shared) == 1:
+    if drawn_once[0] == drawn_once[1] or len(shared) == 1:
         return estimate
-    spread = means.var(axis=1, ddof=1)
-    by_repeats = float(max(estimate.by_repeats, spread[0] / len(shared) + spread[1]))
-    return Estimate(
-        estimate.value, by_repeats, estimate.by_images, estimate.repeats, estimate.images
-    )
+    spread = means.var(axis=1, ddof=1) / np.where(drawn_once, len(shared), 1)
+    return replace(estimate, by_repeats=max(estimate.by_repeats, float(spread.sum())))
 
 
 def _images(runs: Sequence[Hits]) -> float:
