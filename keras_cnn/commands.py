@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_text  # `csv` and `json` are flags' names
 import json as json_text
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from keras_cnn.home import DEFAULT_OUT
 if TYPE_CHECKING:
     from keras_cnn.runs.engine import Event
     from keras_cnn.runs.study import Plan, Study
+
+WIDTH = 120  # of a table that goes to no terminal
 
 
 def recipes() -> None:
@@ -525,9 +528,10 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
 
 
 def _print_table(study: Study, kept: Path | None) -> None:
-    from keras_cnn.results import layout
+    from keras_cnn.results import terminal
 
-    print(layout.markdown(study.table))
+    width = shutil.get_terminal_size(fallback=(WIDTH, 0)).columns
+    print(terminal.text(study.table, width))
     folder = study.plan.folder
     _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:

@@ -133,6 +133,8 @@ def _check_names(recipe: Recipe, settings: Iterable[str]) -> None:
         for setting in profile.scale:
             at = ("profiles", name, "scale", setting)
             _check_name(recipe, at, "setting", setting, settings)
+    for method in recipe.method_notes:
+        _check_name(recipe, ("method_notes", method), "method", method, KNOWN_METHODS)
     for heading, setting in recipe.columns.items():
         _check_name(recipe, ("columns", heading), "setting", setting, settings)
     for index, measure in enumerate(recipe.measures):

@@ -138,7 +138,7 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
         if (str(row.row), variant) in groups
     ]
     rows = {str(row.row): row for row in recipe.rows}
-    answered = _answers({name: groups[name] for name in names}) if _shows_accuracy(recipe) else {}
+    answered = _answers({name: groups[name] for name in names}) if recipe.shows_accuracy else {}
     lines = [_line(recipe, rows[name[0]], groups[name], answered.get(name)) for name in names]
     beside_deck = all(sources.is_named(result.settings["data"]) for result in results)
     return Table(
@@ -151,10 +151,6 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
         lines=lines,
         differences=differences.differences(answered, recipe.reference_row),
     )
-
-
-def _shows_accuracy(recipe: Recipe) -> bool:
-    return not {"test_accuracy", "test_accuracy_over_images"}.isdisjoint(recipe.measures)
 
 
 def _answers(groups: Mapping[Name, Sequence[Result]]) -> dict[Name, Answers]:
@@ -259,7 +255,13 @@ def _caption(
         )
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
-    return " ".join([*sentences, *_diverged(results), recipe.note]).strip()
+    methods = {r.settings["method"] for r in results}
+    notes = [
+        note  # the deck's own methods are called by the right one's name, and what is wrong
+        for name, note in recipe.method_notes.items()
+        if any(method.startswith(name) for method in methods)
+    ]
+    return " ".join([*sentences, *_diverged(results), recipe.note, *notes]).strip()
 
 
 def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]:
@@ -275,6 +277,8 @@ def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]
             "The 95 percent interval is of the accuracy of the saved models on new images, and "
             f"covers {covers}."
         )
+    if any(line.n == 2 for line in with_interval):
+        sentences.append("Two runs hardly tell how far runs lie apart: their interval is wide.")
     once = _drawn_once(results, with_interval)
     if once:
         sentences.append(
