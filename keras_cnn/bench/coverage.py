@@ -86,8 +86,6 @@ def covered(
 ) -> tuple[float, float]:
     """How many of the 95 percent intervals of an accuracy hold the truth, and their mean width.
 
-    Of a single repeat the truth is the accuracy of that very model.
-
     Args:
         world: Where the runs come from.
         repeats: Of an experiment.
@@ -157,12 +155,9 @@ def _p_values(
     return [intervals.p_value(one) for one in compared]
 
 
-def report(experiments: int = EXPERIMENTS) -> Iterator[str]:
-    """Both simulations as Markdown, table by table.
-
-    Args:
-        experiments: Of each cell.
-    """
+def report() -> Iterator[str]:
+    """Both simulations as Markdown, table by table."""
+    experiments = EXPERIMENTS
     yield (
         f"95 percent intervals of the accuracy on new images that hold the truth, in percent, of "
         f"{experiments:,} simulated experiments each:"

@@ -73,7 +73,7 @@ class Estimate:
 def accuracy(runs: Sequence[Hits]) -> Estimate:
     """The accuracy of a row: the mean over its repeats, at least one."""
     means = np.array([run.right.mean() for run in runs])
-    return _estimate(means, _deviations(runs, _all_images(runs)), _images(runs))
+    return _estimate(means, _deviations(runs), _images(runs))
 
 
 def difference(
@@ -95,11 +95,10 @@ def difference(
     shared = sorted(runs.keys() & others.keys())
     if not shared:
         return None
-    pair = [[side[repeat] for repeat in shared] for side in (runs, others)]
-    images = _all_images([*pair[0], *pair[1]])
-    means = np.array([[run.right.mean() for run in side] for side in pair])
-    deviations = _deviations(pair[0], images) - _deviations(pair[1], images)
-    estimate = _estimate(means[0] - means[1], deviations, _images(pair[0]))
+    both = [side[repeat] for side in (runs, others) for repeat in shared]
+    means = np.reshape([run.right.mean() for run in both], (2, len(shared)))
+    deviations = np.subtract(*np.split(_deviations(both), 2))
+    estimate = _estimate(means[0] - means[1], deviations, _images(both))
     if drawn_once[0] == drawn_once[1] or len(shared) == 1:
         return estimate
     spread = means.var(axis=1, ddof=1) / np.where(drawn_once, len(shared), 1)
@@ -110,20 +109,23 @@ def _images(runs: Sequence[Hits]) -> float:
     return float(np.mean([len(run.images) for run in runs]))
 
 
-def _all_images(runs: Sequence[Hits]) -> np.ndarray:
-    """The test images of all runs, sorted, each once."""
+def _deviations(runs: Sequence[Hits]) -> np.ndarray:
+    """What each image adds to a run's accuracy beyond the mean image, (runs, all runs' images)."""
+    count, places = _places(runs)
+    deviations = np.zeros((len(runs), count))
+    for row, place, run in zip(deviations, places, runs, strict=True):
+        row[place] = (run.right - run.right.mean()) / len(run.right)
+    return deviations
+
+
+def _places(runs: Sequence[Hits]) -> tuple[int, Sequence[np.ndarray | slice]]:
+    """How many images all runs have, and the places of each run's among them."""
     first = runs[0].images
     if all(run.images is first or np.array_equal(run.images, first) for run in runs):
-        return np.sort(first)
-    return np.unique(np.concatenate([run.images for run in runs]))
-
-
-def _deviations(runs: Sequence[Hits], images: np.ndarray) -> np.ndarray:
-    """What each image adds to a run's accuracy beyond the mean image, (runs, images)."""
-    deviations = np.zeros((len(runs), len(images)))
-    for row, run in zip(deviations, runs, strict=True):
-        row[np.searchsorted(images, run.images)] = (run.right - run.right.mean()) / len(run.right)
-    return deviations
+        return len(first), [slice(None)] * len(runs)
+    images, places = np.unique(np.concatenate([run.images for run in runs]), return_inverse=True)
+    ends = np.cumsum([len(run.images) for run in runs])[:-1]
+    return len(images), np.split(places, ends)
 
 
 def _estimate(means: np.ndarray, deviations: np.ndarray, images: float) -> Estimate:
