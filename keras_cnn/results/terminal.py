@@ -10,7 +10,6 @@ from keras_cnn.results import grid, layout
 from keras_cnn.results.grid import Column
 from keras_cnn.results.table import Table
 
-MOST_DIFFERENCES = 24  # of more, those that are seen
 HEADING = 10  # letters of a heading that may make a column wider
 WIDEST = 100  # letters of a line of prose
 
@@ -87,7 +86,7 @@ def _heading(column: Column) -> list[str]:
 def _differences(table: Table, width: int) -> list[str]:
     if not table.differences:
         return []
-    many = len(table.differences) > MOST_DIFFERENCES
+    many = len(table.differences) > layout.MOST_DIFFERENCES
     shown = [one for one in table.differences if one.is_seen or not many]
     places = {layout.where_text(one) for one in table.differences}
     where = f" All are of {places.pop()}." if len(places) == 1 else ""
