@@ -5,8 +5,9 @@ A setting's last word is the last of these that names it:
     the method's default < recipe < row < variant < profile < the row in that profile < command line
 
 A profile's `settings` may not overwrite what a row sets: the row says what it has in the profile.
-Its `length` shortens every number of epochs. What stands in for a method (in a variant) or a network (in a profile) comes with
-settings of its own, which count as the variant's and the profile's.
+Its `length` shortens every number of epochs. What stands in for a method (in a variant) or a
+network (in a profile) comes with settings of its own, which count as the variant's and the
+profile's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method
+from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method, idle
 from keras_cnn.recipe.schema import Recipe, Row, Settings
 from keras_cnn.recipe.spec import KNOWN_METHODS, Place, Run, Spec, method_settings
 
@@ -239,13 +240,12 @@ def _refuse_overwriting(
 
 
 def _lengths(factor: float, merged: Mapping[str, Setting]) -> Settings:
-    """Every number of epochs, also those at their defaults, times a factor."""
+    """Every number of epochs that decides something, those at their defaults too, by a factor."""
     values = defaults(_method(merged)) | {key: one.value for key, one in merged.items()}
-    epochs = {key: value for key, value in values.items() if key.endswith("epochs")}
     return {
         key: max(1, round(value * factor)) if isinstance(value, int) else value * factor
-        for key, value in epochs.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        for key, value in values.items()
+        if key.endswith("epochs") and key not in idle(values)
     }
 
 
