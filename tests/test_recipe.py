@@ -648,7 +648,7 @@ def test_a_profile_shortens_epochs_and_schedules_of_each_row(written):
     # 2.5 and 7.5 are rounded to the even number, and no count falls below 1.
     assert [lengths[row]["epochs"] for row in rows] == [2, 8, 1, 5]
     assert lengths["own"]["learning_rate"] == 0.01
-    assert lengths["shared"]["schedule_epochs"] == 1  # of 5, the default
+    assert lengths["shared"]["schedule_epochs"] == 5  # it decides nothing: there is no schedule
     assert lengths["scheduled"]["schedule_epochs"] == 3  # the row's own word for this profile
     assert settings_of(plan, "short", "own", overrides={"epochs": 40})["epochs"] == 40
 
