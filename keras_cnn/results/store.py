@@ -89,7 +89,7 @@ class Result:
         Raises:
             UserError: The file is damaged.
         """
-        from keras_cnn.results import predictions  # which takes NumPy
+        from keras_cnn.results import predictions  # it imports NumPy
 
         try:
             return predictions.read(self.folder / PREDICTIONS)
