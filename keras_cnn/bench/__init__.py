@@ -1,4 +1,7 @@
-"""How fast it is, each thing against its peer in the same call. Imports no framework."""
+"""How fast it is, each thing against its peer in the same call, and what intervals cover.
+
+Imports no framework.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import environment, files
-from keras_cnn.bench import goals, interleave
+from keras_cnn.bench import coverage, goals, interleave
 from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
-SWEEP = "sweep"
+INTERVALS, SWEEP = "intervals", "sweep"  # which have no peers
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
@@ -21,8 +24,9 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Some of `goals.BENCHES`; `all`, or none, takes all. Or `sweep`: where the time of a
-            sweep goes, which has no peer and no rounds.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all. `sweep` tells where the time of a
+            sweep goes, and `intervals` simulates how often the tables' intervals hold the truth:
+            they are no part of all.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Threads of each contender's process.
         out: A JSON file.
@@ -31,16 +35,22 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in (*goals.BENCHES, SWEEP, "all"):
-            raise UserError(f"no bench {name!r}: {nearest(name, (*goals.BENCHES, SWEEP, 'all'))}")
+        if name not in (known := (*goals.BENCHES, INTERVALS, SWEEP, "all")):
+            raise UserError(f"no bench {name!r}: {nearest(name, known)}")
+    if INTERVALS in names:
+        for part in coverage.report():
+            print(part, end="\n\n", flush=True)
+        names = [name for name in names if name != INTERVALS]
+        if not names:
+            return
     if rounds < FEWEST_ROUNDS:
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
         files.check_writable(out.parent)
-    everything = not names or "all" in names
+    with_peers = goals.BENCHES if not names or "all" in names else ()
     machine = _machine(threads)
     figures = {}
-    for name in goals.BENCHES if everything else dict.fromkeys(names):
+    for name in dict.fromkeys([*with_peers, *(name for name in names if name != "all")]):
         load = _load_average()
         found, text, turns = _sweeps() if name == SWEEP else _against_peers(name, rounds, threads)
         figures[name] = {"load_average_before": load, **found}

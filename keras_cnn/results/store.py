@@ -22,14 +22,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Place, Run, flat_settings
-from keras_cnn.results import contents, predictions
+from keras_cnn.results import contents
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
-from keras_cnn.results.predictions import Predictions
 from keras_cnn.statistics import diverged_at
+
+if TYPE_CHECKING:
+    from keras_cnn.results.predictions import Predictions
 
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
@@ -86,6 +89,8 @@ class Result:
         Raises:
             UserError: The file is damaged.
         """
+        from keras_cnn.results import predictions  # it imports NumPy
+
         try:
             return predictions.read(self.folder / PREDICTIONS)
         except FileNotFoundError:
@@ -199,6 +204,8 @@ def write(
         write_csv(partial / "confusion.csv", ["true class", *names], counts)
         write_json(partial / "metrics.json", metrics)
         if predicted is not None:
+            from keras_cnn.results import predictions
+
             predictions.write(predicted, partial / PREDICTIONS)
         save_model(partial / "model.keras")
 
