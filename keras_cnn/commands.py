@@ -400,7 +400,7 @@ def cache(clear: bool = False) -> None:
 
 
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
-    """Measure speed against peers, interleaved: training, loader, fewshot, repeats; or sweep, intervals.
+    """Measure speed against peers: training, loader, fewshot, repeats; or sweep, or intervals.
 
     Args:
         names: Which of them, or all; all by default. Asked for by name alone: sweep, where the
