@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 22  # of large images fewer go at a time
+BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 @dataclass(frozen=True, repr=False)
