@@ -6,13 +6,13 @@ import csv as csv_text  # `csv` and `json` are flags' names
 import json as json_text
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import DEFAULT_OUT
 
@@ -250,6 +250,7 @@ def evaluate(
     data: str | None = None,
     split: str = "test",
     out: Path | None = None,
+    csv: Path | None = None,
     backend: str | None = None,
 ) -> None:
     """Accuracy, precision, recall, F1 and confusion matrix of a saved model on a data source.
@@ -259,6 +260,7 @@ def evaluate(
         data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         split: train, valid or test.
         out: Where the picture goes; by default <model>-confusion.png beside the model.
+        csv: A file for each image's place or name, true and predicted class, and probabilities.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
     from keras_cnn import plots, prediction
@@ -268,6 +270,8 @@ def evaluate(
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     environment.settle(_backend(backend))
     picture = _picture(out) if out else None
+    if csv:
+        files.check_writable(csv.parent)
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
     _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
@@ -280,6 +284,19 @@ def evaluate(
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
     plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
     _tell(f"confusion matrix: {picture}")
+    if csv:
+        _write_csv(csv, evaluation.rows())
+        _tell(f"each image's probabilities: {csv}")
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table of which no cell is one that a spreadsheet takes for a formula."""
+    from keras_cnn.results.contents import csv_cell
+
+    with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv_text.writer(file, lineterminator="\n")
+        for row in rows:
+            writer.writerow(csv_cell(printable(c)) if isinstance(c, str) else c for c in row)
 
 
 def summary(
@@ -334,7 +351,6 @@ def backbone(model: Path, file: Path) -> None:
         model: The .keras file of a run, of `recipe pretrain` for one.
         file: Ends in .weights.h5.
     """
-    from keras_cnn import files
     from keras_cnn.pretrained import keras_files, named
 
     if not file.name.endswith(".weights.h5"):

@@ -1012,9 +1012,16 @@ def test_predict_evaluate_and_summary_as_text(
     assert re.fullmatch(r".*one\.png: (\w+ \d+\.\d%, ){2}\w+ \d+\.\d%", line)
 
     picture = tmp_path / "confusion.png"
-    assert main(["evaluate", model, "--data=synthetic:20", f"--out={picture}"]) == 0
+    table = tmp_path / "images.csv"
+    into = f"--out={picture}", f"--csv={table}"
+    assert main(["evaluate", model, "--data=synthetic:20", *into]) == 0
     out = capsys.readouterr().out
-    metrics = store.read(finished.runs[1]).metrics
+    result = store.read(finished.runs[1])
+    rows = list(csv.DictReader(table.open(newline="")))
+    shares = np.array([[float(row[name]) for name in result.class_names] for row in rows])
+    there = shares[result.predictions.images]  # the run's test images in the order of its draw
+    np.testing.assert_allclose(result.predictions.probabilities, there, rtol=1e-3, atol=1e-6)
+    metrics = result.metrics
     assert f"{metrics['test_accuracy_over_images']:.2%} of 20 images" in out, "the run's own figure"
     assert "precision" in out and picture.is_file()
     assert main(["evaluate", model, "--data=digits", f"--out={picture}"]) == 2

@@ -329,8 +329,16 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
     (tmp_path / "alone" / "train").symlink_to(tmp_path / "one")
     picture = tmp_path / "picture.png"
     arguments = ["evaluate", str(model_path), f"--data={tmp_path / 'alone'}", f"--out={picture}"]
-    assert main(arguments) == 0
+    assert main([*arguments, f"--csv={tmp_path / 'images.csv'}"]) == 0
     assert "\n3 of them have the pixels of training images\n" in capsys.readouterr().out
+    with (tmp_path / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [f"test/{name}/{number}.png" for name in ("blue", "red") for number in range(3)]
+    assert [row["file"] for row in rows] == names and rows[4]["image"] == "4"
+    for row in rows:
+        assert row["true class"] == row["predicted class"] == Path(row["file"]).parts[1]
+        shares = [float(row[name]) for name in NAMES]
+        assert sum(shares) == pytest.approx(1) and max(shares) == float(row[row["true class"]])
 
 
 def test_means_are_over_the_classes_that_are_there():

@@ -8,6 +8,7 @@ A run's folder appears whole, by one rename, or not at all:
         history.csv       one line an epoch
         metrics.json      the final figures
         confusion.csv     counts, true class by row, predicted class by column
+        predictions.npz   what the model makes of each test image (`predictions`)
         model.keras       raw 0-255 RGB images to probabilities
 """
 
@@ -25,11 +26,14 @@ from pathlib import Path
 from keras_cnn import files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Place, Run, flat_settings
-from keras_cnn.results import contents
+from keras_cnn.results import contents, predictions
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
+from keras_cnn.results.predictions import Predictions
 from keras_cnn.statistics import diverged_at
 
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
+
+PREDICTIONS = "predictions.npz"
 
 
 class Busy(Exception):
@@ -74,6 +78,20 @@ class Result:
     def settings(self) -> dict[str, object]:
         """All settings of the run by name, whatever their class."""
         return flat_settings(self.spec)
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """Each test image's class and probabilities, read anew; None in older results.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        try:
+            return predictions.read(self.folder / PREDICTIONS)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder, error) from None
 
     @property
     def model_file(self) -> Path:
@@ -163,11 +181,13 @@ def write(
     class_names: Sequence[str],
     confusion: Sequence[Sequence[int]],
     save_model: Callable[[Path], None],
+    predicted: Predictions | None = None,
 ) -> None:
     """Writes a finished run; its folder appears whole, in place of an older one.
 
     Call it while holding the run's lock. The arguments are as in `Result`; `save_model` is called
-    with the path that the model is to be written to.
+    with the path that the model is to be written to, `predicted` is what it makes of the test
+    images.
     """
     with new_folder(folder) as partial:
         write_json(partial / "run.json", run.model_dump())
@@ -178,6 +198,8 @@ def write(
         counts = [[name, *row] for name, row in zip(names, confusion, strict=True)]
         write_csv(partial / "confusion.csv", ["true class", *names], counts)
         write_json(partial / "metrics.json", metrics)
+        if predicted is not None:
+            predictions.write(predicted, partial / PREDICTIONS)
         save_model(partial / "model.keras")
 
 
@@ -205,6 +227,8 @@ def read(folder: str | Path) -> Result:
     """
     folder = Path(folder).expanduser()
     try:
+        if (folder / PREDICTIONS).exists() and not files.intact(folder / PREDICTIONS):
+            raise ValueError(f"{PREDICTIONS} is damaged")
         place, spec = contents.run(folder / "run.json")
         class_names, confusion = contents.confusion(folder / "confusion.csv")
         return Result(
@@ -218,9 +242,11 @@ def read(folder: str | Path) -> Result:
             confusion=confusion,
         )
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(
-            f"{folder}: damaged ({error}); delete the folder and run the recipe again"
-        ) from None
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"{folder}: damaged ({error}); delete the folder and run the recipe again")
 
 
 def read_as(folder: Path, run: Run) -> Result:
