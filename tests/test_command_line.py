@@ -574,7 +574,7 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
     for folder in finished.runs:
         assert {path.name for path in folder.iterdir()} == {
             "run.json", "environment.json", "history.csv", "metrics.json", "confusion.csv",
-            "model.keras",
+            "model.keras", "predictions.npz", "checksums.json",
         }  # fmt: skip
         result = store.read(folder)
         assert len(result.history) == 1 and np.sum(result.confusion) == 20
