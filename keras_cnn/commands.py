@@ -50,6 +50,7 @@ def recipe(
     out: Path = DEFAULT_OUT,
     backend: str | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
     set: dict[str, object] | None = None,
     dry_run: bool = False,
     fresh: bool = False,
@@ -72,6 +73,7 @@ def recipe(
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
+        threads: Threads of each run. By default the cores that are free just now, shared out.
         set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
         dry_run: Only print what would be run and how long; exit code 2 where something is missing.
         fresh: Run again what is on disk too.
@@ -88,6 +90,7 @@ def recipe(
         backend=_backend(backend),
         out=out,
         parallel=jobs,
+        threads=threads,
         fresh=fresh,
         dry_run=dry_run,
     )

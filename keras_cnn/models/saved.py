@@ -17,8 +17,9 @@ import sys
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +124,7 @@ def _without_defaults(entry: object) -> object:
     module, config = entry.get("module"), entry.get("config")
     if str(module).startswith("keras.") and isinstance(config, dict):
         made_by = getattr(import_module(module), entry["class_name"])
-        taken = inspect.signature(made_by.__init__).parameters
+        taken = _parameters(made_by)
         reads_itself = "from_config" in vars(made_by)  # and may ask for numbers, as Rescaling does
         entry["config"] = {
             key: value
@@ -133,6 +134,11 @@ def _without_defaults(entry: object) -> object:
             or (reads_itself and value is not None)
         }
     return entry
+
+
+@cache
+def _parameters(layer: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(layer.__init__).parameters
 
 
 def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
