@@ -617,8 +617,8 @@ def written(done: dict[str, dict], command: str) -> str:
         f"{versions}.",
         "",
         f"Each call is held to {MOST_SECONDS} s and {MOST_MEGABYTES:,} MB. `same`: the values that "
-        "were written; `told`: one line says that the file is damaged. Other values in weights that "
-        "another program wrote cannot be told: there is nothing to hold them against.",
+        "were written; `told`: one line says that the file is damaged. Other values in weights of "
+        "another program cannot be told: there is nothing to hold them against.",
     ]
     for kind, tallies in done.items():
         total = sum(sum(tally["counts"].values()) for tally in tallies.values())
