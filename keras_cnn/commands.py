@@ -507,9 +507,8 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
 
     if plan.profile not in ("deck", "mini"):
         return ""
-    said = (
-        plan.recipe.profiles[plan.profile].stands_in or "the deck's own data, networks and settings"
-    )
+    profile = plan.recipe.profiles[plan.profile]
+    said = profile.stands_in or "the deck's own data, networks and settings"
     if overrides:
         specs = [run.spec for run in plan.runs]
         titles = dict.fromkeys(sources.title(spec.images.data) for spec in specs)
@@ -521,6 +520,8 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
         is_file = overrides.get("weights", "random") not in named.NAMED_WEIGHTS
         if is_file and "model" not in overrides:
             said += " (--set model NAME: another network)"
+    if profile.length != 1:
+        said += f", in {profile.length:g} times the epochs"
     if plan.profile == "mini":
         missing = plan.missing_downloads
         bundle = {download.name for download in registry.find("deck")}

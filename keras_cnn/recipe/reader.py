@@ -131,10 +131,6 @@ def _check_names(recipe: Recipe, settings: Iterable[str]) -> None:
             if "." not in method:
                 at = ("variants", name, "methods", method)
                 _check_name(recipe, at, "method", method, KNOWN_METHODS)
-    for name, profile in recipe.profiles.items():
-        for setting in profile.scale:
-            at = ("profiles", name, "scale", setting)
-            _check_name(recipe, at, "setting", setting, settings)
     for heading, setting in recipe.columns.items():
         _check_name(recipe, ("columns", heading), "setting", setting, settings)
     for index, measure in enumerate(recipe.measures):

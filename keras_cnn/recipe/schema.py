@@ -152,15 +152,16 @@ class Profile(Group):
             needs set otherwise.
         repeats: Runs of each row and variant; None takes the recipe's.
         settings: Those in which it differs. What a row sets otherwise is not overwritten in
-            silence: it is scaled, or the row says what it has in this profile.
-        scale: By setting, the factor that its number is multiplied by in each row.
+            silence: the row says what it has in this profile.
+        length: What every number of epochs is multiplied by, a schedule's included, so that a
+            shorter run passes through the same rates. Whole ones stay whole, from 1 on.
     """
 
     stands_in: str = ""
     networks: dict[str, Settings] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
-    scale: dict[str, Positive] = Field(default_factory=dict)
+    length: Positive = 1.0
 
 
 class Recipe(Group):

@@ -23,14 +23,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Place, Run, flat_settings
-from keras_cnn.results import contents, predictions
+from keras_cnn.results import contents
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
-from keras_cnn.results.predictions import Predictions
 from keras_cnn.statistics import diverged_at
+
+if TYPE_CHECKING:
+    from keras_cnn.results.predictions import Predictions
 
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
@@ -87,6 +90,8 @@ class Result:
         Raises:
             UserError: The file is damaged.
         """
+        from keras_cnn.results import predictions  # it imports NumPy
+
         try:
             return predictions.read(self.folder / PREDICTIONS)
         except FileNotFoundError:
@@ -201,6 +206,8 @@ def write(
         write_json(partial / "metrics.json", metrics)
         write_json(partial / contents.CHECKSUMS, contents.checksums(partial))
         if predicted is not None:
+            from keras_cnn.results import predictions
+
             predictions.write(predicted, partial / PREDICTIONS)
         save_model(partial / "model.keras")
 
