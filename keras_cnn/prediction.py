@@ -259,7 +259,7 @@ class _Classifier:
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
                 made = self.network.predict(given, batch_size=batch_size, verbose=0)
-        except saved.FAULTS as error:
+        except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)
 
