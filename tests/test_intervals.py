@@ -107,7 +107,7 @@ def test_only_repeats_that_both_rows_have_are_compared():
 
 def test_one_draw_of_shots_counts_as_one():
     one, other = dict(enumerate(drawn(seed=1))), dict(enumerate(drawn(seed=2)))
-    each, shared = (intervals.difference(one, other, one_draw) for one_draw in (False, True))
+    each, shared = (intervals.difference(one, other, (once, False)) for once in (False, True))
     spread = np.var([run.right.mean() for run in other.values()], ddof=1)
     assert shared.by_repeats >= spread > each.by_repeats
     assert (shared.value, shared.by_images) == (each.value, each.by_images)

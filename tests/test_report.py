@@ -589,8 +589,8 @@ def test_each_slide_has_its_own_pictures(out, drawn):
     made(out, "regularization")
     blocks = page(out)
     for anchor, names in (
-        ("slide-11", {"grid.png"}),
-        ("slide-17", set()),
+        ("slide-11", {"grid.png", "rows.png"}),
+        ("slide-17", {"rows.png"}),
         ("slide-18", {"row-4-curves.png"}),
         ("slide-23", {"row-4-as_run-confusion.png", "row-4-corrected-confusion.png"}),
     ):
@@ -680,7 +680,7 @@ def test_the_html_page_is_whole_and_needs_nothing_else(out, drawn, tmp_path):
     assert "script" not in reader.tags and "link" not in reader.tags and "iframe" not in reader.tags
     assert "@import" not in text and "url(" not in text
     sources = [source for _, source in reader.all("src")]
-    assert len(sources) == 4
+    assert len(sources) == 6  # two of which compare rows
     pictures = {path.read_bytes() for path in out.glob("*/*.png")}
     for source in sources:
         kind, content = source.split(",")
@@ -768,7 +768,7 @@ def test_the_command_writes_both_forms_and_says_where(out, drawn, tmp_path, caps
     # pictures are named as seen from the page
     text = (tmp_path / "site" / "report.md").read_text()
     paths = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
-    assert len(paths) == 3
+    assert len(paths) == 4
     for path in paths:
         assert (tmp_path / "site" / path).resolve().is_file()
     assert main(["report", f"--out={out}"]) == 0 and (out / "report.html").is_file()

@@ -86,8 +86,6 @@ def covered(
 ) -> tuple[float, float]:
     """How many of the 95 percent intervals of an accuracy hold the truth, and their mean width.
 
-    Of a single repeat the truth is the accuracy of that very model.
-
     Args:
         world: Where the runs come from.
         repeats: Of an experiment.
@@ -151,18 +149,15 @@ def _p_values(
     draws = [[0] * repeats if one_draw else range(repeats), range(repeats)]
     variants = [[row(each) for _ in range(ROWS)] for each in draws]
     compared = [intervals.difference(other, rows[0]) for rows in variants for other in rows[1:]] + [
-        intervals.difference(as_run, corrected, one_draw)
+        intervals.difference(corrected, as_run, (False, one_draw))
         for as_run, corrected in zip(*variants, strict=True)
     ]
     return [intervals.p_value(one) for one in compared]
 
 
-def report(experiments: int = EXPERIMENTS) -> Iterator[str]:
-    """Both simulations as Markdown, table by table.
-
-    Args:
-        experiments: Of each cell.
-    """
+def report() -> Iterator[str]:
+    """Both simulations as Markdown, table by table."""
+    experiments = EXPERIMENTS
     yield (
         f"95 percent intervals of the accuracy on new images that hold the truth, in percent, of "
         f"{experiments:,} simulated experiments each:"

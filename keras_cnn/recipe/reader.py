@@ -117,6 +117,7 @@ def _check_rows(recipe: Recipe) -> None:
         for profile in row.profiles:
             at = ("rows", index, "profiles", profile)
             _check_name(recipe, at, "profile", profile, recipe.profiles)
+    _check_name(recipe, ("reference",), "row", recipe.reference_row, names)
     if "both" in recipe.variants:
         place = recipe.place("variants", "both")
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")
@@ -131,6 +132,8 @@ def _check_names(recipe: Recipe, settings: Iterable[str]) -> None:
             if "." not in method:
                 at = ("variants", name, "methods", method)
                 _check_name(recipe, at, "method", method, KNOWN_METHODS)
+    for method in recipe.method_notes:
+        _check_name(recipe, ("method_notes", method), "method", method, KNOWN_METHODS)
     for heading, setting in recipe.columns.items():
         _check_name(recipe, ("columns", heading), "setting", setting, settings)
     for index, measure in enumerate(recipe.measures):

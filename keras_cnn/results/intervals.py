@@ -21,7 +21,7 @@ Satterthwaite's covers too little where the repeats differ much. Accuracies take
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
 from typing import NamedTuple
@@ -73,19 +73,21 @@ class Estimate:
 def accuracy(runs: Sequence[Hits]) -> Estimate:
     """The accuracy of a row: the mean over its repeats, at least one."""
     means = np.array([run.right.mean() for run in runs])
-    return _estimate(means, _deviations(runs, _all_images(runs)), _images(runs))
+    return _estimate(means, _deviations(runs), _images(runs))
 
 
 def difference(
-    runs: Mapping[int, Hits], others: Mapping[int, Hits], one_draw: bool = False
+    runs: Mapping[int, Hits],
+    others: Mapping[int, Hits],
+    drawn_once: tuple[bool, bool] = (False, False),
 ) -> Estimate | None:
     """How much more accurate one row is than another, paired by repeat and by test image.
 
     Args:
         runs: By repeat.
         others: By repeat; those that both have are compared.
-        one_draw: All of `runs` were trained on one draw of images, each of `others` on its own.
-            How much another draw would change the former is then taken from the latter.
+        drawn_once: Of each row, whether all its repeats are trained on one draw of images. Where
+            that is so of one alone, how much another draw would change it is taken from the other.
 
     Returns:
         None where no repeat is in both.
@@ -93,38 +95,37 @@ def difference(
     shared = sorted(runs.keys() & others.keys())
     if not shared:
         return None
-    pair = [[side[repeat] for repeat in shared] for side in (runs, others)]
-    images = _all_images([*pair[0], *pair[1]])
-    means = np.array([[run.right.mean() for run in side] for side in pair])
-    deviations = _deviations(pair[0], images) - _deviations(pair[1], images)
-    estimate = _estimate(means[0] - means[1], deviations, _images(pair[0]))
-    if not one_draw or len(shared) == 1:
+    both = [side[repeat] for side in (runs, others) for repeat in shared]
+    means = np.reshape([run.right.mean() for run in both], (2, len(shared)))
+    deviations = np.subtract(*np.split(_deviations(both), 2))
+    estimate = _estimate(means[0] - means[1], deviations, _images(both))
+    if drawn_once[0] == drawn_once[1] or len(shared) == 1:
         return estimate
-    spread = means.var(axis=1, ddof=1)
-    by_repeats = float(max(estimate.by_repeats, spread[0] / len(shared) + spread[1]))
-    return Estimate(
-        estimate.value, by_repeats, estimate.by_images, estimate.repeats, estimate.images
-    )
+    spread = means.var(axis=1, ddof=1) / np.where(drawn_once, len(shared), 1)
+    return replace(estimate, by_repeats=max(estimate.by_repeats, float(spread.sum())))
 
 
 def _images(runs: Sequence[Hits]) -> float:
     return float(np.mean([len(run.images) for run in runs]))
 
 
-def _all_images(runs: Sequence[Hits]) -> np.ndarray:
-    """The test images of all runs, sorted, each once."""
+def _deviations(runs: Sequence[Hits]) -> np.ndarray:
+    """What each image adds to a run's accuracy beyond the mean image, (runs, all runs' images)."""
+    count, places = _places(runs)
+    deviations = np.zeros((len(runs), count))
+    for row, place, run in zip(deviations, places, runs, strict=True):
+        row[place] = (run.right - run.right.mean()) / len(run.right)
+    return deviations
+
+
+def _places(runs: Sequence[Hits]) -> tuple[int, Sequence[np.ndarray | slice]]:
+    """How many images all runs have, and the places of each run's among them."""
     first = runs[0].images
     if all(run.images is first or np.array_equal(run.images, first) for run in runs):
-        return np.sort(first)
-    return np.unique(np.concatenate([run.images for run in runs]))
-
-
-def _deviations(runs: Sequence[Hits], images: np.ndarray) -> np.ndarray:
-    """What each image adds to a run's accuracy beyond the mean image, (runs, images)."""
-    deviations = np.zeros((len(runs), len(images)))
-    for row, run in zip(deviations, runs, strict=True):
-        row[np.searchsorted(images, run.images)] = (run.right - run.right.mean()) / len(run.right)
-    return deviations
+        return len(first), [slice(None)] * len(runs)
+    images, places = np.unique(np.concatenate([run.images for run in runs]), return_inverse=True)
+    ends = np.cumsum([len(run.images) for run in runs])[:-1]
+    return len(images), np.split(places, ends)
 
 
 def _estimate(means: np.ndarray, deviations: np.ndarray, images: float) -> Estimate:
