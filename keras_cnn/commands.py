@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv as csv_text  # `csv` and `json` are flags' names
 import json as json_text
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from keras_cnn.runs.engine import Event
     from keras_cnn.runs.study import Plan, Study
+
+WIDTH = 120  # of a table that goes to no terminal
 
 
 def recipes() -> None:
@@ -50,6 +53,7 @@ def recipe(
     out: Path = DEFAULT_OUT,
     backend: str | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
     set: dict[str, object] | None = None,
     dry_run: bool = False,
     fresh: bool = False,
@@ -72,6 +76,7 @@ def recipe(
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
+        threads: Threads of each run. By default the cores that are free just now, shared out.
         set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
         dry_run: Only print what would be run and how long; exit code 2 where something is missing.
         fresh: Run again what is on disk too.
@@ -88,6 +93,7 @@ def recipe(
         backend=_backend(backend),
         out=out,
         parallel=jobs,
+        threads=threads,
         fresh=fresh,
         dry_run=dry_run,
     )
@@ -250,6 +256,7 @@ def evaluate(
     data: str | None = None,
     split: str = "test",
     out: Path | None = None,
+    csv: Path | None = None,
     backend: str | None = None,
 ) -> None:
     """Accuracy, precision, recall, F1 and confusion matrix of a saved model on a data source.
@@ -259,6 +266,7 @@ def evaluate(
         data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         split: train, valid or test.
         out: Where the picture goes; by default <model>-confusion.png beside the model.
+        csv: A file for each image's place or name, true and predicted class, and probabilities.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
     from keras_cnn import plots, prediction
@@ -268,6 +276,8 @@ def evaluate(
         raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
     environment.settle(_backend(backend))
     picture = _picture(out) if out else None
+    if csv:
+        files.check_writable(csv.parent)
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
     _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
@@ -280,14 +290,27 @@ def evaluate(
     picture = picture or model.with_name(f"{model.stem}-confusion.png")
     plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
     _tell(f"confusion matrix: {picture}")
+    if csv:
+        _write_csv(csv, evaluation.rows())
+        _tell(f"each image's probabilities: {csv}")
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table of which no cell is one that a spreadsheet takes for a formula."""
+    from keras_cnn.results.contents import csv_cell
+
+    with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv_text.writer(file, lineterminator="\n")
+        for row in rows:
+            writer.writerow(csv_cell(printable(c)) if isinstance(c, str) else c for c in row)
 
 
 def summary(
     model: str,
     format: str = "text",
     batch_size: int = 64,
-    classes: int = 10,
-    image_size: int = 32,
+    classes: int | None = None,
+    image_size: int | None = None,
     hidden_units: int | None = None,
 ) -> None:
     """Layers, output shapes, parameters and mult-adds of a model by name or of a saved file.
@@ -296,26 +319,31 @@ def summary(
         model: A network's name (baseline, enhanced, resnet18, convnext_tiny, …), or a .keras file.
         format: text, markdown or json.
         batch_size: Images in a batch, for shapes and mult-adds.
-        classes: Outputs of a network by name.
-        image_size: Height and width of its input in pixels.
+        classes: Outputs of a network by name; 10 by default.
+        image_size: Height and width of its input in pixels; 32 by default.
         hidden_units: Width of baseline and enhanced; 32 and 64 by default.
     """
     formats = ("text", "markdown", "json")
     if format not in formats:
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
+    file = Path(model).expanduser()
+    is_file = file.suffix.lower() == ".keras" or os.path.isfile(file)
+    by_name = {"--classes": classes, "--image-size": image_size, "--hidden-units": hidden_units}
+    for flag, value in by_name.items():
+        if is_file and value is not None:
+            raise UserError(f"{flag} is for a network by name: {file} is made as it is")
     environment.settle(_backend())
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
 
-    file = Path(model).expanduser()
-    if file.suffix.lower() == ".keras" or os.path.isfile(file):
+    if is_file:
         graph, _ = saved.load(file)
     else:
         graph = models.classifier(
             model,
-            classes,
-            image_size,
+            classes or 10,
+            image_size or 32,
             dropout=models.network(model).dropout,
             hidden_units=hidden_units,
         )
@@ -329,7 +357,6 @@ def backbone(model: Path, file: Path) -> None:
         model: The .keras file of a run, of `recipe pretrain` for one.
         file: Ends in .weights.h5.
     """
-    from keras_cnn import files
     from keras_cnn.pretrained import keras_files, named
 
     if not file.name.endswith(".weights.h5"):
@@ -378,10 +405,11 @@ def cache(clear: bool = False) -> None:
 
 
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
-    """Measure speed against peers, interleaved: training, loader, fewshot, repeats.
+    """Measure speed against peers, interleaved: training, loader, fewshot, repeats; or intervals.
 
     Args:
-        names: Which of them, or all; all by default.
+        names: Which of them, or all; all by default. intervals, asked for by name, simulates how
+            often the tables' intervals hold the truth.
         rounds: How often each contender takes its turn, at least 5; one more warms up.
         threads: Threads of each contender's process; repeats has its own.
         out: A JSON file for the figures.
@@ -483,9 +511,8 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
 
     if plan.profile not in ("deck", "mini"):
         return ""
-    said = (
-        plan.recipe.profiles[plan.profile].stands_in or "the deck's own data, networks and settings"
-    )
+    profile = plan.recipe.profiles[plan.profile]
+    said = profile.stands_in or "the deck's own data, networks and settings"
     if overrides:
         specs = [run.spec for run in plan.runs]
         titles = dict.fromkeys(sources.title(spec.images.data) for spec in specs)
@@ -497,6 +524,8 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
         is_file = overrides.get("weights", "random") not in named.NAMED_WEIGHTS
         if is_file and "model" not in overrides:
             said += " (--set model NAME: another network)"
+    if profile.length != 1:
+        said += f", in {profile.length:g} times the epochs"
     if plan.profile == "mini":
         missing = plan.missing_downloads
         bundle = {download.name for download in registry.find("deck")}
@@ -509,9 +538,10 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
 
 
 def _print_table(study: Study, kept: Path | None) -> None:
-    from keras_cnn.results import layout
+    from keras_cnn.results import terminal
 
-    print(layout.markdown(study.table))
+    width = shutil.get_terminal_size(fallback=(WIDTH, 0)).columns
+    print(terminal.text(study.table, width))
     folder = study.plan.folder
     _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:

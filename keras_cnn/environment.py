@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import random
 import re
 import sys
+import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +36,8 @@ HARMLESS = (
     *("PYTORCH_CUDA_ALLOC_CONF", "TORCH_HOME", "TF_CPP_", "TF_GPU_ALLOCATOR", "JAX_PLATFORM"),
     *("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_", *SHARED_GPU),
 )
+CGROUPS = Path("/sys/fs/cgroup")
+SECONDS_TO_LOOK = 0.2  # for what else is running: 20 of the kernel's ticks
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -105,10 +110,78 @@ def machine() -> dict[str, object]:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Processor cores this process may use: those it is bound to, and no more than its container's.
+
+    Of a limit in parts of a core the whole ones count: more threads than that are stopped in turns.
+    """
+    return max(1, min(len(_allowed()), int(min(_core_limit(CGROUPS), 1024))))
+
+
+def free_cores() -> int:
+    """Those of `cores` that nothing else keeps busy just now, at least 1; looks for 0.2 s on Linux.
+
+    More threads than that would wait for each other, spinning, and take many times as long.
+    """
+    statistics = Path("/proc/stat")
+    if not statistics.is_file():
+        return cores()
+    before = statistics.read_text()
+    time.sleep(SECONDS_TO_LOOK)
+    free = len(_allowed()) - round(busy_cores(before, statistics.read_text(), _allowed()))
+    return max(1, min(cores(), free))
+
+
+def busy_cores(before: str, after: str, numbers: Collection[int]) -> float:
+    """How many of some cores were busy between two states of Linux's /proc/stat.
+
+    Args:
+        before: The file's text.
+        after: Likewise, later.
+        numbers: The cores' numbers.
+    """
+
+    def times(text: str) -> dict[str, list[int]]:
+        rows = (line.split() for line in text.splitlines() if re.match(r"cpu\d", line))
+        return {name: list(map(int, times[:8])) for name, *times in rows}  # in 1/100 s
+
+    busy, earlier, later = 0.0, times(before), times(after)
+    for name in {f"cpu{number}" for number in numbers} & earlier.keys() & later.keys():
+        spent = [new - old for old, new in zip(earlier[name], later[name], strict=True)]
+        if total := sum(spent):
+            busy += 1 - sum(spent[3:5]) / total  # idle, and waiting for a disk
+    return busy
+
+
+def _allowed() -> set[int]:
+    """The numbers of the cores this process is bound to."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _core_limit(root: Path, membership: Path = Path("/proc/self/cgroup")) -> float:
+    """How many cores' time Linux grants the control groups of this process; infinite: all."""
+    limit = math.inf
+    for line in membership.read_text().splitlines() if membership.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        top = root / ("cpu" if "cpu" in controllers.split(",") else "")
+        if controllers and top == root:
+            continue  # of the first version, and not about processors
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):  # in a container the path may be the host's
+            if folder.is_relative_to(top):
+                limit = min(limit, _quota(folder))
+    return limit
+
+
+def _quota(group: Path) -> float:
+    """Cores' time of one control group: quota by period, as either version of them tells it."""
+    names = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    for files in names:
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`: no limit
+            quota, period = map(int, " ".join((group / name).read_text() for name in files).split())
+            return quota / period if quota > 0 < period else math.inf
+    return math.inf
 
 
 def has_gpu() -> bool:
@@ -162,6 +235,23 @@ def settle(backend: str) -> None:
         for name in os.environ.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
+        if backend == "tensorflow":
+            _start_tensorflow()
+
+
+def _start_tensorflow() -> None:
+    """Imports it without its greetings, which no setting of its own turns off."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_logical_devices()  # it greets a second time here
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
 
 
 def check_keras() -> None:

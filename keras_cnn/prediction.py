@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 22  # of large images fewer go at a time
+BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,12 +63,14 @@ class Evaluation:
         labels: The true classes (n,), counted as the model counts them.
         probabilities: (n, classes).
         shared: How many of the images have the pixels of training images of the source.
+        files: The images' files, relative to the folder; empty where the source is no folder.
     """
 
     class_names: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
     shared: int = 0
+    files: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Evaluation({self.accuracy:.1%} of {len(self.labels)} images)"
@@ -106,6 +108,15 @@ class Evaluation:
             rows.append([f"{name} avg", *(f"{mean:.3f}" for mean in means), total])
         filled = [row or [""] * len(rows[0]) for row in rows]
         return "\n".join(grid.aligned(filled, right=range(1, len(rows[0])))) + "\n"
+
+    def rows(self) -> Iterator[list[object]]:
+        """A table's rows, headings first: each image's place, file, classes and probabilities."""
+        yield ["image", "file", "true class", "predicted class", *self.class_names]
+        files = self.files or [""] * len(self.labels)
+        told = zip(files, self.labels, self.predicted, self.probabilities, strict=True)
+        for place, (file, label, predicted, shares) in enumerate(told):
+            answer = self.class_names[predicted] if predicted >= 0 else ""
+            yield [place, file, self.class_names[label], answer, *map(float, shares)]
 
     def confusion(self) -> np.ndarray:
         """Counts int64 (classes, classes), true class by row, predicted class by column."""
@@ -162,7 +173,8 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     probabilities = model.probabilities(model.outputs(dataset.splits[split].images))
     _told(probabilities, model.path)
     shared = sources.count_shared(dataset, split) if split != "train" else 0
-    return Evaluation(names, labels, probabilities, shared)
+    names_of_files = dataset.files[split]() if split in dataset.files else []
+    return Evaluation(names, labels, probabilities, shared, names_of_files)
 
 
 def _told(probabilities: np.ndarray, model: Path) -> np.ndarray:
@@ -247,7 +259,7 @@ class _Classifier:
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
                 made = self.network.predict(given, batch_size=batch_size, verbose=0)
-        except saved.FAULTS as error:
+        except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)
 

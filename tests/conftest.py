@@ -27,3 +27,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def own_home(tmp_path_factory, monkeypatch):
     """No test sees what the user has fetched, or leaves anything there."""
     monkeypatch.setenv("KERAS_CNN_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_runs(monkeypatch):
+    """The same number of threads however busy the machine is."""
+    monkeypatch.setattr(environment, "free_cores", lambda: environment.cores())

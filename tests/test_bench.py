@@ -10,7 +10,7 @@ import pytest
 
 from keras_cnn import bench
 from keras_cnn.__main__ import main
-from keras_cnn.bench import contenders, goals, interleave
+from keras_cnn.bench import contenders, coverage, goals, interleave
 
 # A contender that logs its turns and its end: CHILD NAME THREADS.
 SCRIPT = """
@@ -41,6 +41,15 @@ def test_a_ratio_is_taken_within_rounds_against_the_fastest_peer():
     by_hand = sorted(a / max(b, c) for a, b, c in zip(ours, slow, fast, strict=True))
     median, low, high = goals.ratio(ours, [slow, fast])
     assert (median, low, high) == pytest.approx((by_hand[4], by_hand[2], by_hand[6]))
+
+
+def test_intervals_are_simulated_when_they_are_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(coverage, "EXPERIMENTS", 2)
+    monkeypatch.setattr(coverage, "IMAGES", (10,))
+    assert main(["bench", "intervals"]) == 0
+    out = capsys.readouterr().out
+    assert "| rare classes" in out and "of 2 simulated experiments each" in out
+    assert out.count("| half right ") == 3 and "claim a difference" in out
 
 
 def last_cells(table):

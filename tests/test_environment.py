@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 
@@ -48,6 +50,18 @@ def set_outside(tmp_path, monkeypatch):
     settings = {"floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.1}
     (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+
+def test_tensorflow_starts_without_its_greetings(tmp_path):
+    """One made up: it writes as the real one does, past Python, at its import and to a device."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'oneDNN is on')\nclass config:\n"
+        "    list_logical_devices = staticmethod(lambda: os.write(2, b'rebuild TensorFlow'))\n"
+    )
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from keras_cnn.environment import settle; "
+    code += "settle('tensorflow'); print('at work', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"at work\n")
 
 
 def test_variables_that_decide_numbers_reach_no_process_of_ours(set_outside, monkeypatch):
@@ -112,3 +126,65 @@ def test_float32_is_float32_on_every_device():
     torch = pytest.importorskip("torch")
     environment.seed_everything(0)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+STAT = """cpu  1300 10 500 9000 90 0 0 0 0 0
+cpu0 {} 10 400 {} 50 1 2 3 0 0
+cpu1 300 0 100 {} 40 0 0 {} 0 0
+cpu10 {} 0 0 {} 0 0 0 0 0 0
+intr 1
+"""
+
+
+def test_busy_cores_are_those_that_were_not_idle():
+    before = STAT.format(1000, 5000, 4000, 0, 0, 0)
+    after = STAT.format(1020, 5000, 4015, 5, 4, 16)  # busy all the time, a quarter, a fifth
+    assert environment.busy_cores(before, after, {0, 1, 10}) == pytest.approx(1.45)
+    assert environment.busy_cores(before, after, {1}) == pytest.approx(0.25)
+    assert environment.busy_cores(before, before, {0, 1, 10}) == 0  # no tick yet
+    assert environment.busy_cores(before, after, {7}) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="Linux's")
+def test_a_core_that_a_process_keeps_busy_is_not_free(monkeypatch):
+    monkeypatch.undo()  # of the fixture that takes the machine for idle
+    (core, *_) = os.sched_getaffinity(0)
+    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(1, flush=True)\nwhile True: 1"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as busy:
+        busy.stdout.readline()
+        free = environment.free_cores()
+        busy.kill()
+    assert 1 <= free <= max(1, environment.cores() - 1)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "max 100000\n"}, 2),
+        ("0::/of/the/host\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/gone\n", {}, math.inf),
+        ("0::/\n", {"cpu.max": "\n"}, math.inf),
+        (
+            "9:pids:/x\n4:cpu,cpuacct:/x\n0::/\n",
+            {"cpu/x/cpu.cfs_quota_us": "50000\n", "cpu/x/cpu.cfs_period_us": "100000\n"},
+            0.5,
+        ),
+        (
+            "4:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            math.inf,
+        ),
+    ],
+)
+def test_a_containers_share_of_the_processor_bounds_the_cores(
+    membership, files, limit, tmp_path, monkeypatch
+):
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    found = environment._core_limit(tmp_path / "cgroup", tmp_path / "membership")
+    assert found == limit
+    monkeypatch.setattr(environment, "_core_limit", lambda root: found)
+    assert environment.cores() == max(1, min(len(os.sched_getaffinity(0)), int(min(limit, 99))))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import initializers, layers
 
-from keras_cnn.models.initializers import draw
+from keras_cnn.models.initializers import Undrawn, draw
 
 KERNEL = (3, 3, 40, 200)
 RANDOM = {
@@ -144,3 +144,25 @@ def test_neither_models_built_before_nor_other_layers_decide_what_is_drawn():
     assert not np.array_equal(values(first)[0], values(second)[0])
     kernels = [value.reshape(-1)[:3].tobytes() for value in values(first) if value.std() > 0]
     assert len(set(kernels)) == len(kernels), "no two begin alike"
+
+
+def test_weights_that_only_our_draw_gives_are_those_of_the_initializer_that_is_named():
+    named = RANDOM["truncated_normal"]
+    np.testing.assert_array_equal(convolution(Undrawn(named)), convolution(named))
+    layer = layers.Dense(3, kernel_initializer=Undrawn(named), name="dense")
+    drawn(layer, (5,))
+    assert type(layer.kernel_initializer) is initializers.TruncatedNormal
+    saved = layer.get_config()["kernel_initializer"]
+    assert saved == layers.Dense(3, kernel_initializer=named).get_config()["kernel_initializer"]
+
+
+def test_layers_that_are_not_chosen_keep_their_weights():
+    first, second = (layers.Dense(4, name=name) for name in ("first", "second"))
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, second(first(inputs)))
+    before = model.get_weights()
+    draw(model, 1, [second])
+    after = model.get_weights()
+    assert np.array_equal(before[0], after[0]) and not np.array_equal(before[2], after[2])
+    draw(model, 1)
+    np.testing.assert_array_equal(model.get_weights()[2], after[2])

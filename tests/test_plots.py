@@ -17,6 +17,8 @@ from keras_cnn.errors import UserError
 from keras_cnn.plots import Plot, by_epoch, canvas, draw
 from keras_cnn.recipe import resolve, schema
 from keras_cnn.recipe.schema import FIGURE_KINDS
+from keras_cnn.results import intervals, predictions
+from keras_cnn.results.store import Result
 
 RECIPE = """\
 title: A recipe
@@ -269,6 +271,31 @@ def test_lines_of_one_run_each_are_not_drawn_a_second_time_without_bands(made):
 
 
 @pytest.mark.filterwarnings("error")
+def test_rows_have_the_interval_on_new_images_within_0_and_100_percent(made, monkeypatch):
+    text = RECIPE.replace("columns: {penalty: l2}", "columns: {network: model, penalty: l2}")
+    plan, results = made(text=text)
+    rng = np.random.default_rng(0)
+    answers = {}
+    for result in results:
+        right = rng.random(50) < 0.98
+        answers[result.folder] = predictions.of(~right * 1, np.eye(2)[np.zeros(50, int)], range(50))
+        result.metrics["test_accuracy_over_images"] = right.mean()
+    monkeypatch.setattr(Result, "predictions", property(lambda result: answers[result.folder]))
+    figure = drawn(plan, results, kind="rows")
+    (panel,) = figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "1: 0", "2: 0.1", "3: 0", "4: 0.1",
+    ]  # fmt: skip
+    low, high = panel.get_xlim()
+    assert 0 <= low < 90 and high == 100
+    bars = {bar.get_label(): bar for bar in panel.containers[:2]}
+    for variant in ("as_run", "corrected"):
+        hits = [answers[result.folder].hits for result in of(results, "1", variant)]
+        interval = intervals.accuracy_interval(intervals.accuracy(hits))
+        ((left, right),) = ends(bars[variant.replace("_", " ")])[:, :, 0]
+        assert (left, right) == pytest.approx(100 * np.array(interval))
+
+
 def test_a_row_in_which_one_repeat_alone_has_the_figure_is_a_point_without_spread(made):
     plan, results = made("mini")
     group = of(results, "1", "as_run")
@@ -345,7 +372,7 @@ def test_a_run_that_diverged_is_drawn_by_epoch_and_in_no_figure_after_the_last(
         figure = drawn(plan, group, kind=kind, quantities=["test_accuracy"], **axes)
         figure.savefig(tmp_path / "picture.png")
         panel = figure.axes[0]
-        assert panel.get_title() == title
+        assert panel.get_title() == (title if kind != "rows" else title.partition(", ")[2])
         drawn_at = [line.get_ydata() for line in panel.lines]
         drawn_at += [[bar.get_height() for bar in panel.patches]]
         drawn_at += [image.get_array().compressed() for image in panel.images]
@@ -370,7 +397,7 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
 ):
     plan, results = made()
     pictures = draw.recipe_plots(plan, results, tmp_path)
-    assert [picture.name for picture in pictures] == ["by_penalty.png", "grid.png"]
+    assert [picture.name for picture in pictures] == ["by_penalty.png", "grid.png", "rows.png"]
 
     def times():
         return {picture.name: picture.stat().st_mtime_ns for picture in pictures}
@@ -456,6 +483,15 @@ def test_characters_of_every_script_are_taken_from_a_font_that_has_them(tmp_path
         if name == elsewhere:
             families = figure.axes[0].get_yticklabels()[1].get_fontfamily()
             assert any(elsewhere in characters(family) for family in families)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_box_is_told_also_where_a_font_claims_the_character(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(canvas, "_own_characters", lambda: frozenset(map(chr, range(0x110000))))
+    figure = plots.confusion_matrix("\U000f4321", np.eye(2, dtype=int), ["a", "b"])
+    plots.save(lambda: figure, tmp_path / "x.png")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no font here has \U000f4321: pictures show boxes" in line
 
 
 def test_a_picture_that_is_damaged_or_leads_elsewhere_is_drawn_anew(made, tmp_path):

@@ -127,7 +127,7 @@ def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
         ("  as_run:", "  both:", 7, "'both'"),
         ("mini: {epochs: 4}", "mini: {epochs: 4, epoch: 4}", 17, "'epochs'"),
         ("mini: {epochs: 4}", "mini: {epochs: 4}, mino: {}", 17, "'mini'"),
-        ("repeats: 2,", "repeats: 2, scale: {epoch: 2},", 11, "'epochs'"),
+        ("repeats: 2,", "repeats: 2, length: 0,", 11, "greater than 0"),
         ("supervised: {m", "supervized: {m", 7, "'supervised'"),
     ],
 )
@@ -604,7 +604,7 @@ settings: {model: baseline, weights: random, epochs: 10}
 profiles:
   deck: {}
   mini: {settings: {data: digits, epochs: 2}}
-  short: {settings: {data: digits}, scale: {epochs: 0.25, learning_rate: 0.5, schedule_epochs: 2}}
+  short: {settings: {data: digits}, length: 0.25}
 rows:
   - row: shared
   - row: own
@@ -612,7 +612,10 @@ rows:
     profiles: {mini: {epochs: 6, learning_rate: 0.02}}
   - row: one
     settings: {epochs: 1}
-    profiles: {mini: {epochs: 1}, short: {learning_rate: 0.5}}
+    profiles: {mini: {epochs: 1}}
+  - row: scheduled
+    settings: {epochs: 20, schedule: step, schedule_epochs: 8}
+    profiles: {mini: {epochs: 2}, short: {schedule_epochs: 3}}
 """
 
 
@@ -620,7 +623,7 @@ def test_a_profile_may_not_overwrite_what_a_row_sets(written):
     own = "    profiles: {mini: {epochs: 6, learning_rate: 0.02}}\n"
     text = complaint(recipe.read, written(PROFILES_RECIPE.replace(own, "")))
     assert "trial.yaml:6: profile mini sets epochs to 2 and row own to 30: " in text
-    assert "profiles: {mini: {epochs: …}}" in text and "scale: {epochs: 0.5}" in text
+    assert "profiles: {mini: {epochs: …}}" in text and "length: 0.5" in text
     assert recipe.read(
         written(
             PROFILES_RECIPE.replace(own, "")
@@ -638,13 +641,15 @@ def test_a_row_says_what_it_has_in_a_profile(written):
     assert settings_of(plan, "deck", "own")["learning_rate"] == 0.01  # there alone
 
 
-def test_a_profile_scales_numbers_of_each_row(written):
+def test_a_profile_shortens_epochs_and_schedules_of_each_row(written):
     plan = recipe.read(written(PROFILES_RECIPE))
-    found = {row: settings_of(plan, "short", row) for row in ("shared", "own", "one")}
-    # 2.5 is rounded to the even number, and no count falls below 1.
-    assert {row: of["epochs"] for row, of in found.items()} == {"shared": 2, "own": 8, "one": 1}
-    assert found["own"]["learning_rate"] == 0.005
-    assert found["one"]["learning_rate"] == 0.5  # the row's own word for this profile
+    rows = ("shared", "own", "one", "scheduled")
+    lengths = {row: settings_of(plan, "short", row) for row in rows}
+    # 2.5 and 7.5 are rounded to the even number, and no count falls below 1.
+    assert [lengths[row]["epochs"] for row in rows] == [2, 8, 1, 5]
+    assert lengths["own"]["learning_rate"] == 0.01
+    assert lengths["shared"]["schedule_epochs"] == 5  # it decides nothing: there is no schedule
+    assert lengths["scheduled"]["schedule_epochs"] == 3  # the row's own word for this profile
     assert settings_of(plan, "short", "own", overrides={"epochs": 40})["epochs"] == 40
 
 

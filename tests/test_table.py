@@ -64,7 +64,7 @@ def test_markdown_has_the_decks_numbers_beside_ours_only_for_the_same_measuremen
     line = next(line for line in text.splitlines() if "as_run" in line)
     assert len(line.strip("|").split("|")) == 10 and "63" not in line
     assert "not comparable" in text
-    assert "digits" in text and "convnext_atto from bundled weights" in text and "mini" in text
+    assert "clothing" in text and "convnext_atto from bundled weights" in text and "mini" in text
 
 
 def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):

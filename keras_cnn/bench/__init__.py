@@ -1,4 +1,7 @@
-"""How fast it is, each thing against its peer in the same call. Imports no framework."""
+"""How fast it is, each thing against its peer in the same call, and what intervals cover.
+
+Imports no framework.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import environment, files
-from keras_cnn.bench import goals, interleave
+from keras_cnn.bench import coverage, goals, interleave
 from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
+INTERVALS = "intervals"
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
@@ -20,7 +24,8 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Some of `goals.BENCHES`; `all`, or none, takes all.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all. `intervals` simulates how often
+            the tables' intervals hold the truth instead, which is part of no other.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Threads of each contender's process.
         out: A JSON file.
@@ -29,8 +34,14 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in (*goals.BENCHES, "all"):
-            raise UserError(f"no bench {name!r}: {nearest(name, (*goals.BENCHES, 'all'))}")
+        if name not in (known := (*goals.BENCHES, INTERVALS, "all")):
+            raise UserError(f"no bench {name!r}: {nearest(name, known)}")
+    if INTERVALS in names:
+        for part in coverage.report():
+            print(part, end="\n\n", flush=True)
+        names = [name for name in names if name != INTERVALS]
+        if not names:
+            return
     if rounds < FEWEST_ROUNDS:
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn.data import folders
-from keras_cnn.data.listing import Source
+from keras_cnn.data.listing import Listing, Source
 from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import home
 
@@ -58,6 +59,7 @@ class Dataset:
         fingerprint: Hexadecimal; made of the pixels, labels and class names of `splits`.
         image_size: Height and width in pixels.
         digests: By split, a number for each image (n,), equal where the pixels are.
+        files: By split, what gives each image's file, relative to the folder; of a folder only.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Dataset:
     fingerprint: str
     image_size: int
     digests: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    files: dict[str, Callable[[], list[str]]] = field(default_factory=dict, repr=False)
 
 
 def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> Dataset:
@@ -136,12 +139,14 @@ def _was_trained_on(name: str, image_size: int, trained_on: str) -> bool:
 def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str]) -> Dataset:
     from keras_cnn.data import cache
 
-    decoded = {}
+    decoded, names = {}, {}
     for split in splits:
         if split not in source.splits:
             raise UserError(f"{name} has no split {split!r}: {nearest(split, source.splits)}")
         listing = source.splits[split]()
         decoded[split] = cache.decoded(listing, source.class_names, image_size, title(name), split)
+        if listing.folder:
+            names[split] = partial(_file_names, listing, decoded[split].indices)
     identities = sorted((split, content.fingerprint) for split, content in decoded.items())
     return Dataset(
         name=name,
@@ -153,7 +158,13 @@ def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str]) -
         fingerprint=hashlib.sha256(json.dumps(identities).encode()).hexdigest(),
         image_size=image_size,
         digests={split: content.digests for split, content in decoded.items()},
+        files=names,
     )
+
+
+def _file_names(listing: Listing, indices: np.ndarray) -> list[str]:
+    paths, _ = listing.content()
+    return [os.path.relpath(paths[index], listing.folder) for index in indices]
 
 
 def fingerprint(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> str:

@@ -9,7 +9,7 @@ the names of older results alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +39,13 @@ DECIDES_WITH = {
         ("feed", ("files",)),
     ),
 }
+
+
+def idle(settings: Mapping[str, object]) -> list[str]:
+    """The settings that decide nothing beside the others, as a schedule's where there is none."""
+    return [
+        name for name, (other, values) in DECIDES_WITH.items() if settings.get(other) not in values
+    ]
 
 
 class Group(BaseModel):

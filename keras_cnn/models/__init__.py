@@ -121,8 +121,8 @@ def backbone(
             x = keras.layers.Conv2D(hidden_units, 3, activation="relu")(x)
             return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
 
-    It describes the network only: `classifier` draws its weights anew from the initializers that
-    its layers name.
+    It describes the network only: its weights are drawn anew from the initializers that its layers
+    name.
 
     Args:
         name: One of `NETWORKS`, or the dotted name of a function, as `my_module.my_network`.
@@ -139,6 +139,17 @@ def backbone(
         UserError: There is no such network, it has no such option, it cannot take images of this
             size, or a function of your own gives something else.
     """
+    from keras_cnn.models import initializers
+
+    model = _undrawn(name, image_size, seed, hidden_units, stochastic_depth)
+    initializers.draw(model, seed)
+    return model
+
+
+def _undrawn(
+    name: str, image_size: int, seed: int, hidden_units: int | None, stochastic_depth: float
+) -> keras.Model:
+    """As `backbone`, with no weights that its initializers stand for."""
     module, options = _checked(name, image_size, hidden_units, stochastic_depth)
     build = getattr(import_module(module), name.rpartition(".")[2])
     environment.check_keras()
@@ -197,10 +208,11 @@ def classifier(
     from keras_cnn import pretrained
     from keras_cnn.models import freeze, heads, initializers
 
-    features = backbone(name, image_size, seed, hidden_units, stochastic_depth)
+    features = _undrawn(name, image_size, seed, hidden_units, stochastic_depth)
     logits = heads.logits(features.output, class_count, head, dropout, seed, cosine_scale)
     model = keras.Model(features.input, logits, name=name)
-    initializers.draw(model, seed)
+    loaded = name in NETWORKS and weights != "random"  # all but the head: only that is drawn
+    initializers.draw(model, seed, [heads.head_layer(model)] if loaded else None)
     pretrained.load(model, weights)
     if unfrozen_stages is not None:
         freeze.freeze_stages(model, unfrozen_stages)

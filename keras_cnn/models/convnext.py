@@ -7,7 +7,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_cnn.models.initializers import layer_seed
+from keras_cnn.models.initializers import Undrawn, layer_seed
 
 VERSION = 1  # raised when the same settings give another network or other weights
 
@@ -103,4 +103,4 @@ def _dense(name: str, width: int, seed: int) -> layers.Dense:
 
 
 def _initializer(seed: int, name: str) -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=0.02, seed=layer_seed(seed, name))
+    return Undrawn(keras.initializers.TruncatedNormal(stddev=0.02, seed=layer_seed(seed, name)))

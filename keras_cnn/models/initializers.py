@@ -10,7 +10,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import keras
 import numpy as np
@@ -20,6 +20,25 @@ VERSION = 1  # raised when the same seed draws other weights
 
 # Standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STD = 0.87962566103423978
+
+
+class Undrawn(initializers.Initializer):
+    """Zeros, until `draw` draws what it stands for: Keras's own draw would be thrown away.
+
+    Args:
+        named: What the layer's author names, and what a saved model's configuration holds.
+    """
+
+    def __init__(self, named: initializers.Initializer) -> None:
+        self.named = named
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> object:
+        """Zeros of a shape."""
+        return keras.ops.zeros(shape, dtype)
+
+    def get_config(self) -> dict[str, object]:
+        """The constructor's arguments: Keras copies a layer's initializers by them."""
+        return {"named": self.named}
 
 
 def layer_seed(seed: int, layer_name: str) -> int:
@@ -49,7 +68,9 @@ def torch_initializers(
     }
 
 
-def draw(model: keras.Model, seed: int) -> None:
+def draw(
+    model: keras.Model, seed: int, chosen: Container[keras.layers.Layer] | None = None
+) -> None:
     """Gives a new model initial weights that are the same on every backend.
 
     Keras's initializers draw from the backend's own generator: the same seed gives other weights
@@ -63,12 +84,18 @@ def draw(model: keras.Model, seed: int) -> None:
         model: Its layers keep the initializers they name. Layers that Keras named (`conv2d_3`) are
             counted anew, so that models built before make no difference.
         seed: The model's.
+        chosen: Layers whose weights are drawn; None draws all.
     """
     for name, layer in _named(model):
-        for attribute, initializer in vars(layer).items():
+        for attribute, initializer in [*vars(layer).items()]:
             part = attribute.removesuffix("_initializer")
             variable = _variable(layer, part)
             if part == attribute or variable is None:
+                continue
+            if isinstance(initializer, Undrawn):
+                initializer = initializer.named
+                setattr(layer, attribute, initializer)
+            if chosen is not None and layer not in chosen:
                 continue
             random = np.random.default_rng(layer_seed(seed, f"{name}_{variable.name}"))
             values = _values(initializer, tuple(variable.shape), random)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_cnn.models.initializers import layer_seed
+from keras_cnn.models.initializers import Undrawn, layer_seed
 
 VERSION = 1  # raised when the same settings give another network or other weights
 
@@ -74,7 +74,7 @@ def _conv(
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=kaiming_fan_out,
+        kernel_initializer=Undrawn(kaiming_fan_out),
         name=name,
     )(x)
 

@@ -17,9 +17,11 @@ from keras_cnn.plots.canvas import save
 from keras_cnn.plots.confusions import confusion, confusion_matrix
 from keras_cnn.plots.intervals import interval
 from keras_cnn.plots.plot import Plot
+from keras_cnn.plots.rows import rows
 
 KINDS: dict[str, Callable[[Plot], Figure]] = {
-    kind.__name__: kind for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval)
+    kind.__name__: kind
+    for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval, rows)
 }
 
 __all__ = ["KINDS", "Plot", "confusion", "confusion_matrix", "save"]

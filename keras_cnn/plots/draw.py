@@ -28,6 +28,8 @@ Files = dict[str, tuple[Sequence[Result], Callable[[], matplotlib.figure.Figure]
 def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> list[Path]:
     """Draws a recipe's plots; where it lists none, each row's curves and confusion matrices.
 
+    All rows are also compared in one picture.
+
     A plot whose runs and recipe have not changed since it was drawn is left alone; one without a
     finished run is skipped. The results are in the order of the recipe's rows.
 
@@ -36,6 +38,7 @@ def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> lis
     """
     stamps = _read_stamps(folder)
     wanted = _listed(recipe, results) if recipe.figures else _of_each_row(recipe, results)
+    wanted |= _comparison(recipe, results)
     content = recipe.model_dump_json(exclude={"path"})
     version = hashlib.sha256(content.encode()).hexdigest()
     for name, (runs, draw) in wanted.items():
@@ -64,6 +67,15 @@ def _listed(recipe: Recipe, results: Sequence[Result]) -> Files:
             draw = partial(plots.KINDS[spec.kind], Plot(recipe, spec, runs))
             wanted[f"{spec.name}.png"] = (runs, draw)
     return wanted
+
+
+def _comparison(recipe: Recipe, results: Sequence[Result]) -> Files:
+    """All rows beside one another, where there are several and accuracies are what is measured."""
+    compared = {(result.place.row, result.place.variant) for result in results}
+    if len(compared) < 2 or not recipe.shows_accuracy:
+        return {}
+    plot = Plot(recipe, schema.Figure(name="rows", kind="rows"), results)
+    return {"rows.png": (results, partial(plots.KINDS["rows"], plot))}
 
 
 def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:

@@ -93,6 +93,7 @@ def draw_panels(
     height: float = 3.0,
     side: float = 4.4,
     grid: bool = True,
+    together: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """A titled figure with a row of panels for each item, a panel for each variant.
 
@@ -104,11 +105,12 @@ def draw_panels(
         height: Of a panel, in inches.
         side: Its width, in inches.
         grid: Draw grid lines in place of a frame.
+        together: All variants in one panel.
 
     Returns:
         The figure, and its panels (items, variants).
     """
-    variants = plot.variants
+    variants = {"": list(plot.results)} if together else plot.variants
     wanted = max(6.4, 1.6 + side * len(variants)), 0.9 + height * len(items)
     size = min(wanted[0], MOST_INCHES), min(wanted[1], MOST_INCHES)
     figure = Figure(figsize=size, layout="constrained")
@@ -117,7 +119,8 @@ def draw_panels(
     figure.supxlabel(small_print, fontsize=7, color="#555555", x=0.01, ha="left")
     panels = figure.subplots(len(items), len(variants), squeeze=False, sharex="row", sharey="row")
     for (variant, group), column in zip(variants.items(), panels.T, strict=True):
-        column[0].set_title(f"{short(variant)}, {_repeats(group)}", fontsize=10)
+        heading = ", ".join(filter(None, (short(variant), _repeats(group))))
+        column[0].set_title(heading, fontsize=10)
         for panel, item in zip(column, items, strict=True):
             panel.spines[["top", "right"]].set_visible(not grid)
             if grid:
@@ -190,7 +193,7 @@ def _grouped(
 
 def _repeats(group: Sequence[Result]) -> str:
     """`n = 3`, or `n = 2 to 3, 1 diverged`: how many repeats of each row did not."""
-    rows = _grouped(group, lambda result: result.place.row).values()
+    rows = _grouped(group, lambda result: (result.place.row, result.place.variant)).values()
     counts = [sum(not result.diverged_at for result in row) for row in rows]
     low, high, diverged = min(counts), max(counts), len(group) - sum(counts)
     text = f"n = {low}" if low == high else f"n = {low} to {high}"

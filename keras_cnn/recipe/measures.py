@@ -44,6 +44,10 @@ MEASURES: dict[str, Measure] = {
     "train_loss": Measure("train loss", decimals=3, by_epoch=True),
     "test_loss": Measure("test loss", decimals=3, by_epoch=True),
     "test_accuracy_over_images": Measure("accuracy of the saved model", "percent", 100, 1),
+    "macro_recall": Measure("recall, mean over classes", "percent", 100, 1),
+    "macro_f1": Measure("F1, mean over classes", "percent", 100, 1),
+    "negative_log_likelihood": Measure("negative log likelihood", decimals=3),
+    "calibration_error": Measure("expected calibration error", "percentage points", 100, 1),
     "pair_accuracy": Measure("accuracy on test pairs", "percent", 100, 1),
     "episode_accuracy": Measure("accuracy on test episodes", "percent", 100, 1),
     "episode_interval": Measure(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from keras_cnn import files
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import Group
 from keras_cnn.recipe import grids, resolve, strict_yaml
@@ -48,9 +49,11 @@ def read(name: str) -> Recipe:
     Raises:
         UserError: No such recipe, or something in it is wrong; with file and line.
     """
-    is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name).expanduser() if is_path else folder() / f"{name}.yaml"
-    if not path.is_file():
+    path = folder() / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        files.require(path, "; `python -m keras_cnn recipes` lists those that come along")
+    elif name not in names():
         raise UserError(f"no recipe {name!r}: {nearest(name, names())}")
     document = strict_yaml.read(path)
     if not isinstance(document.content, dict):
@@ -114,6 +117,7 @@ def _check_rows(recipe: Recipe) -> None:
         for profile in row.profiles:
             at = ("rows", index, "profiles", profile)
             _check_name(recipe, at, "profile", profile, recipe.profiles)
+    _check_name(recipe, ("reference",), "row", recipe.reference_row, names)
     if "both" in recipe.variants:
         place = recipe.place("variants", "both")
         raise UserError(f"{place}: no variant can be called 'both', which means all of them")
@@ -128,10 +132,8 @@ def _check_names(recipe: Recipe, settings: Iterable[str]) -> None:
             if "." not in method:
                 at = ("variants", name, "methods", method)
                 _check_name(recipe, at, "method", method, KNOWN_METHODS)
-    for name, profile in recipe.profiles.items():
-        for setting in profile.scale:
-            at = ("profiles", name, "scale", setting)
-            _check_name(recipe, at, "setting", setting, settings)
+    for method in recipe.method_notes:
+        _check_name(recipe, ("method_notes", method), "method", method, KNOWN_METHODS)
     for heading, setting in recipe.columns.items():
         _check_name(recipe, ("columns", heading), "setting", setting, settings)
     for index, measure in enumerate(recipe.measures):

@@ -4,9 +4,10 @@ A setting's last word is the last of these that names it:
 
     the method's default < recipe < row < variant < profile < the row in that profile < command line
 
-A profile's `settings` may not overwrite what a row sets: it scales it, or the row says what it has
-in the profile. What stands in for a method (in a variant) or a network (in a profile) comes with
-settings of its own, which count as the variant's and the profile's.
+A profile's `settings` may not overwrite what a row sets: the row says what it has in the profile.
+Its `length` shortens every number of epochs. What stands in for a method (in a variant) or a
+network (in a profile) comes with settings of its own, which count as the variant's and the
+profile's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from keras_cnn.errors import UserError, nearest
-from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method
+from keras_cnn.methods.settings import DEFAULT_SEED, Backend, Group, Method, idle
 from keras_cnn.recipe.schema import Recipe, Row, Settings
 from keras_cnn.recipe.spec import KNOWN_METHODS, Place, Run, Spec, method_settings
 
@@ -204,8 +205,11 @@ def merge(
     in_profile = written(recipe, here.settings, "profiles", profile, "settings")
     _refuse_overwriting(row, profile, row_here, in_profile)
     merged |= in_profile
-    scaled = _scaled(here.scale, merged) if here.scale else {}
-    merged |= written(recipe, scaled, "profiles", profile, "scale")
+    if here.length != 1:
+        place = recipe.place("profiles", profile, "length")
+        merged |= {
+            key: Setting(value, place) for key, value in _lengths(here.length, merged).items()
+        }
     model = str(merged["model"].value) if "model" in merged else ""
     network = written(recipe, here.networks.get(model, {}), "profiles", profile, "networks", model)
     if "model" in overrides:  # another network has no use for what the stand-in needs set
@@ -230,22 +234,19 @@ def _refuse_overwriting(
             raise UserError(
                 f"{setting.place}: profile {profile} sets {key} to {setting.value!r} and row "
                 f"{row.row} to {row.settings[key]!r}: write what the row has in the profile (under "
-                f"the row, profiles: {{{profile}: {{{key}: …}}}}), or scale it (under the profile, "
-                f"scale: {{{key}: 0.5}})"
+                f"the row, profiles: {{{profile}: {{{key}: …}}}}); numbers of epochs can be "
+                "shortened in all rows (under the profile, length: 0.5)"
             )
 
 
-def _scaled(factors: Mapping[str, float], merged: Mapping[str, Setting]) -> Settings:
-    """Numbers times their factors, also those at their defaults; whole ones stay so, from 1 on."""
+def _lengths(factor: float, merged: Mapping[str, Setting]) -> Settings:
+    """Every number of epochs that decides something, those at their defaults too, by a factor."""
     values = defaults(_method(merged)) | {key: one.value for key, one in merged.items()}
-    scaled: Settings = {}
-    for key, factor in factors.items():
-        value = values.get(key)
-        if isinstance(value, int) and not isinstance(value, bool):
-            scaled[key] = max(1, round(value * factor))
-        elif isinstance(value, float):
-            scaled[key] = value * factor
-    return scaled
+    return {
+        key: max(1, round(value * factor)) if isinstance(value, int) else value * factor
+        for key, value in values.items()
+        if key.endswith("epochs") and key not in idle(values)
+    }
 
 
 def _method(merged: Mapping[str, Setting]) -> type[Method]:

@@ -59,6 +59,7 @@ FIGURE_KINDS: dict[str, FigureKind] = {
     "trend": FigureKind(("by", "across"), numeric_across=True),
     "heat_map": FigureKind(("by", "across")),
     "interval": FigureKind(),
+    "rows": FigureKind(quantities=("test_accuracy_over_images",), point_per_row=True),
 }
 
 
@@ -152,15 +153,16 @@ class Profile(Group):
             needs set otherwise.
         repeats: Runs of each row and variant; None takes the recipe's.
         settings: Those in which it differs. What a row sets otherwise is not overwritten in
-            silence: it is scaled, or the row says what it has in this profile.
-        scale: By setting, the factor that its number is multiplied by in each row.
+            silence: the row says what it has in this profile.
+        length: What every number of epochs is multiplied by, a schedule's included, so that a
+            shorter run passes through the same rates. Whole ones stay whole, from 1 on.
     """
 
     stands_in: str = ""
     networks: dict[str, Settings] = Field(default_factory=dict)
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
-    scale: dict[str, Positive] = Field(default_factory=dict)
+    length: Positive = 1.0
 
 
 class Recipe(Group):
@@ -177,8 +179,11 @@ class Recipe(Group):
         in_all: `recipe all` runs it too.
         needs: What `fetch` must have brought for the `deck` profile.
         note: What a reader of the table should know; may be empty.
+        method_notes: By a method's name, what is told where it, or what the deck had in its place,
+            is in the table.
         deck_figures: How the deck's numbers were made, as `best of five runs`.
         measures: What the table shows of each row, from `measures.MEASURES`.
+        reference: The row that the others are compared with; None takes the first.
         figures: The pictures; empty draws each row's curves and confusion matrices.
         settings: What all rows share.
         variants: By name; a single one, `corrected`, where none is named.
@@ -197,8 +202,10 @@ class Recipe(Group):
     in_all: bool = True
     needs: list[str] = Field(default_factory=list)
     note: str = ""
+    method_notes: dict[str, str] = Field(default_factory=dict)
     deck_figures: str = "best of five runs"
     measures: list[str] = Field(default_factory=lambda: ["train_accuracy", "test_accuracy"])
+    reference: int | Name | None = None
     figures: list[Figure] = Field(default_factory=list)
     settings: Settings = Field(default_factory=dict)
     variants: dict[Name, Variant] = Field(default_factory=lambda: {"corrected": Variant()})
@@ -209,6 +216,16 @@ class Recipe(Group):
     def path(self) -> str:
         """The file."""
         return self.document.path
+
+    @property
+    def reference_row(self) -> str:
+        """The name of the row that the others are compared with."""
+        return str(self.rows[0].row if self.reference is None else self.reference)
+
+    @property
+    def shows_accuracy(self) -> bool:
+        """Whether the accuracy on test images is among what is measured."""
+        return not {"test_accuracy", "test_accuracy_over_images"}.isdisjoint(self.measures)
 
     def place(self, *at: str | int) -> str:
         """File and line of an entry, by its keys and indices."""

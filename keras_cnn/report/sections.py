@@ -14,7 +14,15 @@ from keras_cnn.report.markdown import code, escape, heading, link, missing, note
 from keras_cnn.report.sentences import SENTENCES
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.grid import Column
-from keras_cnn.results.layout import deck_table, side_by_side, variant_text
+from keras_cnn.results.layout import (
+    DIFFERENCES,
+    MOST_DIFFERENCES,
+    deck_table,
+    difference_columns,
+    side_by_side,
+    variant_text,
+)
+from keras_cnn.results.table import Table
 
 BATCH = 64  # of the summary slides
 TOTALS = {
@@ -52,7 +60,7 @@ def slide_section(
             parts.append(note(f"From the runs of {source} ({escape(collected.source)})."))
         else:
             parts += [*map(problem, collected.problems), _not_measured(collected)]
-        pictures = _pictures(collected, slide.pictures, folder)
+        pictures = _pictures(collected, slide.pictures, folder, all_rows=slide.table)
         parts += pictures
         if collected.lines and slide.pictures and not slide.table and not pictures:
             parts.append(_not_measured(collected))
@@ -63,7 +71,7 @@ def recipe_section(collected: Collected, folder: Path) -> list[str]:
     """A recipe that no slide shows."""
     recipe = collected.recipe
     title = heading(3, recipe.title, f"recipe-{recipe.name}", recipe.name)
-    return [title, *_tables(collected), *_pictures(collected, None, folder)]
+    return [title, *_tables(collected), *_pictures(collected, None, folder, all_rows=True)]
 
 
 def defect_section(
@@ -131,6 +139,7 @@ def _tables(collected: Collected) -> list[str]:
     parts += [
         markdown.table(f"{recipe.title}: {beside}", columns),
         note(f"{escape(made.caption)}{again}"),
+        *_differences(made),
         *problems,
     ]
     rows = dict.fromkeys(str(row.row) for row in recipe.rows)
@@ -141,15 +150,30 @@ def _tables(collected: Collected) -> list[str]:
     return parts
 
 
+def _differences(made: Table) -> list[str]:
+    """The table of differences; of many, of those that are seen."""
+    found = made.differences
+    if not found:
+        return []
+    shown = [one for one in found if one.is_seen or len(found) <= MOST_DIFFERENCES]
+    rest = len(found) - len(shown)
+    others = f" {rest} others are not seen." if rest else ""
+    table = markdown.table(f"{made.title}: differences", difference_columns(shown)) if shown else ""
+    return [*filter(None, (table, note(escape(f"{DIFFERENCES}{others}"))))]
+
+
 def _not_measured(collected: Collected, words: str = "Not measured here yet: ") -> str:
     return missing(f"{words}{code(collected.command)}")
 
 
-def _pictures(collected: Collected, patterns: Sequence[str] | None, folder: Path) -> list[str]:
+def _pictures(
+    collected: Collected, patterns: Sequence[str] | None, folder: Path, all_rows: bool
+) -> list[str]:
     """The recipe's pictures of the runs at hand, drawn anew where these have changed."""
     recipe = collected.recipe
     if patterns is None:
-        patterns = ["*"] if recipe.figures else []
+        patterns = [f"{figure.name}.png" for figure in recipe.figures]
+    patterns = [*patterns, *(["rows.png"] if all_rows else [])]
     if not patterns or not collected.results:
         return []
     from keras_cnn.plots import draw
@@ -172,6 +196,8 @@ def _description(recipe: Recipe, path: Path) -> str:
     row, _, kind = path.stem.removeprefix("row-").rpartition("-")
     for variant in recipe.variants:
         row = row.replace(f"-{variant}", f", {variant_text(variant)}")
+    if path.stem == "rows":
+        return f"Accuracy of the saved models on new images, row by row ({recipe.name})"
     kinds = {"curves": "accuracy and loss by epoch", "confusion": "confusion matrix"}
     return f"Row {row}: {kinds.get(kind, kind)} ({recipe.name})"
 

@@ -17,6 +17,7 @@ import numpy as np
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.spec import SEEDS
 from keras_cnn.results.collect import Collected
+from keras_cnn.results.differences import drawn_once
 from keras_cnn.results.table import AS_RUN, Line
 
 CORRECTED = "corrected"
@@ -95,7 +96,7 @@ def variant_difference(collected: Collected, measure: str) -> VariantDifference 
     if not pairs:
         return None
     means = {pair[0].row: [line.measures[measure].mean for line in pair] for pair in pairs}
-    one_draw = any(_shares_a_draw(collected, as_run) for as_run, _ in pairs)
+    one_draw = any(drawn_once(collected.runs(as_run)) for as_run, _ in pairs)
     return VariantDifference(
         by_row={row: corrected - as_run for row, (as_run, corrected) in means.items()},
         as_run=fmean(as_run for as_run, _ in means.values()),
@@ -103,12 +104,6 @@ def variant_difference(collected: Collected, measure: str) -> VariantDifference 
         standard_error=None if one_draw else _standard_error(collected, pairs, measure),
         one_draw=one_draw,
     )
-
-
-def _shares_a_draw(collected: Collected, line: Line) -> bool:
-    settings = [result.settings for result in collected.runs(line)]
-    few = any(one["shots"] is not None or one["test_shots"] is not None for one in settings)
-    return line.n > 1 and few and len({one["shots_seed"] for one in settings}) == 1
 
 
 def _standard_error(

@@ -3,7 +3,7 @@
 A run's identity is made of
 
 - the settings of its spec that differ from their defaults, so that a new setting with a default
-  leaves the identities of older runs alone; not those that decide nothing (`DECIDES_WITH`);
+  leaves the identities of older runs alone; not those that decide nothing (`settings.idle`);
 - the fingerprints of the data and of the weights, not where these lie;
 - the `VERSION` of each module whose behaviour decides the result (`Spec.code` names them) that is
   beyond 1. Whoever changes what a module computes raises the number at its top, and exactly the
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from keras_cnn import data, environment
 from keras_cnn.home import home
-from keras_cnn.methods.settings import DECIDES_WITH
+from keras_cnn.methods.settings import idle
 from keras_cnn.pretrained import named
 from keras_cnn.recipe.spec import Run, Spec
 
@@ -49,12 +49,7 @@ def identity(spec: Spec) -> str:
 
 def _idle(spec: Spec) -> list[str]:
     """Settings that decide nothing; of a method of one's own, none is known to."""
-    ours, settings = spec.training.module, spec.settings
-    return [
-        name
-        for name, (other, values) in DECIDES_WITH.items()
-        if ours and settings.get(other) not in values
-    ]
+    return idle(spec.settings) if spec.training.module else []
 
 
 def run_folder(run: Run, out: Path) -> Path:

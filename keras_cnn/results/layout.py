@@ -12,8 +12,24 @@ from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import grid
 from keras_cnn.results.contents import csv_cell
+from keras_cnn.results.differences import Difference
 from keras_cnn.results.grid import Column
-from keras_cnn.results.table import ACCURACIES, AS_RUN, Line, Statistic, Table, presented
+from keras_cnn.results.table import (
+    ACCURACIES,
+    AS_RUN,
+    Line,
+    OnNewImages,
+    Statistic,
+    Table,
+    presented,
+)
+
+ON_NEW_IMAGES = "on new images, 95 percent interval"
+MOST_DIFFERENCES = 24  # on a screen; of more, those that are seen
+DIFFERENCES = (
+    "Of the saved models' accuracy, in percentage points, paired by repeat and by test image. p is "
+    "by Holm's correction for all of them; a difference is seen where it is below 0.05."
+)
 
 
 def line_by_line(table: Table) -> list[Column]:
@@ -32,6 +48,8 @@ def line_by_line(table: Table) -> list[Column]:
         mean = "mean" if MEASURES[name].varies else ""
         columns += _measured(name, {mean: lines}, _heading(name), {mean: "best of n"})
         columns += _deck(name, lines, _heading(name)) if table.comparable else []
+        if name == _judged_by(table):
+            columns += _on_new_images({"": lines})
     return columns
 
 
@@ -66,6 +84,8 @@ def side_by_side(table: Table, recipe: Recipe) -> list[Column]:
         columns += _deck(name, rows, group) if table.comparable else []
         if any(line.measures[name].mean is not None for line in table.lines):
             columns += _measured(name, by_variant, group, best)
+        if name == _judged_by(table):
+            columns += _on_new_images(by_variant)
     return columns
 
 
@@ -129,6 +149,63 @@ def _measured(
     return columns
 
 
+def _judged_by(table: Table) -> str:
+    """The measure beside which the intervals stand: the nearest to the saved models' accuracy."""
+    over_images = "test_accuracy_over_images"
+    return over_images if over_images in table.shown else "test_accuracy"
+
+
+def _on_new_images(lines: Mapping[str, Sequence[Line | None]]) -> list[Column]:
+    """Columns of intervals by heading; none where no line has one."""
+    if not any(line and line.on_new_images for column in lines.values() for line in column):
+        return []
+    return [
+        Column(heading, [_interval_text(line) for line in column], ON_NEW_IMAGES, is_number=True)
+        for heading, column in lines.items()
+    ]
+
+
+def _interval_text(line: Line | None) -> str:
+    found = line.on_new_images if line else None
+    return f"{found.low:.1f} to {found.high:.1f}" if found else "-"
+
+
+def difference_columns(differences: Sequence[Difference], where: bool = True) -> list[Column]:
+    """The table of differences; no columns where there is none.
+
+    Args:
+        differences: One a line.
+        where: Say of each of how many repeats and images it is.
+    """
+    if not differences:
+        return []
+    texts = [_difference_texts(one, where) for one in differences]
+    headings = ("row", "variant", "against", "difference", "95 percent interval", "p", "which is")
+    return [
+        Column(heading, cells, is_number=heading in headings[3:6])
+        for heading, cells in zip(headings, zip(*texts, strict=True), strict=True)
+    ]
+
+
+def _difference_texts(one: Difference, where: bool) -> tuple[str, ...]:
+    against_row = one.variant == one.than_variant
+    seen = "seen" if one.is_seen else "not seen"
+    return (
+        one.row,
+        variant_text(one.variant),
+        f"row {one.than_row}" if against_row else variant_text(one.than_variant),
+        f"{one.points:+z.1f}",
+        "-" if one.low is None else f"{one.low:+z.1f} to {one.high:+z.1f}",
+        "< 0.001" if one.p < 0.001 else f"{one.p:.3f}",
+        f"{seen} at {where_text(one)}" if where else seen,
+    )
+
+
+def where_text(one: Difference) -> str:
+    """Of how many repeats and images a difference is: `n = 5 with 372 images`."""
+    return f"n = {one.n} with {one.images:,} images"
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown, readable as it stands."""
     parts = [
@@ -136,6 +213,8 @@ def markdown(table: Table) -> str:
         grid.escape(table.caption),
         _grid(line_by_line(table)),
     ]
+    if table.differences:
+        parts += ["## Differences", DIFFERENCES, _grid(difference_columns(table.differences))]
     if table.beside_deck and not table.comparable:
         lines = list({line.row: line for line in table.lines}.values())
         numbers = [column for name in table.shown for column in _deck(name, lines, _heading(name))]
@@ -159,11 +238,14 @@ def comma_separated(table: Table) -> str:
     kinds = list(Statistic.__dataclass_fields__)
     headings = [f"{name}_{kind}" for name in MEASURES for kind in kinds]
     columns = ["row", "variant", "n", "diverged", "comparable"]
-    rows = [[*table.lines[0].settings, *columns, *headings]]
+    parts = list(OnNewImages.__dataclass_fields__)
+    new = [f"on_new_images_{part}" for part in parts]
+    rows = [[*table.lines[0].settings, *columns, *headings, *new]]
     for line in table.lines:
         place = [line.row, line.variant, line.n, len(line.diverged), line.comparable]
         values = [getattr(line.measures[name], kind) for name in MEASURES for kind in kinds]
-        rows.append([*line.settings.values(), *place, *values])
+        ends = [getattr(line.on_new_images, part, None) for part in parts]
+        rows.append([*line.settings.values(), *place, *values, *ends])
     for row in rows:
         writer.writerow(csv_cell(printable(c)) if isinstance(c, str) else c for c in row)
     return text.getvalue()

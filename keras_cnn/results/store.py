@@ -3,11 +3,13 @@
 A run's folder appears whole, by one rename, or not at all:
 
     artifacts/<recipe>/<row>-<variant>-<repeat>-<identity>/
-        run.json          spec: what decided the result; place: where it stands in a table
+        run.json          spec: what decided the result; place: where it stands in a table; sha256
         environment.json  backend, device, versions, fingerprints of data and weights
         history.csv       one line an epoch
         metrics.json      the final figures
         confusion.csv     counts, true class by row, predicted class by column
+        checksums.json    SHA-256 of the four files above; older results have none
+        predictions.npz   what the model makes of each test image (`predictions`)
         model.keras       raw 0-255 RGB images to probabilities
 """
 
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
@@ -29,7 +32,12 @@ from keras_cnn.results import contents
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
 from keras_cnn.statistics import diverged_at
 
+if TYPE_CHECKING:
+    from keras_cnn.results.predictions import Predictions
+
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
+
+PREDICTIONS = "predictions.npz"
 
 
 class Busy(Exception):
@@ -74,6 +82,22 @@ class Result:
     def settings(self) -> dict[str, object]:
         """All settings of the run by name, whatever their class."""
         return flat_settings(self.spec)
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """Each test image's class and probabilities, read anew; None in older results.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        from keras_cnn.results import predictions  # it imports NumPy
+
+        try:
+            return predictions.read(self.folder / PREDICTIONS)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder, error) from None
 
     @property
     def model_file(self) -> Path:
@@ -163,14 +187,16 @@ def write(
     class_names: Sequence[str],
     confusion: Sequence[Sequence[int]],
     save_model: Callable[[Path], None],
+    predicted: Predictions | None = None,
 ) -> None:
     """Writes a finished run; its folder appears whole, in place of an older one.
 
     Call it while holding the run's lock. The arguments are as in `Result`; `save_model` is called
-    with the path that the model is to be written to.
+    with the path that the model is to be written to, `predicted` is what it makes of the test
+    images.
     """
     with new_folder(folder) as partial:
-        write_json(partial / "run.json", run.model_dump())
+        write_json(partial / "run.json", contents.with_checksum(run.model_dump()))
         write_json(partial / "environment.json", environment)
         rows = [[record[key] for key in HISTORY_COLUMNS] for record in history]
         write_csv(partial / "history.csv", HISTORY_COLUMNS, rows)
@@ -178,6 +204,11 @@ def write(
         counts = [[name, *row] for name, row in zip(names, confusion, strict=True)]
         write_csv(partial / "confusion.csv", ["true class", *names], counts)
         write_json(partial / "metrics.json", metrics)
+        write_json(partial / contents.CHECKSUMS, contents.checksums(partial))
+        if predicted is not None:
+            from keras_cnn.results import predictions
+
+            predictions.write(predicted, partial / PREDICTIONS)
         save_model(partial / "model.keras")
 
 
@@ -205,9 +236,11 @@ def read(folder: str | Path) -> Result:
     """
     folder = Path(folder).expanduser()
     try:
+        if (folder / PREDICTIONS).exists() and not files.intact(folder / PREDICTIONS):
+            raise ValueError(f"{PREDICTIONS} is damaged")
         place, spec = contents.run(folder / "run.json")
         class_names, confusion = contents.confusion(folder / "confusion.csv")
-        return Result(
+        result = Result(
             folder=folder,
             place=place,
             spec=spec,
@@ -217,10 +250,14 @@ def read(folder: str | Path) -> Result:
             class_names=class_names,
             confusion=confusion,
         )
+        contents.check(folder)
+        return result
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(
-            f"{folder}: damaged ({error}); delete the folder and run the recipe again"
-        ) from None
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"{folder}: damaged ({error}); delete the folder and run the recipe again")
 
 
 def read_as(folder: Path, run: Run) -> Result:
@@ -234,5 +271,5 @@ def read_as(folder: Path, run: Run) -> Result:
     if (result.place, result.spec) == (run.place, spec):
         return result
     with files.replacing(folder / "run.json") as partial:
-        write_json(partial, run.model_dump())
+        write_json(partial, contents.with_checksum(run.model_dump()))
     return replace(result, place=run.place, spec=spec)

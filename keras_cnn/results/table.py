@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,8 @@ from keras_cnn.pretrained import named
 from keras_cnn.recipe import measures, resolve
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe, Row
+from keras_cnn.results import differences, intervals
+from keras_cnn.results.differences import Answers, Difference, Name
 from keras_cnn.results.store import Result
 
 NAMED = 10  # runs in one sentence
@@ -42,6 +44,23 @@ class Statistic:
 
 
 @dataclass(frozen=True)
+class OnNewImages:
+    """How accurate the saved models of a row and variant are on new images, in percent.
+
+    Attributes:
+        mean: Over repeats and test images.
+        low: Where the 95 percent interval begins.
+        high: Where it ends.
+        images: Test images of a repeat.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True)
 class Line:
     """One row and variant over its repeats.
 
@@ -54,6 +73,7 @@ class Line:
         comparable: Whether the deck's numbers are of the same data, weights and settings.
         measures: By name, every measure of `MEASURES`.
         runs: The names of the runs' folders.
+        on_new_images: The accuracy's interval; None where a run has no predictions.
     """
 
     row: str
@@ -64,6 +84,7 @@ class Line:
     comparable: bool
     measures: dict[str, Statistic]
     runs: list[str]
+    on_new_images: OnNewImages | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,7 @@ class Table:
         beside_deck: Whether the deck's numbers are shown at all: not for a user's own images.
         shown: The measures a reader sees; CSV and JSON hold all.
         lines: Rows and variants in the recipe's order.
+        differences: Of the saved models' accuracies, where the table shows accuracies.
     """
 
     title: str
@@ -87,6 +109,7 @@ class Table:
     beside_deck: bool
     shown: list[str]
     lines: list[Line]
+    differences: list[Difference] = field(default_factory=list)
 
     @property
     def comparable(self) -> bool:
@@ -108,22 +131,35 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.place.row, result.place.variant), []).append(result)
-    lines = [
-        _line(recipe, row, groups[str(row.row), variant])
+    names = [
+        (str(row.row), variant)
         for row in recipe.rows
         for variant in recipe.variants
         if (str(row.row), variant) in groups
     ]
+    rows = {str(row.row): row for row in recipe.rows}
+    answered = _answers({name: groups[name] for name in names}) if recipe.shows_accuracy else {}
+    lines = [_line(recipe, rows[name[0]], groups[name], answered.get(name)) for name in names]
     beside_deck = all(sources.is_named(result.settings["data"]) for result in results)
     return Table(
         title=recipe.title,
-        caption=_caption(recipe, results, beside_deck),
+        caption=_caption(recipe, results, lines, beside_deck),
         command=command,
         data=_data(results[0]),
         beside_deck=beside_deck,
         shown=recipe.measures,
         lines=lines,
+        differences=differences.differences(answered, recipe.reference_row),
     )
+
+
+def _answers(groups: Mapping[Name, Sequence[Result]]) -> dict[Name, Answers]:
+    """What the runs of each row and variant answered; without those of older versions."""
+    found = {
+        name: differences.answers([result for result in group if not result.diverged_at])
+        for name, group in groups.items()
+    }
+    return {name: answers for name, answers in found.items() if answers}
 
 
 def presented(recipe: Recipe) -> list[Line]:
@@ -142,7 +178,7 @@ def presented(recipe: Recipe) -> list[Line]:
     return lines
 
 
-def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
+def _line(recipe: Recipe, row: Row, group: Sequence[Result], answers: Answers | None) -> Line:
     place = group[0].place
     finished = [result for result in group if not result.diverged_at]
     return Line(
@@ -154,7 +190,14 @@ def _line(recipe: Recipe, row: Row, group: Sequence[Result]) -> Line:
         comparable=place.comparable,
         measures={name: _statistic(name, row, finished) for name in MEASURES},
         runs=[result.folder.name for result in group],
+        on_new_images=_on_new_images(answers) if answers else None,
     )
+
+
+def _on_new_images(answers: Answers) -> OnNewImages:
+    estimate = intervals.accuracy(list(answers.by_repeat.values()))
+    low, high = intervals.accuracy_interval(estimate)
+    return OnNewImages(100 * estimate.value, 100 * low, 100 * high, round(estimate.images))
 
 
 def _settings(recipe: Recipe, settings: Mapping[str, object]) -> dict[str, object]:
@@ -176,7 +219,9 @@ def _statistic(name: str, row: Row, group: Sequence[Result]) -> Statistic:
     )
 
 
-def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> str:
+def _caption(
+    recipe: Recipe, results: Sequence[Result], lines: Sequence[Line], beside_deck: bool
+) -> str:
     """What was measured on what, by which software and machine, and how to read the figures."""
     versions: dict[str, set[str]] = {}
     for result in results:
@@ -198,7 +243,9 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}.",
-        "Accuracies in percent, after the last epoch; ± is the sample standard deviation.",
+        "Accuracies in percent, after the last epoch; ± is the sample standard deviation over the "
+        "repeats, on these test images.",
+        *_of_intervals(results, lines),
     ]
     if shared := max(r.metrics.get("shared_images", 0) for r in results):
         sentences.append(f"{shared:,} test images of the data have the pixels of training images.")
@@ -208,7 +255,51 @@ def _caption(recipe: Recipe, results: Sequence[Result], beside_deck: bool) -> st
         )
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
-    return " ".join([*sentences, *_diverged(results), recipe.note]).strip()
+    methods = {r.settings["method"] for r in results}
+    notes = [
+        note  # the deck's own methods are called by the right one's name, and what is wrong
+        for name, note in recipe.method_notes.items()
+        if any(method.startswith(name) for method in methods)
+    ]
+    return " ".join([*sentences, *_diverged(results), recipe.note, *notes]).strip()
+
+
+def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]:
+    """What the intervals cover; nothing where there are none."""
+    sentences = []
+    with_interval = [line for line in lines if line.on_new_images]
+    if with_interval:
+        repeats = "other repeats (their seeds and shots) and other test images"
+        one = "other test images alone" if any(line.n == 1 for line in with_interval) else ""
+        several = repeats if any(line.n > 1 for line in with_interval) else ""
+        covers = "; of a single run, ".join(filter(None, (several, one)))
+        sentences.append(
+            "The 95 percent interval is of the accuracy of the saved models on new images, and "
+            f"covers {covers}."
+        )
+    if any(line.n == 2 for line in with_interval):
+        sentences.append("Two runs hardly tell how far runs lie apart: their interval is wide.")
+    once = _drawn_once(results, with_interval)
+    if once:
+        sentences.append(
+            f"{once}, all repeats share one draw of images: these intervals are for that draw."
+        )
+    if any(line.measures["episode_interval"].mean is not None for line in lines):
+        sentences.append(
+            "That of test episodes covers other episodes drawn with replacement from the same test "
+            "images, not new images (arXiv:2409.02850)."
+        )
+    return sentences
+
+
+def _drawn_once(results: Sequence[Result], lines: Sequence[Line]) -> str:
+    """The variants whose repeats share one draw of images."""
+    variants = {
+        line.variant
+        for line in lines
+        if differences.drawn_once([r for r in results if r.folder.name in line.runs])
+    }
+    return _listed(variants).replace("_", " ").capitalize()
 
 
 def way(result: Result) -> int:

@@ -35,7 +35,10 @@ from keras_cnn.recipe.spec import Spec
 
 FILES = 4  # of a run: its standard input, output and error, and its status
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-PACKAGES = ("keras_cnn.deck", "keras_cnn.methods", "keras_cnn.models")  # imported as a whole
+PACKAGES = tuple(  # imported as a whole
+    f"keras_cnn.{name}"
+    for name in ("deck", "methods", "models", "pretrained", "torch_fast", "training")
+)
 
 
 def can_fork(spec: Spec) -> bool:
@@ -206,9 +209,12 @@ def _become_worker(theirs: Sequence[int]) -> None:
 
 def _import_all() -> None:
     """Imports what runs use: the framework, and our own that stand on it."""
+    from keras_cnn.torch_fast import internals
+
     for package in PACKAGES:
         for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
             import_module(module.name)
+    internals.missing()  # looked up here for all runs
 
 
 def _end_with_parent(parent: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from keras_cnn import data
 from keras_cnn.data import Split, sources
 from keras_cnn.data.sampling import draw_shots
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, printable
 from keras_cnn.methods.settings import LargeImages
 from keras_cnn.recipe.spec import Spec
 
@@ -27,6 +27,20 @@ def sample(spec: Spec) -> tuple[Split, Split]:
         _drawn(train, "shots", images.shots, spec.shots_seed),
         _drawn(test, "test_shots", images.test_shots, spec.shots_seed),
     )
+
+
+def test_images(spec: Spec) -> tuple[np.ndarray, list[str]]:
+    """Which images of the test split `sample` draws, (n,), and their files in a user's folder."""
+    images = spec.images
+    dataset = data.load(images.data, images.image_size, ("train", "test"))
+    test = dataset.splits["test"]
+    chosen = np.arange(len(test.labels))
+    if images.test_shots is not None:
+        chosen = draw_shots(test.labels, images.test_shots, spec.shots_seed, test.class_names)
+    if sources.is_named(images.data):  # whose images are always the same
+        return chosen, []
+    names = dataset.files["test"]()
+    return chosen, [printable(names[index]) for index in chosen]
 
 
 def count_shared(spec: Spec) -> int:

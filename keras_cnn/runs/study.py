@@ -164,6 +164,7 @@ def plan(
     out: str | Path = DEFAULT_OUT,
     parallel: int | None = None,
     fresh: bool = False,
+    threads: int | None = None,
 ) -> Plan:
     """The runs that are asked for, checked as far as that takes no framework.
 
@@ -179,9 +180,10 @@ def plan(
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
         parallel: Runs at a time, at most one a processor core; None takes as many, or one on a GPU
-            and where the recipe measures time. They share the cores: the fewer runs at a time, the
-            more threads has each, which is part of its identity.
+            and where the recipe measures time.
         fresh: Run again what is on disk too.
+        threads: Of each run, which are part of its identity; None shares out the cores that are
+            free just now. A result on disk is taken whatever number made it.
 
     Raises:
         UserError: Something of the input cannot be used.
@@ -199,13 +201,21 @@ def plan(
     flags = {"profile": profile, "rows": ",".join(rows or ())}
     flags |= {"variant": variant if variant != "both" else "", "repeats": repeats}
     flags |= {"backend": backend, "out": out if out != DEFAULT_OUT else ""}
-    command, runs = _command(name, flags, overrides), _checked(runs, parallel)
+    flags |= {"threads": threads}
+    threads = threads or _threads(parallel)
+    command, runs = _command(name, flags, overrides), _checked(runs, threads)
     return Plan(read, profile, missing, runs, out, parallel, fresh, command)
 
 
-def _checked(runs: Sequence[Run], parallel: int) -> list[Run]:
-    """The runs as this machine computes them, so many at a time; refuses what networks have not."""
-    threads, plain = environment.cores() // parallel, torch_fast.is_off()
+def _threads(parallel: int) -> int:
+    """How many threads each of so many runs at a time has."""
+    most = environment.cores() // parallel
+    return max(1, min(most, environment.free_cores() // parallel)) if most > 1 else 1
+
+
+def _checked(runs: Sequence[Run], threads: int) -> list[Run]:
+    """The runs as this machine computes them; refuses what networks have not."""
+    plain = torch_fast.is_off()
     for run in runs:
         network = run.spec.network.model_dump(include={"hidden_units", "stochastic_depth"})
         models.check(run.spec.network.model, run.spec.images.image_size, **network)

@@ -23,7 +23,8 @@ from keras_cnn.data import Split
 from keras_cnn.errors import UserError, printable, system_words
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Run, Spec
-from keras_cnn.results import identity, store
+from keras_cnn.results import identity, predictions, store
+from keras_cnn.results.scores import scores
 from keras_cnn.runs import images
 from keras_cnn.torch_fast import memory
 
@@ -79,6 +80,7 @@ def make(
             test.class_names,
             saved.confusion(test.labels, trained.probabilities).tolist(),
             lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
+            predictions.of(test.labels, trained.probabilities, *images.test_images(spec)),
         )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
         files.forget_oldest(checkpoint.parent, "*.h5")  # of runs that nobody went on with
@@ -120,6 +122,7 @@ def _metrics(trained: Trained, train: Split, test: Split) -> dict[str, float | N
         "images_a_second": len(train.labels) / statistics.median(seconds),
         "epochs": len(trained.history),
         "peak_memory_megabytes": environment.peak_memory_megabytes(),
+        **scores(test.labels, trained.probabilities),
         **trained.measures,
     }
 

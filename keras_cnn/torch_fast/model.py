@@ -37,7 +37,11 @@ class FastSteps:
     def call(self, inputs: Tensor, training: bool | None = None, mask: object = None) -> Tensor:
         """Runs the graph, (n, …) to (n, …)."""
         # Keras also calls a model to learn its shapes, on symbols or on tensors without values.
-        if not isinstance(inputs, Tensor) or inputs.is_meta:
+        if not isinstance(inputs, Tensor):
+            return super().call(inputs, training=training, mask=mask)
+        if inputs.is_meta and None not in self.output_shape[1:]:  # known without a layer's call
+            return inputs.new_empty((len(inputs), *self.output_shape[1:]), dtype=torch.float32)
+        if inputs.is_meta:
             return super().call(inputs, training=training, mask=mask)
         return self.torch_graph(inputs, bool(training))
 

@@ -1,0 +1,137 @@
+"""What a run's final model makes of each test image: `predictions.npz` in the run's folder.
+
+    images         int64 (n,), each image's place in the test split of the data source
+    labels         int32 (n,), its true class
+    predicted      int32 (n,), the most probable class; -1 where the model gives no numbers
+    probabilities  float16 (n, k), of the classes in the columns
+    classes        int32 (k,) all classes, or (n, k) of each image where there are more than 20
+    names          text (n,), each image's file, where the data is a folder of the user's; else (0,)
+
+NumPy reads it: `numpy.load(path)`. All methods have it of the model they save, which tells all
+classes apart: what MAML and prototypical networks make of the tasks and episodes they are also
+tested on is not in it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_cnn import files
+from keras_cnn.results.intervals import Hits
+
+MOST_CLASSES = 20  # of which all probabilities are in the file
+LARGEST = 1 << 30  # bytes of an array
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """The content of `predictions.npz`, as the module tells it."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+    classes: np.ndarray
+    names: np.ndarray
+
+    def __repr__(self) -> str:
+        right = (self.labels == self.predicted).mean()
+        return f"Predictions({len(self.labels)} images, {right:.1%} right)"
+
+    @property
+    def hits(self) -> Hits:
+        """Which images are classified right."""
+        return Hits(self.images, self.labels == self.predicted)
+
+    def confusion(self, class_count: int) -> np.ndarray:
+        """Counts int64 (classes, classes), true class by row; images without numbers left out."""
+        told = self.predicted >= 0
+        cells = self.labels[told] * class_count + self.predicted[told]
+        return np.bincount(cells, minlength=class_count**2).reshape(class_count, class_count)
+
+
+def of(
+    labels: np.ndarray, probabilities: np.ndarray, images: np.ndarray, names: Sequence[str] = ()
+) -> Predictions:
+    """What there is to keep of a model's probabilities.
+
+    Of more than 20 classes those of the true one, first, and of the 19 most probable others.
+
+    Args:
+        labels: (n,).
+        probabilities: (n, classes), in full.
+        images: (n,), places in the test split.
+        names: The images' files, or none.
+    """
+    count = probabilities.shape[1]
+    told = np.isfinite(probabilities).all(axis=1)
+    classes = np.arange(count)
+    if count > MOST_CLASSES:
+        ranked = probabilities.astype(np.float32)
+        ranked[np.arange(len(labels)), labels] = np.inf
+        classes = np.argsort(-ranked, axis=1, kind="stable")[:, :MOST_CLASSES]
+        probabilities, full = np.take_along_axis(probabilities, classes, axis=1), probabilities
+    else:
+        full = probabilities
+    return Predictions(
+        images=np.asarray(images, np.int64),
+        labels=np.asarray(labels, np.int32),
+        predicted=np.where(told, full.argmax(axis=1), -1).astype(np.int32),
+        probabilities=probabilities.astype(np.float16),
+        classes=classes.astype(np.int32),
+        names=np.array(names, np.str_) if len(names) else np.array([], "U1"),
+    )
+
+
+def write(predictions: Predictions, path: Path) -> None:
+    """Writes the file, sealed."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, **vars(predictions))
+    files.seal(path)
+
+
+def read(path: Path) -> Predictions:
+    """Reads the file.
+
+    Raises:
+        FileNotFoundError: There is none, as in results of earlier versions.
+        OSError: It cannot be read.
+        ValueError: It is damaged, or holds something else.
+    """
+    path.stat()
+    if not files.intact(path):
+        raise ValueError(f"{path.name} is damaged")
+    try:
+        with zipfile.ZipFile(path) as members:
+            if max(member.file_size for member in members.infolist()) > LARGEST:
+                raise ValueError(f"{path.name} is too large")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = Predictions(**{name: arrays[name] for name in Predictions.__annotations__})
+    except (zipfile.BadZipFile, KeyError, EOFError, MemoryError, TypeError) as error:
+        raise ValueError(f"{path.name} holds something else ({error})") from None
+    if not _is_whole(found):
+        raise ValueError(f"{path.name} holds something else")
+    return found
+
+
+def _is_whole(found: Predictions) -> bool:
+    """Whether the arrays have their types and fit one another."""
+    count, columns = len(found.labels), found.probabilities.shape[-1:]
+    kinds = {"images": "i", "labels": "i", "predicted": "i", "probabilities": "f", "classes": "i"}
+    flat = (found.images, found.labels, found.predicted)
+    return (
+        all(getattr(found, name).dtype.kind == kind for name, kind in kinds.items())
+        and found.names.dtype.kind == "U"
+        and all(array.shape == (count,) for array in flat)
+        and found.probabilities.shape == (count, *columns)
+        and found.classes.shape in (columns, found.probabilities.shape)
+        and found.names.shape in ((0,), (count,))
+        and count > 0
+        and len(np.unique(found.images)) == count
+        and min(found.images.min(), found.labels.min(), found.predicted.min() + 1) >= 0
+    )
