@@ -487,6 +487,15 @@ def test_characters_of_every_script_are_taken_from_a_font_that_has_them(tmp_path
             assert any(elsewhere in characters(family) for family in families)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_box_is_told_also_where_a_font_claims_the_character(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(canvas, "_own_characters", lambda: frozenset(map(chr, range(0x110000))))
+    figure = plots.confusion_matrix("\U000f4321", np.eye(2, dtype=int), ["a", "b"])
+    plots.save(lambda: figure, tmp_path / "x.png")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no font here has \U000f4321: pictures show boxes" in line
+
+
 def test_a_picture_that_is_damaged_or_leads_elsewhere_is_drawn_anew(made, tmp_path):
     plan, results = made()
     (picture,) = draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
