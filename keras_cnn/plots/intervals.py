@@ -47,10 +47,12 @@ def _means(
     label = f"mean of all {len(finals)}"
     panel.axhline(finals.mean(), color=grey, linestyle="--", linewidth=1, label=label)
     panel.plot(np.arange(len(finals)) + 1, finals, "x", color=grey, label="each run")
-    style = {"fmt": "o", "capsize": 4, "color": COLOURS[0]}
-    panel.errorbar(counts, means, reach, label="mean of first n", **style)
     ends = [mean + sign * half for mean, half in zip(means, reach, strict=True) for sign in (-1, 1)]
     inside = [end for end in [*finals, *(ends[2:] or ends)] if np.isfinite(end)] or [0]
+    goes_out = any(not min(inside) <= end <= max(inside) for end in ends[:2])
+    label = "mean of first n" + (" (that of 2 reaches out)" if goes_out else "")
+    style = {"fmt": "o", "capsize": 4, "color": COLOURS[0]}
+    panel.errorbar(counts, means, reach, label=label, **style)
     margin = 0.08 * (max(inside) - min(inside)) or 1
     panel.set_ylim(min(inside) - margin, max(inside) + margin)
     panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")

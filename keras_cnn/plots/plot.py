@@ -27,6 +27,7 @@ DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 MOST_INCHES = 40.0  # of a side of a picture
 MOST_IN_LEGEND = 30
+OF_TWO = "(two runs hardly tell their spread: wide)"
 Item = TypeVar("Item")
 
 
@@ -198,6 +199,13 @@ def _repeats(group: Sequence[Result]) -> str:
     low, high, diverged = min(counts), max(counts), len(group) - sum(counts)
     text = f"n = {low}" if low == high else f"n = {low} to {high}"
     return f"{text}, {diverged} diverged" if diverged else text
+
+
+def has_two_runs(results: Sequence[Result]) -> bool:
+    """Whether an interval would be of two runs of a row and variant."""
+    finished = [result for result in results if not result.diverged_at]
+    rows = _grouped(finished, lambda result: (result.place.row, result.place.variant))
+    return any(len(row) == 2 for row in rows.values())
 
 
 def _small_print(plot: Plot) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +11,12 @@ from matplotlib.figure import Figure
 from keras_cnn.plots.canvas import LINE_INCHES, short
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
+    OF_TWO,
     Plot,
     colour_and_marker,
     draw_panels,
     final_values,
+    has_two_runs,
     legend_beside,
     setting_value,
 )
@@ -28,7 +29,6 @@ JUDGED = "test_accuracy_over_images"  # which has an interval
 LINE = 0.3  # inches of a row and variant
 HIGHEST = 14.0  # inches of the panel
 LEGEND = "mean and 95 percent interval on new images; dots are runs"
-OF_TWO = "two runs hardly tell how far runs lie apart: their interval is wide"
 
 
 def rows(plot: Plot) -> Figure:
@@ -54,7 +54,7 @@ def rows(plot: Plot) -> Figure:
         panel.set_yticks(range(0, len(labels), every), labels[::every])
         panel.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
         panel.grid(visible=False, axis="y")
-        words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if _has_two(runs) else [])]
+        words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if has_two_runs(runs) else [])]
         panel.set_xlabel("\n".join(words), fontsize=9)
         if MEASURES[quantity].unit == "percent":
             _limit(panel)
@@ -105,11 +105,6 @@ def _labels(plot: Plot, row_names: Sequence[object]) -> list[str]:
         settings = ", ".join(texts[place] for texts in told)
         labels.append(short(f"{row}: {settings}" if settings else row))
     return labels
-
-
-def _has_two(runs: Sequence[Result]) -> bool:
-    lines = Counter((run.place.row, run.place.variant) for run in runs if not run.diverged_at)
-    return 2 in lines.values()
 
 
 def _limit(panel: Axes) -> None:
