@@ -153,7 +153,7 @@ def legend_beside(figure: Figure, handles: Sequence, names: Sequence[str], title
     shown = [*zip(handles, map(short, names), strict=True)][:MOST_IN_LEGEND]
     if len(names) > MOST_IN_LEGEND:
         shown.append((Line2D([], [], linestyle=""), f"and {len(names) - MOST_IN_LEGEND} more"))
-    style = {"loc": "outside right upper", "frameon": False}
+    style = {"loc": "outside right center", "frameon": False}  # clear of the title
     figure.legend(*zip(*shown, strict=True), title=short(title) or None, **style)
 
 

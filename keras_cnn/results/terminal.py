@@ -54,13 +54,15 @@ def _named(columns: Sequence[Column]) -> str:
 
 
 def _fitting(columns: list[Column], width: int) -> tuple[list[Column], list[Column]]:
-    """The columns that fit, and those left out: the best of n first, then from the left.
+    """The columns that fit, and those left out: the best of n first, then those with most gaps.
 
-    Rows, variants and the last measure, by which the table is judged, stay.
+    Rows, settings, and the accuracy with its interval, by which the table is judged, stay.
     """
-    measured = [column for column in columns if column.group or column.heading in ("mean",)]
-    best = [column for column in columns if column.heading.endswith("best of n")]
-    spare = [*best, *(column for column in measured[:-2] if column not in best)]
+    measured = [column for column in columns if column.group]
+    judged = [i for i, column in enumerate(measured) if column.group == layout.ON_NEW_IMAGES]
+    stay = measured[judged[0] - 1 : judged[0] + 1] if judged else measured[-1:]
+    spare = [column for column in measured if column not in stay]
+    spare.sort(key=lambda one: (one.heading != "best of n", -one.cells.count("-")))
     left_out = []
     while spare and max(map(grid.width, _aligned(columns).split("\n"))) > width:
         left_out.append(spare.pop(0))
