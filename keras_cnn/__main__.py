@@ -160,7 +160,8 @@ def _checked(
         flag, equals, value = argument.partition("=")
         key = flag.lstrip("-").replace("-", "_")
         if key not in defaults:
-            raise UserError(f"{name} has no {flag}: {nearest(flag, map(_flag, defaults))}")
+            right = nearest(flag, map(_flag, defaults)) if defaults else "it takes no flags"
+            raise UserError(f"{name} has no {flag}: {right}")
         if not equals:
             is_switch = defaults[key] is False
             value = "true" if is_switch else next_value(f"{flag} needs a value: {flag}=…")

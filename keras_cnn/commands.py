@@ -315,8 +315,8 @@ def summary(
     model: str,
     format: str = "text",
     batch_size: int = 64,
-    classes: int = 10,
-    image_size: int = 32,
+    classes: int | None = None,
+    image_size: int | None = None,
     hidden_units: int | None = None,
 ) -> None:
     """Layers, output shapes, parameters and mult-adds of a model by name or of a saved file.
@@ -325,26 +325,31 @@ def summary(
         model: A network's name (baseline, enhanced, resnet18, convnext_tiny, …), or a .keras file.
         format: text, markdown or json.
         batch_size: Images in a batch, for shapes and mult-adds.
-        classes: Outputs of a network by name.
-        image_size: Height and width of its input in pixels.
+        classes: Outputs of a network by name; 10 by default.
+        image_size: Height and width of its input in pixels; 32 by default.
         hidden_units: Width of baseline and enhanced; 32 and 64 by default.
     """
     formats = ("text", "markdown", "json")
     if format not in formats:
         raise UserError(f"no format {format!r}: {nearest(format, formats)}")
+    file = Path(model).expanduser()
+    is_file = file.suffix.lower() == ".keras" or os.path.isfile(file)
+    by_name = {"--classes": classes, "--image-size": image_size, "--hidden-units": hidden_units}
+    for flag, value in by_name.items():
+        if is_file and value is not None:
+            raise UserError(f"{flag} is for a network by name: {file} is made as it is")
     environment.settle(_backend())
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
 
-    file = Path(model).expanduser()
-    if file.suffix.lower() == ".keras" or os.path.isfile(file):
+    if is_file:
         graph, _ = saved.load(file)
     else:
         graph = models.classifier(
             model,
-            classes,
-            image_size,
+            classes or 10,
+            image_size or 32,
             dropout=models.network(model).dropout,
             hidden_units=hidden_units,
         )

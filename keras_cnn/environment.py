@@ -235,6 +235,23 @@ def settle(backend: str) -> None:
         for name in os.environ.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
+        if backend == "tensorflow":
+            _start_tensorflow()
+
+
+def _start_tensorflow() -> None:
+    """Imports it without its greetings, which no setting of its own turns off."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_logical_devices()  # it greets a second time here
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
 
 
 def check_keras() -> None:

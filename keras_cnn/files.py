@@ -34,7 +34,8 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{folder}: results cannot be written there ({error.strerror})") from None
+        why = "a file is there" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{folder}: results cannot be written there ({why})") from None
 
 
 def require(path: Path, hint: str = "") -> None:

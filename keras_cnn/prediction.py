@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 22  # of large images fewer go at a time
+BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 @dataclass(frozen=True, repr=False)
@@ -270,7 +270,7 @@ class _Classifier:
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
                 made = self.network.predict(given, batch_size=batch_size, verbose=0)
-        except saved.FAULTS as error:
+        except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)
 

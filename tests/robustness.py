@@ -47,6 +47,7 @@ from keras_cnn.__main__ import COMMANDS, main  # noqa: E402
 from keras_cnn.errors import UserError  # noqa: E402
 from keras_cnn.models import freeze, saved  # noqa: E402
 from keras_cnn.prediction import predict  # noqa: E402
+from keras_cnn.pretrained import keras_files  # noqa: E402
 from keras_cnn.recipe import resolve  # noqa: E402
 from keras_cnn.results import identity, store  # noqa: E402
 from keras_cnn.runs import publish, study, worker  # noqa: E402
@@ -256,10 +257,16 @@ def make_weights(folder: Path) -> None:
     models.backbone("enhanced", 32, hidden_units=4).save_weights(folder / "own.weights.h5")
 
 
-def read_weights(folder: Path) -> str:
+def make_backbone(folder: Path) -> None:
+    """Has them written by the command."""
+    make_model(folder)
+    keras_files.write_backbone(folder / "model.keras", folder / "own.weights.h5")
+
+
+def read_weights(folder: Path, stored: type = np.float32) -> str:
     """Loads them into a network."""
     graph = models.backbone("enhanced", 32, hidden_units=4)
-    expected = [np.array(weight) for weight in graph.get_weights()]
+    expected = [weight.astype(stored).astype(np.float32) for weight in graph.get_weights()]
     pretrained.load(graph, str(folder / "own.weights.h5"))
     same = all(map(np.array_equal, graph.get_weights(), expected))
     return "same" if same else "other values"
@@ -277,11 +284,14 @@ FILES = {
         lambda folder: _same(features(folder), np.load(folder / "expected.npy")),
     ),
     "checkpoint": Kept(make_checkpoint, _named("state.h5"), read_checkpoint),
-    "result (JSON, CSV)": Kept(make_result, _named("out/*/1-*/*.[jc]s*"), read_result, True),
+    "result (JSON, CSV)": Kept(make_result, _named("out/*/1-*/*.[jc]s*"), read_result),
     "saved model (.keras)": Kept(
         make_model,
         _named("model.keras"),
         lambda folder: _same(predicted(folder), np.load(folder / "expected.npy")),
+    ),
+    "backbone's weights (.weights.h5)": Kept(
+        make_backbone, _named("own.weights.h5"), lambda folder: read_weights(folder, np.float16)
     ),
     "own weights (.weights.h5)": Kept(make_weights, _named("own.weights.h5"), read_weights, True),
 }
@@ -607,8 +617,8 @@ def written(done: dict[str, dict], command: str) -> str:
         f"{versions}.",
         "",
         f"Each call is held to {MOST_SECONDS} s and {MOST_MEGABYTES:,} MB. `same`: the values that "
-        "were written; `told`: one line says that the file is damaged. Other values in a result's "
-        "text, or in weights of one's own, cannot be told: there is nothing to hold them against.",
+        "were written; `told`: one line says that the file is damaged. Other values in weights of "
+        "another program cannot be told: there is nothing to hold them against.",
     ]
     for kind, tallies in done.items():
         total = sum(sum(tally["counts"].values()) for tally in tallies.values())

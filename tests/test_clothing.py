@@ -50,6 +50,14 @@ def test_a_large_test_part_leaves_the_smallest_class_s_number_to_train_on():
         }
 
 
+def test_choices_are_tested_on_photographs_that_are_neither_training_nor_test():
+    whole = data.load("clothing", splits=("train", "valid", "test")).splits
+    chosen_on = data.load("clothing:choices").splits
+    for split, part in {"train": "train", "test": "valid"}.items():
+        np.testing.assert_array_equal(chosen_on[split].images, whole[part].images)
+        np.testing.assert_array_equal(chosen_on[split].labels, whole[part].labels)
+
+
 def test_it_is_made_from_the_folder_by_the_decoding_any_folder_gets(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "LICENSE").write_text("license")

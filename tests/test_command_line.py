@@ -221,6 +221,16 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("settings fewshot_convnxt", "'fewshot_convnext'"),
         ("settings mamml", "'maml'"),
         ("recipe all --method=linear_probe", "recipe all takes no --method"),
+        ("recipe my/own.yaml", "my/own.yaml: no such file; `python -m keras_cnn recipes`"),
+        ("settings my/own.yml", "my/own.yml: no such file"),
+        ("recipe ./fewshot_convnext", "no recipe './fewshot_convnext'"),
+        ("recipe fewshot_convnext --profile=mini --weights=bundeld", "did you mean 'bundled'?"),
+        ("settings fewshot_convnext --rows=4", "settings has no --rows: it takes no flags"),
+        ("report --out=nofolder", "nofolder: no such folder: --out names"),
+        ("backbone none.keras /dev/null/x.weights.h5", "/dev/null: results cannot be written"),
+        ("backbone none.keras /dev/null/x.weights.h5", "(a file is there)"),
+        ("summary none.keras --classes=3", "--classes is for a network by name"),
+        ("summary none.keras --image-size=64", "--image-size is for a network by name"),
         ("recipe -- --dry-run", "no recipe './--dry-run'"),
         ("recipe fewshot_convnext --repeats=1 --repeats=2", "twice"),
         ("recipe fewshot_convnext more", "'more' is too much"),
@@ -575,7 +585,7 @@ def test_a_recipe_ends_with_table_pictures_and_models(finished):
     for folder in finished.runs:
         assert {path.name for path in folder.iterdir()} == {
             "run.json", "environment.json", "history.csv", "metrics.json", "confusion.csv",
-            "predictions.npz", "model.keras",
+            "model.keras", "predictions.npz", "checksums.json",
         }  # fmt: skip
         result = store.read(folder)
         assert len(result.history) == 1 and np.sum(result.confusion) == 20

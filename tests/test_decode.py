@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -466,6 +467,24 @@ def test_arrays_are_decoded_in_this_process_with_their_own_numbers(monkeypatch):
     assert kept == list(range(600))
     assert sizes == [[8, 8]] * 600
     assert unreadable == []
+
+
+def test_of_large_images_fewer_are_decoded_together():
+    images = np.zeros((9, 8, 8, 3), np.uint8)
+    sizes = [len(batch.images) for batch in decode.batches(images, 1024)]
+    assert sizes == [4, 4, 1] and len(next(decode.batches(images, 8)).images) == 9
+
+
+def test_workers_wait_for_a_slow_reader(tmp_path, workers, monkeypatch):
+    """Else all images would lie in memory where a network takes longer than decoding."""
+    asked, ask = [], decode._ask
+    monkeypatch.setattr(decode, "_ask", lambda *given: asked.append(given) or ask(*given))
+    monkeypatch.setattr(decode, "BATCH", 10)
+    batches = decode.batches(many_files(tmp_path), 8)
+    next(batches)
+    time.sleep(0.2)  # in which they would decode the others
+    assert len(asked) <= 5
+    batches.close()
 
 
 def test_workers_end_when_the_reader_stops(tmp_path, workers):

@@ -52,6 +52,18 @@ def set_outside(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
 
+def test_tensorflow_starts_without_its_greetings(tmp_path):
+    """One made up: it writes as the real one does, past Python, at its import and to a device."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'oneDNN is on')\nclass config:\n"
+        "    list_logical_devices = staticmethod(lambda: os.write(2, b'rebuild TensorFlow'))\n"
+    )
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from keras_cnn.environment import settle; "
+    code += "settle('tensorflow'); print('at work', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"at work\n")
+
+
 def test_variables_that_decide_numbers_reach_no_process_of_ours(set_outside, monkeypatch):
     variables = environment.settled("torch", 3)
     assert not {name: variables.get(name) for name in DECISIVE}.items() & DECISIVE.items()

@@ -204,7 +204,7 @@ def test_bfloat16_is_read(tmp_path):
     np.testing.assert_allclose(expected, model.layers[1].get_weights()[0], rtol=2**-8)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others have no empty device")
+@pytest.mark.every_backend
 def test_a_model_of_more_weights_than_its_file_is_refused(model_file):
     with zipfile.ZipFile(model_file) as members:
         config = members.read("config.json").decode()

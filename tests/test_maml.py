@@ -152,7 +152,7 @@ def test_gradients_of_what_does_not_matter_are_zero():
     np.testing.assert_array_equal(np.concatenate(numpy_of(slopes)), [4, 0])
 
 
-def small_network(batch_norm=False, head="dense", seed=213, dropout=0.0):
+def small_network(batch_norm=False, head="dense", seed=213, dropout=0.0, smooth=False):
     """Two stages, named as the backbones name theirs."""
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
@@ -163,8 +163,9 @@ def small_network(batch_norm=False, head="dense", seed=213, dropout=0.0):
         )(x)
         if batch_norm:
             x = keras.layers.BatchNormalization(name=f"stage{stage}_norm")(x)
-        x = keras.layers.ReLU(name=f"stage{stage}_relu")(x)
-        x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
+        x = keras.layers.Activation("tanh" if smooth else "relu", name=f"stage{stage}_act")(x)
+        pool = keras.layers.AveragePooling2D if smooth else keras.layers.MaxPooling2D
+        x = pool(2, name=f"stage{stage}_pool")(x)
     x = keras.layers.Flatten(name="features_flatten")(x)
     return keras.Model(inputs, heads.logits(x, CLASS_COUNT, head, dropout, seed))
 
@@ -343,11 +344,11 @@ def test_tasks_have_disjoint_images_and_permuted_labels(of_test, queries):
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("shared_head", [True, False])
-def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(shared_head):
+@pytest.mark.parametrize("head_start", ["alike", "prototypes", "learned"])
+def test_only_a_learned_head_minds_which_label_a_class_was_drawn(head_start):
     images = pictures(12, 1)
     train = Split(images.images.astype("float32"), images.labels, NAMES)
-    settings = Maml(**SMALL, way=3, shared_head=shared_head)
+    settings = Maml(**SMALL, way=3, head_start=head_start)
     learner = maml.MetaLearner(small_network(seed=0), settings, train, train, seed=0)
     task = Tasks(train, train, 3, 2, 3).training_task(np.random.default_rng(0))
     renamed = Task(*((shown, (labels + 1) % 3) for shown, labels in task))
@@ -356,11 +357,73 @@ def test_a_shared_head_does_not_mind_which_label_a_class_was_drawn(shared_head):
         loss, _, found = learner._task_gradients(*learner._weights(), *maml._tensors(one))
         losses.append(float(ops.convert_to_numpy(loss)))
         slopes.append(numpy_of(found))
-    assert (losses[0] == pytest.approx(losses[1], abs=1e-5)) == shared_head
+    assert (losses[0] == pytest.approx(losses[1], rel=1e-4)) == (head_start != "learned")
     *_, kernel, bias = slopes[0]
     for head in (kernel, bias):  # an output is learned with the others of the task, or by itself
-        assert np.allclose(head[..., :3], head[..., :1], atol=1e-6) == shared_head
+        assert np.allclose(head[..., :3], head[..., :1], atol=1e-6) == (head_start != "learned")
         assert not head[..., 3:].any()
+        assert head_start != "prototypes" or not head.any()  # the learned head plays no part
+
+
+def meta_learner(network, **settings):
+    train = pictures(12, 1)
+    learner = maml.MetaLearner(network, Maml(**SMALL | settings), train, train, seed=0)
+    task = Tasks(train, train, settings["way"], 2, 3).training_task(np.random.default_rng(0))
+    return learner, task
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("head", ["dense", "cosine"])
+def test_an_inner_loop_that_begins_with_prototypes_begins_with_the_nearest_class_mean(head):
+    network = small_network(head=head)
+    learner, task = meta_learner(network, way=3, head_start="prototypes")
+    weights, state = learner._weights()
+    begun = learner._head_start.of_task(weights, state, *maml._tensors(task)[:2])
+    logits = network.stateless_call(begun, state, ops.convert_to_tensor(task.query[0]))[0]
+
+    features = keras.Model(network.input, heads.features(network))
+    support, queries = (features.predict(part[0], verbose=0) for part in task)
+    if head == "cosine":
+        support = support / np.linalg.norm(support, axis=1, keepdims=True)
+    means = np.stack([support[task.support[1] == label].mean(axis=0) for label in range(3)])
+    if head == "cosine":
+        lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(means, axis=1)
+        expected = queries @ means.T / lengths
+    else:
+        apart = np.square(queries[:, None] - means).sum(axis=2)
+        expected = np.square(queries).sum(axis=1, keepdims=True) - apart
+    np.testing.assert_allclose(ops.convert_to_numpy(logits)[:, :3], expected, rtol=1e-4, atol=1e-5)
+
+    unadapted = trained(
+        small_network(head=head),
+        epochs=1,
+        steps_an_epoch=1,
+        learning_rate=1e-9,
+        head_start="prototypes",
+        adaptation_steps=1,
+        inner_learning_rate=1e-9,
+    )
+    assert unadapted.measures["test_accuracy_over_images"] > 0.9  # random features do
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("head_start", ["alike", "prototypes", "learned"])
+def test_the_outer_gradient_is_that_of_finite_differences_also_through_the_heads_start(head_start):
+    learner, task = meta_learner(
+        small_network(smooth=True), way=3, head_start=head_start, inner_learning_rate=0.2
+    )
+    weights, state = learner._weights()
+    tensors = maml._tensors(task)
+    slopes = numpy_of(learner._task_gradients(weights, state, *tensors)[2])
+    directions = [slope / max(np.linalg.norm(slope), 1e-12) for slope in slopes]
+
+    def loss(step):
+        pairs = zip(numpy_of(weights), directions, strict=True)
+        moved = [ops.convert_to_tensor((w + step * way).astype("float32")) for w, way in pairs]
+        return maml._number(learner._after_adaptation(moved, state, *tensors)[0])
+
+    differences = (loss(1e-3) - loss(-1e-3)) / 2e-3
+    assert differences == pytest.approx(sum(map(np.linalg.norm, slopes)), rel=0.01)
 
 
 def test_test_figures_are_of_the_test_images_alone():

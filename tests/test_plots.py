@@ -109,8 +109,9 @@ def series(group, quantity):
 
 
 def ends(container):
-    """Lower and upper end of each error bar."""
-    return np.array([[segment[0], segment[-1]] for segment in container[2][0].get_segments()])
+    """Lower and upper end of each error bar that is drawn."""
+    segments = container[2][0].get_segments()
+    return np.array([[segment[0], segment[-1]] for segment in segments if len(segment)])
 
 
 def test_every_kind_of_recipes_is_drawn_by_the_function_of_its_name():
@@ -341,9 +342,10 @@ def test_interval_is_students(made):
     ]
     means = [finals[:n].mean() for n in (2, 3, 4)]
     assert bars[0].get_ydata() == pytest.approx(means)
-    for n, (low, high) in enumerate(ends(bars)[:, :, 1]):
+    for n, (low, high) in enumerate(ends(bars)[:, :, 1], start=1):
         assert (low, high) == pytest.approx((means[n] - reach[n], means[n] + reach[n]), rel=1e-3)
-    assert lower.lines[0].get_ydata() == pytest.approx(reach, rel=1e-3)
+    assert lower.lines[0].get_ydata() == pytest.approx([np.nan, *reach[1:]], rel=1e-3, nan_ok=True)
+    assert f"{reach[0]:.1f}" in lower.texts[0].get_text()  # of two runs: it would hide the others
     # With the spread of all four, four runs buy what they bought.
     assert lower.lines[1].get_ydata()[-1] == pytest.approx(reach[-1], rel=1e-3)
 
@@ -483,6 +485,15 @@ def test_characters_of_every_script_are_taken_from_a_font_that_has_them(tmp_path
         if name == elsewhere:
             families = figure.axes[0].get_yticklabels()[1].get_fontfamily()
             assert any(elsewhere in characters(family) for family in families)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_box_is_told_also_where_a_font_claims_the_character(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(canvas, "_own_characters", lambda: frozenset(map(chr, range(0x110000))))
+    figure = plots.confusion_matrix("\U000f4321", np.eye(2, dtype=int), ["a", "b"])
+    plots.save(lambda: figure, tmp_path / "x.png")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no font here has \U000f4321: pictures show boxes" in line
 
 
 def test_a_picture_that_is_damaged_or_leads_elsewhere_is_drawn_anew(made, tmp_path):

@@ -261,6 +261,18 @@ def test_a_model_that_fails_on_images_is_one_line(tmp_path, monkeypatch):
         prediction.predict(tmp_path / "m.keras", [tmp_path / "a.png"])
 
 
+def test_of_large_images_fewer_go_through_the_network_at_a_time(tmp_path, monkeypatch):
+    model = keras.Model(*means(size=1024))
+    monkeypatch.setattr(saved, "load", lambda path: (model, {}))
+    at_a_time = []
+    monkeypatch.setattr(
+        *(model, "predict", lambda images, **options: at_a_time.append(options) or np.ones((1, 3)))
+    )
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    prediction.predict(tmp_path / "m.keras", [tmp_path / "a.png"])
+    assert at_a_time == [{"batch_size": 1, "verbose": 0}]  # a layer of 64 channels takes 268 MB
+
+
 def test_names_reach_no_terminal_raw_and_no_spreadsheet_as_formulas(capsys, tmp_path):
     image, x = means()
     model, path = tmp_path / "model.keras", tmp_path / "a\x1b[2J\n.png"
@@ -313,6 +325,9 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
         assert (evaluation.accuracy, len(evaluation.labels), evaluation.shared) == (1, count, 0)
         assert evaluation.interval == pytest.approx((count / (count + 1.96**2), 1), abs=1e-4)
         assert evaluation.scores["macro_f1"] == 1
+    for split in ("train", "valid"):
+        with pytest.raises(UserError, match=f"{split}': it is one flat <class>/\\*, whose images"):
+            prediction.evaluate(model_path, str(tmp_path / "flat"), split)
     (tmp_path / "alone" / "train").symlink_to(tmp_path / "one")
     picture = tmp_path / "picture.png"
     arguments = ["evaluate", str(model_path), f"--data={tmp_path / 'alone'}", f"--out={picture}"]

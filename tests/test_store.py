@@ -217,6 +217,36 @@ def test_json_of_wrong_types_and_ranges_is_one_clear_line(tmp_path, name, where,
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("run.json", '"image_size": 32', '"image_size": 48'),
+        ("run.json", '"row": "4"', '"row": "5"'),
+        ("environment.json", '"device": "cpu"', '"device": "cpv"'),
+        ("metrics.json", '"test_accuracy": 0.5', '"test_accuracy": 0.7'),
+        ("history.csv", "0.25", "0.35"),
+        ("confusion.csv", "cat,3,1", "cat,2,1"),
+    ],
+)
+def test_other_values_of_the_right_kind_are_one_clear_line(tmp_path, name, right, wrong):
+    folder = written(tmp_path / "run")
+    text = (folder / name).read_text()
+    assert text.count(right) == 1
+    (folder / name).write_text(text.replace(right, wrong))
+    with pytest.raises(UserError, match=rf"damaged \({name} is not what was written\)"):
+        store.read(folder)
+
+
+def test_a_result_without_checksums_reads_as_those_of_earlier_versions(tmp_path):
+    folder = written(tmp_path / "run")
+    result = store.read(folder)
+    (folder / "checksums.json").unlink()
+    (folder / "run.json").write_text(a_run().model_dump_json())
+    assert store.read(folder) == result
+    assert store.read_as(folder, a_run(repeat=1)).place.repeat == 1  # which writes a checksum
+    assert store.read(folder).place.repeat == 1
+
+
 @pytest.mark.parametrize("name", ["run.json", "environment.json", "metrics.json"])
 def test_json_without_end_is_one_clear_line(tmp_path, name):
     folder = written(tmp_path / "run")
@@ -254,6 +284,7 @@ def test_what_is_not_finite_is_null_in_json_and_the_run_has_diverged(tmp_path):
     text = (tmp_path / "run" / "metrics.json").read_text()
     json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
     assert result.metrics["test_loss"] is None and result.diverged_at is None
+    (tmp_path / "run" / "checksums.json").unlink()
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS | {"test_loss": nan}))
     assert store.read(tmp_path / "run").metrics["test_loss"] is None  # as older versions wrote it
     result.history[1]["train_loss"] = inf

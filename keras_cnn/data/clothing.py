@@ -58,6 +58,17 @@ def large_test() -> Source:
     return _source("clothing:large_test", contents)
 
 
+def for_choices() -> Source:
+    """The photographs to train on, and the 341 for choices in the place of the test part.
+
+    Settings are compared on these, so that the test part measures what nobody has chosen by it.
+    """
+    contents = {"train": "train", "valid": "valid", "test": "valid"}
+    return _source(
+        "clothing:choices", {split: partial(_read, part) for split, part in contents.items()}
+    )
+
+
 def _source(name: str, contents: dict[str, Callable[[], Images]]) -> Source:
     splits = {
         split: partial(Listing, f"{name} 1 {split}", content) for split, content in contents.items()

@@ -16,8 +16,9 @@ import struct
 import subprocess
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -35,6 +36,7 @@ MOST_BYTES = 500_000_000  # of a file
 MOST_PIXELS = 2**26  # that are decoded: of a large JPEG, those of the fraction that is used
 _TOO_MANY = f"more than the {MOST_PIXELS:,} pixels that are read"
 BATCH = 64
+BATCH_PIXELS = 2**22  # of large images fewer are decoded together
 PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of Image.info
@@ -78,11 +80,12 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
     Raises:
         UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
     """
-    starts = range(0, len(items), BATCH)
+    count = max(1, min(BATCH, BATCH_PIXELS // image_size**2))
+    starts = range(0, len(items), count)
     # Arrays are scaled sooner than they are sent to another process and back.
     if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
         for start in starts:
-            yield decode_batch(items[start : start + BATCH], image_size, start)
+            yield decode_batch(items[start : start + count], image_size, start)
         return
     with ExitStack() as stack:
         workers: SimpleQueue[subprocess.Popen] = SimpleQueue()
@@ -92,13 +95,19 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         def decode(start: int) -> Batch:
             worker = workers.get()
             try:
-                return _ask(worker, (items[start : start + BATCH], image_size, start))
+                return _ask(worker, (items[start : start + count], image_size, start))
             finally:
                 workers.put(worker)
 
         threads = ThreadPoolExecutor(cores())  # these only wait for the processes
         stack.callback(threads.shutdown, cancel_futures=True)
-        yield from threads.map(decode, starts)
+        ahead: deque[Future[Batch]] = deque()
+        for start in starts:
+            ahead.append(threads.submit(decode, start))
+            if len(ahead) > 2 * cores():  # not all that there are: what is made of them is slower
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def decode_batch(items: list[str] | np.ndarray, image_size: int, start: int = 0) -> Batch:

@@ -84,7 +84,12 @@ def source_for_testing(folder: Path, split: str) -> Source:
         UserError: There is no such split, or no image in it.
     """
     folder = Path(os.path.realpath(folder))  # `resolve` raises on a link to itself
-    splits = split_folders(folder) or {"test": folder}
+    splits = split_folders(folder)
+    if not splits and split != "test":
+        raise UserError(
+            f"{folder} has no split {split!r}: it is one flat <class>/*, whose images all are test"
+        )
+    splits = splits or {"test": folder}
     if "valid" in splits:
         splits.setdefault("test", splits["valid"])
     if split not in splits:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # Those of the network are fetched, `synthetic` is also `synthetic:N`.
 SOURCES = (
-    *("clothing", "clothing:large_test", "cinic10", "cifar10", "tiny_imagenet"),
-    *("digits", "synthetic"),
+    *("clothing", "clothing:large_test", "clothing:choices"),
+    *("cinic10", "cifar10", "tiny_imagenet", "digits", "synthetic"),
 )
 
 
@@ -79,9 +79,10 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
     that cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
-        name: `clothing`, `clothing:large_test` (photographs that come with the package), `cinic10`,
-            `cifar10`, `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N
-            images a split), or the path of a folder of PNG, JPEG, WebP or BMP files.
+        name: `clothing` (photographs that come with the package; `clothing:large_test` has more to
+            test on, `clothing:choices` tests on those for choices), `cinic10`, `cifar10`,
+            `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N images a
+            split), or the path of a folder of PNG, JPEG, WebP or BMP files.
         image_size: Pixels. The centre square of each image is scaled to this height and width; a
             square image of that size keeps its pixels.
         splits: Which splits to load.
@@ -226,6 +227,7 @@ def _named(name: str) -> Source:
     bundled = {
         "clothing": clothing.source,
         "clothing:large_test": clothing.large_test,
+        "clothing:choices": clothing.for_choices,
         "digits": generated.digits,
     }
     if name in bundled:

@@ -48,7 +48,7 @@ def train(
         return sampling.random_pairs(train.labels, rng, train.class_names)
 
     test_pairs = siamese.pairs_to_test(sampling.random_pairs, train, test)
-    embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
+    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
     near = settings.margin / 2
 
     def evaluate(epoch: int) -> dict[str, float]:

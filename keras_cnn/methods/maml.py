@@ -13,6 +13,7 @@ gradients as constants.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from keras import ops
 from keras_cnn import torch_fast
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError
+from keras_cnn.methods.head_start import HeadStart, with_embeddings
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Maml
 from keras_cnn.methods.tasks import Task, Tasks
@@ -63,9 +65,8 @@ def train(
     """
     if heads.dropout_rate(network):
         raise UserError("maml trains without dropout: set dropout and stochastic_depth to 0")
-    model, train, test = frozen.skip_constant_part(network, train, test)
-    learner = MetaLearner(torch_fast.fast(model), settings, train, test, seed)
-    start = gradients.arrays(model.trainable_variables)
+    learner = MetaLearner(network, settings, train, test, seed)
+    start = gradients.arrays(network.trainable_variables)
     history = []
     for epoch in range(settings.epochs):
         began = time.perf_counter()
@@ -75,7 +76,7 @@ def train(
         tested = losses.mean(), accuracies.mean()
         history.append(record(epoch + 1, rate, trained, tested, time.perf_counter() - began))
         report(history[-1])
-    moved = gradients.distance(start, gradients.arrays(model.trainable_variables))
+    moved = gradients.distance(start, gradients.arrays(network.trainable_variables))
     learner.adapt_to_all_classes()
     measures = {"weights_moved": moved, **evaluation.episode_measures(accuracies)}
     return Learned(history, network, measures)
@@ -135,26 +136,35 @@ def meta_gradients(
 
 
 class MetaLearner:
-    """A model whose weights are learned on tasks.
+    """A network whose weights are learned on tasks.
 
     Args:
-        model: Images or features to logits.
+        network: Images to logits.
         settings: How.
-        train: Images or features, and labels.
+        train: Images and labels.
         test: Likewise.
         seed: Seeds the tasks.
     """
 
     def __init__(
-        self, model: keras.Model, settings: Maml, train: Split, test: Split, seed: int
+        self, network: keras.Model, settings: Maml, train: Split, test: Split, seed: int
     ) -> None:
-        classes = model.output.shape[-1]
-        self._model, self._settings, self._train, self._seed = model, settings, train, seed
+        both, train, test = frozen.skip_constant_part(with_embeddings(network), train, test)
         # The fast model's BatchNorm can be differentiated once only.
-        self._twice_differentiable = keras.Model(model.input, model.output)
-        head = {id(variable) for variable in heads.head_layer(model).trainable_variables}
-        self._in_head = [id(variable) in head for variable in model.trainable_variables]
+        plain, embedder = (keras.Model(both.input, output) for output in both.outputs[:2])
+        self._model = model = torch_fast.fast(plain)
+        self._twice_differentiable = plain
+        self._settings, self._train, self._seed = settings, train, seed
+        classes = model.output.shape[-1]
         self._way = min(settings.way or classes, classes)
+        self._training = settings.batch_norm == "task"
+        self._head_start = HeadStart(
+            model,
+            embedder if settings.second_order else torch_fast.fast(embedder),
+            settings.head_start,
+            self._way,
+            self._training,
+        )
         self._inner = settings.inner_steps, settings.inner_learning_rate
         self._tasks = Tasks(train, test, self._way, settings.support_shots, settings.query_shots)
         streams = (np.random.default_rng((seed, 0, task)) for task in range(TEST_TASKS))
@@ -195,10 +205,10 @@ class MetaLearner:
     def adapt_to_all_classes(self) -> None:
         """Takes inner steps on all training images; under `task` stores their statistics."""
         model, settings, train = self._model, self._settings, self._train
-        if settings.shared_head or self._way < model.output.shape[-1]:
-            shared = self._with_outputs_alike(model.trainable_variables)
-            for variable, value in zip(model.trainable_variables, shared, strict=True):
-                variable.assign(value)
+        self._store_statistics()
+        start = self._head_start.of_all_classes(self._weights()[0], train)
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)
         order = np.random.default_rng((self._seed, 2)).permutation(len(train.labels))
         for step in range(settings.adaptation_steps):
             cut = range(step * ADAPTATION_IMAGES, (step + 1) * ADAPTATION_IMAGES)
@@ -208,9 +218,14 @@ class MetaLearner:
             inner = self._image_gradients(*self._weights(), images, labels)
             for variable, gradient in zip(model.trainable_variables, inner, strict=True):
                 variable.assign(variable - settings.inner_learning_rate * gradient)
-        if settings.batch_norm == "task":
-            shuffled = np.random.default_rng((self._seed, 3)).permutation(len(train.labels))
-            batch_statistics.store(model, train.images[shuffled], evaluation.BATCH_SIZE)
+        self._store_statistics()
+
+    def _store_statistics(self) -> None:
+        """Stores the training images' statistics where tasks are normalised by their own."""
+        if self._training:
+            images, rng = self._train.images, np.random.default_rng((self._seed, 3))
+            shuffled = images[rng.permutation(len(images))]
+            batch_statistics.store(self._model, shuffled, evaluation.BATCH_SIZE)
 
     def _weights(self) -> tuple[list[Tensor], list[Tensor]]:
         model = self._model
@@ -222,40 +237,30 @@ class MetaLearner:
         self, model: keras.Model, state: list[Tensor], images: Tensor, labels: Tensor, outputs: int
     ) -> Loss:
         """Cross-entropy and accuracy of weights on images, by the first outputs."""
-        training = self._settings.batch_norm == "task"
 
         def loss(weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-            logits, _ = model.stateless_call(weights, state, images, training=training)
+            logits, _ = model.stateless_call(weights, state, images, training=self._training)
             logits = logits[:, :outputs]
             return ops.mean(cross_entropy(labels, logits)), ops.mean(hits(labels, logits))
 
         return loss
 
-    def _start(self, weights: list[Tensor]) -> list[Tensor]:
-        return self._with_outputs_alike(weights) if self._settings.shared_head else weights
-
-    def _with_outputs_alike(self, weights: list[Tensor]) -> list[Tensor]:
-        """The weights, but each output of the head the mean of the first `way`."""
-        return [
-            # (channels, classes) and (classes,)
-            ops.broadcast_to(ops.mean(w[..., : self._way], axis=-1, keepdims=True), w.shape)
-            if in_head
-            else w
-            for w, in_head in zip(weights, self._in_head, strict=True)
-        ]
-
     def _of_task(self, weights: list[Tensor], state: list[Tensor], *task: Tensor) -> tuple:
         second_order = self._settings.second_order
         model = self._twice_differentiable if second_order else self._model
         losses = (self._loss(model, state, *part, self._way) for part in (task[:2], task[2:]))
-        return meta_gradients(*losses, weights, *self._inner, second_order, self._start)
+        start = functools.partial(
+            self._head_start.of_task, state=state, images=task[0], labels=task[1]
+        )
+        return meta_gradients(*losses, weights, *self._inner, second_order, start)
 
     def _adapted_and_tested(
         self, weights: list[Tensor], state: list[Tensor], *task: Tensor
     ) -> tuple[Tensor, Tensor]:
         parts = (task[:2], task[2:])
         support, query = (self._loss(self._model, state, *part, self._way) for part in parts)
-        return query(adapted(support, self._start(weights), *self._inner, second_order=False))
+        start = self._head_start.of_task(weights, state, *task[:2])
+        return query(adapted(support, start, *self._inner, second_order=False))
 
     def _of_images(
         self, weights: list[Tensor], state: list[Tensor], images: Tensor, labels: Tensor

@@ -321,6 +321,7 @@ class Siamese(Descent):
 
     Attributes:
         embedding: Outputs of a dense layer on the features; None embeds by the features alone.
+        normalised: Bring embeddings to length 1: no distance is beyond 2.
         margin: Distance from which on images of different classes are no longer pushed apart.
         batch_size: Pairs a step. An epoch has as many pairs as there are training images.
     """
@@ -329,6 +330,7 @@ class Siamese(Descent):
     uses = ("keras_cnn.methods.embedding", "keras_cnn.data.sampling")
     network = TrainedNetwork
     embedding: PositiveInt | None = 128
+    normalised: bool = False
     margin: Positive = 1.0
     batch_size: PositiveInt = 32
 
@@ -354,9 +356,9 @@ class Maml(Descent):
         second_order: Differentiate through the inner steps; False takes their gradients as
             constants (first-order MAML), in a third of the time.
         way: Classes of a task, at most; None takes all.
-        shared_head: Each inner loop begins with all outputs alike, the mean of the head's: labels
-            are drawn anew for each task, and no output is any class's before (UNICORN-MAML, Ye and
-            Chao 2022, arXiv:2106.16245). False begins with the head as it is.
+        head_start: The head that each inner loop begins with: `alike`, each output the mean of
+            those learned (UNICORN-MAML, arXiv:2106.16245); `prototypes`, the class means of the
+            support (Proto-MAML, arXiv:1903.03096), for a pretrained network; or `learned`.
         support_shots: Support images a class.
         query_shots: Query images a class.
         tasks_a_step: Tasks whose losses one outer step averages.
@@ -368,12 +370,12 @@ class Maml(Descent):
     """
 
     module = "keras_cnn.methods.maml"
-    uses = ("keras_cnn.methods.tasks",)
+    uses = ("keras_cnn.methods.tasks", "keras_cnn.methods.head_start")
     inner_learning_rate: Positive = 0.01
     inner_steps: PositiveInt = 5
     second_order: bool = False
     way: Annotated[int, Field(ge=2)] | None = 5
-    shared_head: bool = True
+    head_start: Literal["alike", "prototypes", "learned"] = "alike"
     support_shots: PositiveInt = 5
     query_shots: PositiveInt = 5
     tasks_a_step: PositiveInt = 4

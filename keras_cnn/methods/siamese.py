@@ -53,7 +53,7 @@ def train(
         return sampling.balanced_pairs(train.labels, rng, train.class_names)
 
     test_pairs = pairs_to_test(sampling.balanced_pairs, train, test)
-    embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
+    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
 
     def evaluate(epoch: int) -> dict[str, float]:
         of_train, of_test, pairs = embedding.of_train(), embedding.of_test(), train_pairs(epoch)

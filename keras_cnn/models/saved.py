@@ -166,8 +166,14 @@ def load(path: str | Path) -> tuple[keras.Model, dict[str, object]]:
     try:
         _check_size(config, stored, path)
         return _loaded_by_keras(path), card
-    except FAULTS as error:
+    except faults() as error:
         raise UserError(f"{path}: Keras cannot load it ({first_line(error)})") from None
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """`FAULTS`, and what TensorFlow raises where it is in use, which is none of them."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    return (*FAULTS, errors.OpError) if errors else FAULTS
 
 
 def first_line(error: Exception) -> str:
@@ -193,15 +199,36 @@ def _card(members: zipfile.ZipFile, path: Path) -> dict[str, object]:
 
 def _check_size(config: str, stored: int, path: Path) -> None:
     """Refuses a model that asks for more weights than its file holds, before they take memory."""
-    import keras
-
-    if keras.backend.backend() != "torch":  # the others cannot build one without memory
-        return
-    with keras.device("meta"):
-        weights = keras.models.model_from_json(config).weights
-    wanted = sum(math.prod(weight.shape) for weight in weights)
+    wanted = _weights_of(config)
     if wanted > stored:
         raise UserError(f"{path}: is made of {wanted:,} weights, and the file holds {stored:,}")
+
+
+def _weights_of(config: str) -> int:
+    """How many weights the layers have, which are made where no array takes memory."""
+    import keras
+
+    counts: list[int] = []
+
+    def count() -> None:
+        weights = keras.models.model_from_json(config).weights
+        counts.append(sum(math.prod(weight.shape) for weight in weights))
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.eval_shape(count)
+        return counts[0]
+    if backend == "tensorflow":
+        import tensorflow
+
+        without_memory = tensorflow.Graph().as_default()
+    else:
+        without_memory = keras.device("meta")
+    with without_memory:
+        count()
+    return counts[0]
 
 
 def _loaded_by_keras(path: Path) -> keras.Model:

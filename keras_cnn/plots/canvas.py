@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +25,7 @@ DPI = 120  # pixels an inch
 LONGEST = 28  # characters of a name in a picture
 LINE_INCHES, LETTER_INCHES = 0.16, 0.085  # that a name along an axis needs, and one of its letters
 LETTERS_AN_INCH = 17  # in 7 points, with room to spare for wide ones
+MISSING_GLYPH = r"Glyph (\d+) .* missing"
 LAST_RESORT = "LastResort"  # a font of boxes, which has every character
 
 
@@ -43,8 +46,7 @@ def save(draw: Callable[[], Figure], path: Path) -> None:
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     # As matplotlib comes: a matplotlibrc, as may lie in the current folder, decides nothing.
     plain = matplotlib.style.context(["default", {"text.parse_math": False}])
-    with plain, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
+    with plain, _boxes_told():
         figure = draw()
         _choose_fonts(figure)
         try:
@@ -53,6 +55,24 @@ def save(draw: Callable[[], Figure], path: Path) -> None:
                 figure.savefig(partial, format=kind, dpi=DPI, bbox_inches="tight")
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _boxes_told() -> Iterator[None]:
+    """Says in a line of ours which characters matplotlib warned that it drew boxes for."""
+    boxes: set[str] = set()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
+        yield
+    for warning in caught:
+        if glyph := re.match(MISSING_GLYPH, str(warning.message)):
+            boxes.add(chr(int(glyph[1])))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if boxes:
+        _say_missing("".join(sorted(boxes)))
 
 
 def short(name: object, most: int = LONGEST) -> str:
@@ -84,11 +104,8 @@ def _choose_fonts(figure: Figure) -> None:
     needed = frozenset("".join(one.get_text() for one in texts)) - _own_characters() - {"\n"}
     if not needed:
         return
-    families, missing = _fonts_with(needed)
     for text in texts:
-        text.set_fontfamily([*matplotlib.rcParams["font.family"], *families])
-    if missing:
-        _say_missing("".join(sorted(missing)))
+        text.set_fontfamily([*matplotlib.rcParams["font.family"], *_fonts_with(needed)])
 
 
 @functools.cache
@@ -102,8 +119,8 @@ def _characters(font: str) -> frozenset[str]:
 
 
 @functools.cache
-def _fonts_with(needed: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Families that together have as many of the characters as fonts here do, and the others."""
+def _fonts_with(needed: frozenset[str]) -> list[str]:
+    """Families that together have as many of the characters as fonts here do."""
     families, missing = [], needed
     fonts = {font.fname: font.name for font in matplotlib.font_manager.fontManager.ttflist}
     for path, name in fonts.items():
@@ -118,7 +135,7 @@ def _fonts_with(needed: frozenset[str]) -> tuple[list[str], frozenset[str]]:
         if had:
             families.append(name)
             missing -= had
-    return families, missing
+    return families
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_cnn import files
 from keras_cnn.downloads import registry
-from keras_cnn.errors import UserError
+from keras_cnn.errors import UserError, nearest
 
 # The SHA-256 of each backbone that comes with the package as <name>.weights.h5, here.
 BUNDLED: dict[str, str] = {
@@ -43,7 +43,7 @@ def weights_file(model: str, weights: str) -> Path | None:
     if weights == "bundled":
         return _bundled_file(model)
     path = Path(weights).expanduser()
-    files.require(path, f"; give the path of weights, or one of {', '.join(NAMED_WEIGHTS)}")
+    files.require(path, f"; {nearest(weights, NAMED_WEIGHTS)}, or give the path of a file")
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from keras_cnn import files
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import Group
 from keras_cnn.recipe import grids, resolve, strict_yaml
@@ -48,9 +49,11 @@ def read(name: str) -> Recipe:
     Raises:
         UserError: No such recipe, or something in it is wrong; with file and line.
     """
-    is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name).expanduser() if is_path else folder() / f"{name}.yaml"
-    if not path.is_file():
+    path = folder() / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        files.require(path, "; `python -m keras_cnn recipes` lists those that come along")
+    elif name not in names():
         raise UserError(f"no recipe {name!r}: {nearest(name, names())}")
     document = strict_yaml.read(path)
     if not isinstance(document.content, dict):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_cnn import files, recipe
 from keras_cnn.deck import slides
-from keras_cnn.errors import printable, shell_line
+from keras_cnn.errors import UserError, printable, shell_line
 from keras_cnn.report import html, sections
 from keras_cnn.report.markdown import code, heading
 from keras_cnn.results.collect import Collected, collect
@@ -38,8 +38,10 @@ def report(out: Path, to: Path) -> None:
         to: The folder of the page.
 
     Raises:
-        UserError: The page cannot be written there.
+        UserError: There is no folder of results, or the page cannot be written there.
     """
+    if not out.is_dir():
+        raise UserError(f"{out}: no such folder: --out names the one that `recipe` writes to")
     files.check_writable(to)
     recipes = [collect(recipe.read(name), out) for name in recipe.names()]
     text = page(recipes, out, to)

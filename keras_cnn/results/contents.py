@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,9 @@ HISTORY_COLUMNS = (
 FINAL_FIGURES = ("train_accuracy", "test_accuracy", "train_images", "test_images", "seconds")
 FORMULA = ("=", "+", "-", "@", "'")  # what a spreadsheet takes a cell for that begins so
 MOST = 2**53  # of anything that is counted
+# Files as they were written once; run.json, which is updated, has a checksum in itself.
+CHECKED = ("environment.json", "history.csv", "confusion.csv", "metrics.json")
+CHECKSUMS, CHECKSUM = "checksums.json", "sha256"
 
 Count = Annotated[int, Field(ge=1, lt=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)] | None
@@ -96,11 +100,42 @@ def run(path: Path) -> tuple[Place, dict]:
     """
     described = _object(path)
     place, spec = described.get("place"), described.get("spec")
+    checksum = described.pop(CHECKSUM, None)  # older results have none
     if isinstance(spec, dict) and spec.get("method") in (*KNOWN_METHODS,):
         spec = _valid(path, Spec.model_validate, spec).model_dump()
     else:
         _valid(path, _OwnMethodSpec.model_validate, spec)
-    return _valid(path, Place.model_validate, place), spec
+    place = _valid(path, Place.model_validate, place)
+    _require(checksum in (None, _checksum_of(described)), f"{path.name} is not what was written")
+    return place, spec
+
+
+def with_checksum(described: Mapping[str, object]) -> dict[str, object]:
+    """What run.json holds: the same and, last, the checksum of it."""
+    return {**described, CHECKSUM: _checksum_of(described)}
+
+
+def _checksum_of(described: Mapping[str, object]) -> str:
+    return hashlib.sha256(files.json_text(described).encode()).hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of the files `CHECKED`, in hexadecimal."""
+    return {name: hashlib.sha256(files.content(folder / name)).hexdigest() for name in CHECKED}
+
+
+def check(folder: Path) -> None:
+    """Holds a run's files against the checksums beside them; older results have none.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: One is not what was written.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return
+    written = _object(folder / CHECKSUMS)
+    for name, checksum in checksums(folder).items():
+        _require(written.get(name) == checksum, f"{name} is not what was written")
 
 
 def environment(path: Path) -> dict[str, object]:

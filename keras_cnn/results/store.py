@@ -3,11 +3,12 @@
 A run's folder appears whole, by one rename, or not at all:
 
     artifacts/<recipe>/<row>-<variant>-<repeat>-<identity>/
-        run.json          spec: what decided the result; place: where it stands in a table
+        run.json          spec: what decided the result; place: where it stands in a table; sha256
         environment.json  backend, device, versions, fingerprints of data and weights
         history.csv       one line an epoch
         metrics.json      the final figures
         confusion.csv     counts, true class by row, predicted class by column
+        checksums.json    SHA-256 of the four files above; older results have none
         predictions.npz   what the model makes of each test image (`predictions`)
         model.keras       raw 0-255 RGB images to probabilities
 """
@@ -76,6 +77,11 @@ class Result:
     def diverged_at(self) -> int | None:
         """The epoch from which on its loss, or in the end its weights, were not finite; or None."""
         return self.metrics.get("diverged_at_epoch") or diverged_at(self.history)
+
+    @property
+    def names_one_class(self) -> bool:
+        """Whether its model names the same class for every test image: it has learnt nothing."""
+        return sum(any(counts) for counts in zip(*self.confusion, strict=True)) == 1
 
     @property
     def settings(self) -> dict[str, object]:
@@ -195,7 +201,7 @@ def write(
     images.
     """
     with new_folder(folder) as partial:
-        write_json(partial / "run.json", run.model_dump())
+        write_json(partial / "run.json", contents.with_checksum(run.model_dump()))
         write_json(partial / "environment.json", environment)
         rows = [[record[key] for key in HISTORY_COLUMNS] for record in history]
         write_csv(partial / "history.csv", HISTORY_COLUMNS, rows)
@@ -203,6 +209,7 @@ def write(
         counts = [[name, *row] for name, row in zip(names, confusion, strict=True)]
         write_csv(partial / "confusion.csv", ["true class", *names], counts)
         write_json(partial / "metrics.json", metrics)
+        write_json(partial / contents.CHECKSUMS, contents.checksums(partial))
         if predicted is not None:
             from keras_cnn.results import predictions
 
@@ -240,7 +247,7 @@ def read(folder: str | Path) -> Result:
             predictions.check(folder / PREDICTIONS)
         place, spec = contents.run(folder / "run.json")
         class_names, confusion = contents.confusion(folder / "confusion.csv")
-        return Result(
+        result = Result(
             folder=folder,
             place=place,
             spec=spec,
@@ -250,6 +257,8 @@ def read(folder: str | Path) -> Result:
             class_names=class_names,
             confusion=confusion,
         )
+        contents.check(folder)
+        return result
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise _damaged(folder, error) from None
 
@@ -269,5 +278,5 @@ def read_as(folder: Path, run: Run) -> Result:
     if (result.place, result.spec) == (run.place, spec):
         return result
     with files.replacing(folder / "run.json") as partial:
-        write_json(partial, run.model_dump())
+        write_json(partial, contents.with_checksum(run.model_dump()))
     return replace(result, place=run.place, spec=spec)

@@ -68,7 +68,10 @@ def distance(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float
 def _by_torch(function: Callable, weights: list, differentiable: bool) -> tuple:
     import torch
 
-    if not differentiable or not all(weight.requires_grad for weight in weights):
+    if differentiable and all(weight.requires_grad for weight in weights):
+        # Of a weight that was made of another one, the gradient by the other leaves this one out.
+        weights = [weight.view_as(weight) for weight in weights]
+    else:
         # The graph ends at leaves of its own, and is freed once the gradients are found.
         weights = [weight.detach().requires_grad_() for weight in weights]
     value, rest = function(weights)
