@@ -107,8 +107,9 @@ def test_the_terminals_table_fits_and_names_what_it_leaves_out(made, width):
 
 
 def test_columns_without_a_number_are_left_out_and_named(made):
-    shown = replace(made(), shown=["test_accuracy", "pair_accuracy"])
+    shown = replace(made(), shown=["test_accuracy", "pair_accuracy", "calibration_error"])
     text = " ".join(terminal.text(shown, 120).split())
+    assert "The deck's own figures" in text
     assert "Without a number: accuracy on test pairs, percent, mean." in text
     assert "\\" not in terminal.text(shown, 120) and "|" not in terminal.text(shown, 120)
 

@@ -38,7 +38,8 @@ def text(table: Table, width: int) -> str:
     ]
     parts += [_wrapped(line, width) for line in above if line]
     parts += [_aligned(kept), *_differences(table, width)]
-    if table.beside_deck and not table.comparable:
+    decks = [line.measures[name].deck for line in table.lines for name in table.shown]
+    if table.beside_deck and not table.comparable and any(deck is not None for deck in decks):
         parts.append("The deck's own figures, of another measurement, are in table.md.")
     parts.append(f"Again with: {table.command}")
     return "\n\n".join(parts) + "\n"
@@ -82,7 +83,8 @@ def _aligned(columns: Sequence[Column]) -> str:
 
 def _heading(column: Column) -> list[str]:
     words = printable(", ".join(filter(None, (column.group, column.heading))))
-    return textwrap.wrap(words, max(HEADING, *map(grid.width, column.cells))) or [""]
+    letters = max(HEADING, *map(grid.width, column.cells))
+    return textwrap.wrap(words, letters, break_long_words=False) or [""]
 
 
 def _differences(table: Table, width: int) -> list[str]:
