@@ -281,6 +281,12 @@ def evaluate(
     evaluation = prediction.evaluate(model, data, split)
     images = len(evaluation.labels)
     _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
+    low, high = (100 * end for end in evaluation.interval)
+    loss, error = (evaluation.scores[n] for n in ("negative_log_likelihood", "calibration_error"))
+    print(
+        f"95 percent interval on new images {low:.1f} to {high:.1f} percent, negative log "
+        f"likelihood {loss:.3f}, expected calibration error {100 * error:.1f} points"
+    )
     if evaluation.shared:
         print(f"{evaluation.shared} of them have the pixels of training images")
     print()

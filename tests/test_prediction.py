@@ -323,6 +323,8 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
     for place, count in (("flat", 3), ("one", 3), ("alone", 6)):
         evaluation = prediction.evaluate(model_path, str(tmp_path / place))
         assert (evaluation.accuracy, len(evaluation.labels), evaluation.shared) == (1, count, 0)
+        assert evaluation.interval == pytest.approx((count / (count + 1.96**2), 1), abs=1e-4)
+        assert evaluation.scores["macro_f1"] == 1
     for split in ("train", "valid"):
         with pytest.raises(UserError, match=f"{split}': it is one flat <class>/\\*, whose images"):
             prediction.evaluate(model_path, str(tmp_path / "flat"), split)
@@ -339,6 +341,17 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
         assert row["true class"] == row["predicted class"] == Path(row["file"]).parts[1]
         shares = [float(row[name]) for name in NAMES]
         assert sum(shares) == pytest.approx(1) and max(shares) == float(row[row["true class"]])
+
+
+def test_a_class_has_its_name_in_either_form_of_unicode(tmp_path, monkeypatch):
+    model = keras.Model(*means())
+    card = {"class_names": ["red", "cafe\u0301", "blue"]}
+    monkeypatch.setattr(saved, "load", lambda path: (model, card))
+    for name, colour in (("red", (255, 0, 0)), ("caf\u00e9", (0, 255, 0))):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), colour).save(tmp_path / "test" / name / "1.png")
+    evaluation = prediction.evaluate(tmp_path / "m.keras", str(tmp_path))
+    assert evaluation.accuracy == 1 and sorted(evaluation.labels.tolist()) == [0, 1]
 
 
 def test_means_are_over_the_classes_that_are_there():

@@ -92,6 +92,12 @@ def test_older_results_without_predictions_have_no_interval(made, monkeypatch):
     assert older.differences == [] and {line.on_new_images for line in older.lines} == {None}
     assert layout.ON_NEW_IMAGES not in layout.markdown(older)
     assert "interval" not in older.caption
+    newer = property(lambda run: answered(run) if run.place.row == "4" else None)
+    monkeypatch.setattr(Result, "predictions", newer)
+    mixed = made()
+    assert [bool(line.on_new_images) for line in mixed.lines] == [False] * 4 + [True] * 2
+    assert "There is none where an earlier version made a run" in mixed.caption
+    assert [(one.row, one.than_variant) for one in mixed.differences] == [("4", "as_run")]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -107,9 +113,10 @@ def test_the_terminals_table_fits_and_names_what_it_leaves_out(made, width):
 
 
 def test_columns_without_a_number_are_left_out_and_named(made):
-    shown = replace(made(), shown=["test_accuracy", "pair_accuracy"])
+    shown = replace(made(), shown=["test_accuracy", "pair_accuracy", "calibration_error"])
     text = " ".join(terminal.text(shown, 120).split())
-    assert "Without a number: accuracy on test pairs, percent, mean." in text
+    assert "The deck's own figures" in text
+    assert "Without a number: accuracy on test pairs, percent, mean; expected calibration" in text
     assert "\\" not in terminal.text(shown, 120) and "|" not in terminal.text(shown, 120)
 
 

@@ -14,6 +14,7 @@ tested on is not in it.
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,19 @@ def write(predictions: Predictions, path: Path) -> None:
     files.seal(path)
 
 
+def check(path: Path) -> None:
+    """Refuses a file of which a bit has changed; reads all of it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # nothing is waited for
+        raise ValueError(f"{path.name} is no regular file")
+    if not files.intact(path):
+        raise ValueError(f"{path.name} is damaged")
+
+
 def read(path: Path) -> Predictions:
     """Reads the file.
 
@@ -103,9 +117,7 @@ def read(path: Path) -> Predictions:
         OSError: It cannot be read.
         ValueError: It is damaged, or holds something else.
     """
-    path.stat()
-    if not files.intact(path):
-        raise ValueError(f"{path.name} is damaged")
+    check(path)
     try:
         with zipfile.ZipFile(path) as members:
             if max(member.file_size for member in members.infolist()) > LARGEST:

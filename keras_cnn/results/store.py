@@ -239,10 +239,12 @@ def read(folder: str | Path) -> Result:
     Raises:
         UserError: The folder is damaged.
     """
+    from keras_cnn.results import predictions
+
     folder = Path(folder).expanduser()
     try:
-        if (folder / PREDICTIONS).exists() and not files.intact(folder / PREDICTIONS):
-            raise ValueError(f"{PREDICTIONS} is damaged")
+        with contextlib.suppress(FileNotFoundError):  # results of earlier versions have none
+            predictions.check(folder / PREDICTIONS)
         place, spec = contents.run(folder / "run.json")
         class_names, confusion = contents.confusion(folder / "confusion.csv")
         result = Result(

@@ -280,6 +280,10 @@ def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]
         )
     if any(line.n == 2 for line in with_interval):
         sentences.append("Two runs hardly tell how far runs lie apart: their interval is wide.")
+    if with_interval and any(line.n and not line.on_new_images for line in lines):
+        sentences.append(
+            "There is none where an earlier version made a run (--fresh makes it again)."
+        )
     once = _drawn_once(results, with_interval)
     if once:
         sentences.append(
