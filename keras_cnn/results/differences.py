@@ -68,10 +68,9 @@ def answers(results: Sequence[Result]) -> Answers | None:
     Returns:
         None where there is no run, or one without predictions, as an older version made.
     """
-    kept = {result.place.repeat: result.predictions for result in results}
-    if not kept or None in kept.values():
+    by_repeat = {result.place.repeat: result.hits for result in results}
+    if not by_repeat or any(hits is None for hits in by_repeat.values()):
         return None
-    by_repeat = {repeat: predictions.hits for repeat, predictions in kept.items()}
     return Answers(by_repeat, results[0].settings["data"], drawn_once(results))
 
 
