@@ -8,7 +8,7 @@ from method_runs import finished
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
-from keras_cnn.results import grid, intervals, layout, table, terminal
+from keras_cnn.results import differences, grid, intervals, layout, table, terminal
 from keras_cnn.results.store import Result
 
 ACCURACIES = {"1": 0.5, "2": 0.8, "4": 0.8}
@@ -75,6 +75,17 @@ def test_rows_are_compared_with_the_reference_and_variants_with_each_other(made)
     assert same.low < 0 < same.high
     text = layout.markdown(made())
     assert "not seen at n = 5 with 400 images" in text and "## Differences" in text
+
+
+def test_corrected_is_compared_with_as_run_also_where_the_first_row_has_no_other():
+    hits = {0: intervals.Hits(np.arange(9), np.arange(9) < 6)}
+    answers = differences.Answers(hits, "digits", drawn_once=False)
+    names = [("1", "corrected"), ("2", "as_run"), ("2", "corrected")]
+    found = differences.differences(dict.fromkeys(names, answers), ["as_run", "corrected"], "1")
+    assert [(d.row, d.variant, d.than_row, d.than_variant) for d in found] == [
+        ("2", "corrected", "1", "corrected"),
+        ("2", "corrected", "2", "as_run"),
+    ]
 
 
 def test_one_run_has_wilsons_interval_and_sees_no_difference(made):

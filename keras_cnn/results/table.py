@@ -149,7 +149,7 @@ def build(recipe: Recipe, results: Sequence[Result], command: str) -> Table:
         beside_deck=beside_deck,
         shown=recipe.measures,
         lines=lines,
-        differences=differences.differences(answered, recipe.reference_row),
+        differences=differences.differences(answered, list(recipe.variants), recipe.reference_row),
     )
 
 
