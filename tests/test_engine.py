@@ -218,7 +218,12 @@ os._exit(worker.main())
 def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monkeypatch):
     replace_child(monkeypatch, sys.executable, "-c", REAL)
     events, failed = executed(tmp_path, ["fail", "interrupted"])
-    assert kinds(events, "interrupted") == ["started", "epoch", "done"]  # the parent decides
+    assert kinds(events, "interrupted") == [
+        "started",
+        "epoch",
+        "spent",
+        "done",
+    ]  # the parent decides
     assert [event.error for event in failed] == ["RuntimeError: first line"]
     for words in ("greeting from Python; plain: 0", "greeting from C", "Traceback", "second line"):
         assert words in failed[0].log
@@ -256,7 +261,7 @@ def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_p
             threading.Timer(2.0, release).start()
 
     assert engine.execute([job], 1, note) == []
-    assert [kind for kind, _ in seen] == ["started", "busy", "started", "done"]
+    assert [kind for kind, _ in seen] == ["started", "busy", "started", "spent", "done"]
     assert seen[-1][1] > released[0]
 
 
