@@ -109,8 +109,9 @@ def series(group, quantity):
 
 
 def ends(container):
-    """Lower and upper end of each error bar."""
-    return np.array([[segment[0], segment[-1]] for segment in container[2][0].get_segments()])
+    """Lower and upper end of each error bar that is drawn."""
+    segments = container[2][0].get_segments()
+    return np.array([[segment[0], segment[-1]] for segment in segments if len(segment)])
 
 
 def test_every_kind_of_recipes_is_drawn_by_the_function_of_its_name():
@@ -341,9 +342,10 @@ def test_interval_is_students(made):
     ]
     means = [finals[:n].mean() for n in (2, 3, 4)]
     assert bars[0].get_ydata() == pytest.approx(means)
-    for n, (low, high) in enumerate(ends(bars)[:, :, 1]):
+    for n, (low, high) in enumerate(ends(bars)[:, :, 1], start=1):
         assert (low, high) == pytest.approx((means[n] - reach[n], means[n] + reach[n]), rel=1e-3)
-    assert lower.lines[0].get_ydata() == pytest.approx(reach, rel=1e-3)
+    assert lower.lines[0].get_ydata() == pytest.approx([np.nan, *reach[1:]], rel=1e-3, nan_ok=True)
+    assert f"{reach[0]:.1f}" in lower.texts[0].get_text()  # of two runs: it would hide the others
     # With the spread of all four, four runs buy what they bought.
     assert lower.lines[1].get_ydata()[-1] == pytest.approx(reach[-1], rel=1e-3)
 

@@ -341,6 +341,17 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
         assert sum(shares) == pytest.approx(1) and max(shares) == float(row[row["true class"]])
 
 
+def test_a_class_has_its_name_in_either_form_of_unicode(tmp_path, monkeypatch):
+    model = keras.Model(*means())
+    card = {"class_names": ["red", "cafe\u0301", "blue"]}
+    monkeypatch.setattr(saved, "load", lambda path: (model, card))
+    for name, colour in (("red", (255, 0, 0)), ("caf\u00e9", (0, 255, 0))):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), colour).save(tmp_path / "test" / name / "1.png")
+    evaluation = prediction.evaluate(tmp_path / "m.keras", str(tmp_path))
+    assert evaluation.accuracy == 1 and sorted(evaluation.labels.tolist()) == [0, 1]
+
+
 def test_means_are_over_the_classes_that_are_there():
     labels, random = np.array([0, 0, 1, 1, 1, 3]), np.random.default_rng(0)
     found = prediction.Evaluation(["a", "b", "c", "\x1b[1md"], labels, np.eye(4)[labels])

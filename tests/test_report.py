@@ -289,6 +289,23 @@ def test_corrected_is_held_against_as_run_row_by_row(out):
     assert f"Train accuracy {train[0]:.1f} as run" in text
 
 
+def test_a_diverged_repeat_is_in_no_difference_and_no_standard_error(out):
+    def diverged(run):
+        is_one = (run.place.variant, run.place.repeat) == ("corrected", 1)
+        return {"diverged_at_epoch": 2} if is_one else {}
+
+    results = made(out, "fewshot_convnext", more=diverged)
+    of = compare.variant_difference(found(out, "fewshot_convnext"), "test_accuracy")
+    rest = [repeat for repeat in range(REPEATS) if repeat != 1]
+    before, after = (
+        np.array([finals(results, row, variant) for row in "14"])  # (rows, repeats)
+        for variant in ("as_run", "corrected")
+    )
+    assert of.mean == pytest.approx(after[:, rest].mean() - before.mean())
+    of_repeats = (after - before)[:, rest].mean(axis=0)
+    assert of.standard_error == pytest.approx(of_repeats.std(ddof=1) / np.sqrt(len(rest)))
+
+
 def learnt(run):
     return {"train_accuracy": 0.8 + 0.01 * run.place.repeat}
 

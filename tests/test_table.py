@@ -194,6 +194,15 @@ def test_a_diverged_run_is_told_and_in_no_figure(tmp_path):
 HOSTILE = "=1+1|<b>*x*</b> `$a$`\n\x1b[31m[y](z)"
 
 
+def test_runs_that_learnt_nothing_are_counted(tmp_path):
+    plan, made = results(tmp_path)
+    assert "one class" not in table.build(plan, made, "").caption
+    first = made[0]
+    constant = replace(first, confusion=[[0, 10], [0, 10]])  # whatever an image shows
+    caption = table.build(plan, [constant, *made[1:]], "").caption
+    assert "one class for every test image: 1 of 3 (row 4 as_run)." in caption
+
+
 def test_words_of_users_are_neither_markup_nor_formulas(tmp_path):
     plan, made = results(tmp_path)
     for result in made:

@@ -207,6 +207,9 @@ def _small_print(plot: Plot) -> str:
         run = plot.results[0]
         data = sources.title(run.settings["data"])
         parts.append(f"Not the deck's measurement: profile {run.place.profile}, data {data}")
+    constant = sum(result.names_one_class for result in plot.results)
+    if constant:
+        parts.append(f"{constant} of {len(plot.results)} runs name one class for every test image")
     shown = {plot.deck([r], name) for r in plot.results for name in plot.spec.shown}
     if schema.FIGURE_KINDS[plot.spec.kind].shows_deck and shown - {None}:
         parts.append(f"Deck: {plot.recipe.deck_figures}")

@@ -79,6 +79,11 @@ class Result:
         return self.metrics.get("diverged_at_epoch") or diverged_at(self.history)
 
     @property
+    def names_one_class(self) -> bool:
+        """Whether its model names the same class for every test image: it has learnt nothing."""
+        return sum(any(counts) for counts in zip(*self.confusion, strict=True)) == 1
+
+    @property
     def settings(self) -> dict[str, object]:
         """All settings of the run by name, whatever their class."""
         return flat_settings(self.spec)

@@ -261,7 +261,8 @@ def _caption(
         for name, note in recipe.method_notes.items()
         if any(method.startswith(name) for method in methods)
     ]
-    return " ".join([*sentences, *_diverged(results), recipe.note, *notes]).strip()
+    said = [*sentences, *_diverged(results), *_names_one_class(results), recipe.note, *notes]
+    return " ".join(said).strip()
 
 
 def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]:
@@ -327,6 +328,18 @@ def _diverged(results: Sequence[Result]) -> list[str]:
     more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
     listed = f"{', '.join(named[:NAMED])}{more}"
     return [f"Diverged, to what is no number, and in no figure: {listed}."] if named else []
+
+
+def _names_one_class(results: Sequence[Result]) -> list[str]:
+    """A sentence that counts the runs that learnt nothing; none where all did."""
+    groups: dict[str, list[bool]] = {}
+    for result in results:
+        name = f"row {result.place.row} {result.place.variant}"
+        groups.setdefault(name, []).append(result.names_one_class)
+    counts = [f"{sum(them)} of {len(them)} ({name})" for name, them in groups.items() if any(them)]
+    more = f" and {len(counts) - NAMED:,} more" if len(counts) > NAMED else ""
+    listed = f"{', '.join(counts[:NAMED])}{more}"
+    return [f"Runs that name one class for every test image: {listed}."] if counts else []
 
 
 def _data(result: Result) -> str:

@@ -100,6 +100,6 @@ def _examples() -> dict[str, object | None]:
         "stateless_scope": stateless_scope,
         "Adam": adam,
         "torch": torch,
-        "torch.Tensor": torch.zeros(()),
+        "torch.Tensor": torch.zeros((), device="cpu"),
         "torch.ops.aten": torch.ops.aten,
     }

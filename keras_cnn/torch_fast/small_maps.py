@@ -86,7 +86,8 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Convolution:
 
 def _tap_indices(height: int, width: int, kernel_size: tuple[int, int]) -> tuple[Tensor, bool]:
     """Which tap joins two pixels, (in, out), k * k where none does; and whether any is so."""
-    rows, columns = torch.arange(height), torch.arange(width)
+    # On the processor, where alone these convolutions are used.
+    rows, columns = (torch.arange(size, device="cpu") for size in (height, width))
     # A tap's row is how far the input lies below the output, counted from the kernel's middle.
     tap_rows = rows[:, None] - rows + kernel_size[0] // 2  # (in rows, out rows)
     tap_columns = columns[:, None] - columns + kernel_size[1] // 2
