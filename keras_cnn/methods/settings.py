@@ -354,7 +354,13 @@ class Siamese(Pairs):
 
     module = "keras_cnn.methods.siamese"
     contrast: Literal["pairs", "batch"] = "pairs"
-    temperature: Positive = 0.1
+    temperature: Positive = 0.2
+
+    def code(self) -> Iterator[str]:
+        """As `Settings.code`."""
+        yield from super().code()
+        if self.contrast == "batch":
+            yield "keras_cnn.methods.batch_contrast"
 
 
 class Maml(Descent):
