@@ -16,7 +16,7 @@ from keras_cnn import files
 from keras_cnn.data import decode, folders, sources
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
-from keras_cnn.results import grid
+from keras_cnn.results import grid, intervals, scores
 
 if TYPE_CHECKING:
     import keras
@@ -85,6 +85,17 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of images that are classified right."""
         return float((self.predicted == self.labels).mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 percent interval of this model's accuracy on new images (Wilson's)."""
+        hits = intervals.Hits(np.arange(len(self.labels)), self.predicted == self.labels)
+        return intervals.accuracy_interval(intervals.accuracy([hits]))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Mean recall and F1, negative log likelihood, calibration error: `results.scores`."""
+        return scores.scores(self.labels, self.probabilities)
 
     def report(self) -> str:
         """Precision, recall, F1 and images of each class, and their means over the classes here.

@@ -17,7 +17,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.plots import Plot, by_epoch, canvas, draw
 from keras_cnn.recipe import resolve, schema
 from keras_cnn.recipe.schema import FIGURE_KINDS
-from keras_cnn.results import intervals, predictions
+from keras_cnn.results import intervals
 from keras_cnn.results.store import Result
 
 RECIPE = """\
@@ -279,9 +279,9 @@ def test_rows_have_the_interval_on_new_images_within_0_and_100_percent(made, mon
     answers = {}
     for result in results:
         right = rng.random(50) < 0.98
-        answers[result.folder] = predictions.of(~right * 1, np.eye(2)[np.zeros(50, int)], range(50))
+        answers[result.folder] = intervals.Hits(np.arange(50), right)
         result.metrics["test_accuracy_over_images"] = right.mean()
-    monkeypatch.setattr(Result, "predictions", property(lambda result: answers[result.folder]))
+    monkeypatch.setattr(Result, "hits", property(lambda result: answers[result.folder]))
     figure = drawn(plan, results, kind="rows")
     (panel,) = figure.axes
     assert [label.get_text() for label in panel.get_yticklabels()] == [
@@ -291,7 +291,7 @@ def test_rows_have_the_interval_on_new_images_within_0_and_100_percent(made, mon
     assert 0 <= low < 90 and high == 100
     bars = {bar.get_label(): bar for bar in panel.containers[:2]}
     for variant in ("as_run", "corrected"):
-        hits = [answers[result.folder].hits for result in of(results, "1", variant)]
+        hits = [answers[result.folder] for result in of(results, "1", variant)]
         interval = intervals.accuracy_interval(intervals.accuracy(hits))
         ((left, right),) = ends(bars[variant.replace("_", " ")])[:, :, 0]
         assert (left, right) == pytest.approx(100 * np.array(interval))

@@ -323,6 +323,8 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
     for place, count in (("flat", 3), ("one", 3), ("alone", 6)):
         evaluation = prediction.evaluate(model_path, str(tmp_path / place))
         assert (evaluation.accuracy, len(evaluation.labels), evaluation.shared) == (1, count, 0)
+        assert evaluation.interval == pytest.approx((count / (count + 1.96**2), 1), abs=1e-4)
+        assert evaluation.scores["macro_f1"] == 1
     for split in ("train", "valid"):
         with pytest.raises(UserError, match=f"{split}': it is one flat <class>/\\*, whose images"):
             prediction.evaluate(model_path, str(tmp_path / "flat"), split)

@@ -129,6 +129,8 @@ def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
         ("mini: {epochs: 4}", "mini: {epochs: 4}, mino: {}", 17, "'mini'"),
         ("repeats: 2,", "repeats: 2, length: 0,", 11, "greater than 0"),
         ("supervised: {m", "supervized: {m", 7, "'supervised'"),
+        ("title: A recipe", "reference: 3\ntitle: A recipe", 1, "no row '3'"),
+        ("title: A recipe", "method_notes: {mamml: x}\ntitle: A recipe", 1, "'maml'"),
     ],
 )
 def test_a_wrong_recipe_names_file_line_and_the_nearest_right_name(written, old, new, line, words):

@@ -19,7 +19,7 @@ from keras_cnn.deck import slides
 from keras_cnn.plots import draw
 from keras_cnn.recipe import reader, resolve
 from keras_cnn.report import html as to_html
-from keras_cnn.report import markdown, sections, sentences
+from keras_cnn.report import markdown, published, sections, sentences
 from keras_cnn.results import collect, compare, store, table
 from keras_cnn.results.grid import Column
 
@@ -119,6 +119,7 @@ def out(tmp_path, monkeypatch):
         (recipes / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(reader, "folder", lambda: recipes)
     monkeypatch.setattr(files, "sync", lambda path: None)  # for speed
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     return tmp_path / "out"
 
 
@@ -135,7 +136,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
     results = []
     overrides = {"data": data} if data else {}
     for run in resolve.runs(plan, profile, rows=rows, repeats=repeats, overrides=overrides):
-        folder = out / name / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-{seed}"
+        folder = out / plan.name / f"{run.place.row}-{run.place.variant}-{run.place.repeat}-{seed}"
         history = [
             dict(zip(store.HISTORY_COLUMNS, [epoch, 0.1, *random.random(4), 1.5], strict=True))
             for epoch in (1, 2, 3)
@@ -143,7 +144,7 @@ def made(out, name, profile="deck", data=None, more=None, seed=0, rows=None, rep
         measured = {"test_accuracy_over_images": random.random(), **(more(run) if more else {})}
         results.append(write(finished(run, folder, history, **measured), run))
     text = table.as_json(table.build(plan, results, f"a command for {name}"))
-    files.write_text(out / name / "table.json", text)
+    files.write_text(out / plan.name / "table.json", text)
     return results
 
 
@@ -523,6 +524,58 @@ def test_without_results_each_slide_and_defect_names_the_command(out):
     (deck_table,) = tables(section(blocks, "slide-17"))
     assert deck_table["", "row"] == ["1", "4"] and deck_table["", "penalty"] == ["0", "0.1"]
     assert deck_table["", "test accuracy, percent"] == ["50", "63"]
+
+
+def test_published_tables_and_pictures_stand_in_until_there_are_results(out):
+    folder = published.FOLDER / "fewshot_convnext_clothing"
+    folder.mkdir(parents=True)
+    (folder / "table.md").write_text(
+        "# Title\n\nMeasured elsewhere.\n\n| row | x |\n|---|---|\n| 4 | 65 |\n\n"
+        "## Differences\n\nPaired.\n\n| row | y |\n|---|---|\n| 4 | +2 |\n"
+    )
+    (folder / "row-4-curves.png").write_bytes(b"")
+    there = section(page(out), "slide-17")
+    assert "Published with the package" in there and "Measured elsewhere." in there
+    _, shown, differences = tables(there)  # the deck's own above
+    assert (shown["", "x"], differences["", "y"]) == (["65"], ["+2"])
+    assert "clothing): differences**" in there
+    assert shown_pictures(there)[0][1].endswith("fewshot_convnext_clothing/row-4-curves.png")
+    made(out, "fewshot_convnext", rows=["4"])
+    assert "Published" not in page(out)
+
+
+def test_recipes_of_the_users_own_stand_beyond_the_slides(out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(f"{HEAD}rows: [{{row: 7}}]\n")
+    results = made(out, "mine.yaml")
+    text = table.build(recipe.read("mine.yaml"), results, "python -m keras_cnn recipe mine.yaml")
+    files.write_text(out / "mine" / "table.json", table.as_json(text))
+    (out / "gone").mkdir()
+    (out / "gone" / "table.json").write_text('{"lines": [], "command": "… recipe gone.yaml"}')
+    report.report(out, out)
+    assert "1 of 6 recipes have results" in capsys.readouterr().out
+    (shown,) = tables(section((out / "report.md").read_text(), "recipe-mine"))
+    assert shown["", "row"] == ["7"]
+
+
+def test_the_page_begins_with_whose_order_holds_and_what_defects_cost(out):
+    third = "  - {row: 5, settings: {l2: 0.2}, deck: {test_accuracy: 40}}\n"
+    (reader.folder() / "fewshot_convnext.yaml").write_text(CURVES + third)
+    assert "In short" not in page(out)
+    results = made(out, "fewshot_convnext")
+    text = section(page(out), "summary")
+    (order,) = tables(text)
+    means = {row: finals(results, row, "corrected").mean() for row in ("1", "4", "5")}
+    ranked = sorted(means, key=means.get, reverse=True)
+    assert order["", "the deck's best"] == ["row 4 (63)"]
+    assert order["", "best here"][0].startswith(f"row {ranked[0]} ({means[ranked[0]]:.1f}")
+    place = ("1st", "2nd", "3rd")[ranked.index("4")]
+    assert order["", "here"] == [f"{place} of 3 ({means['4']:.1f})"]
+    # Spearman's, from its definition: 1 - 6 times the sum of d² by n (n² - 1).
+    deck = ["4", "1", "5"]
+    squares = sum((deck.index(row) - ranked.index(row)) ** 2 for row in deck)
+    assert order["", "rank correlation"] == [f"{1 - 6 * squares / 24:.2f}"]
+    assert "as run, the best of 3 stands" in words(text)
 
 
 def test_the_decks_figures_stand_beside_ours_where_both_are_of_one_measurement(out):

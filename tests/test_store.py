@@ -13,7 +13,7 @@ import pytest
 from keras_cnn import files, recipe, statistics
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import resolve
-from keras_cnn.results import store
+from keras_cnn.results import predictions, store
 
 
 def a_run(repeat=0, **overrides):
@@ -41,6 +41,7 @@ def written(folder, accuracies=(0.25, 0.5), losses=(1.5, 1.5), **metrics):
         ["cat", "dog"],
         [[3, 1], [0, 4]],
         lambda path: path.write_bytes(b"a model"),
+        predictions.of(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([4, 2])),
     )
     return folder
 
@@ -52,6 +53,8 @@ def test_a_result_reads_back(tmp_path):
     assert [record["train_accuracy"] for record in result.history] == [0.25, 0.5]
     assert result.class_names == ["cat", "dog"] and result.confusion == [[3, 1], [0, 4]]
     assert result.model_file.read_bytes() == b"a model"
+    assert result.predictions.images.tolist() == [4, 2]
+    assert result.hits.right.tolist() == result.predictions.hits.right.tolist() == [True, False]
     assert repr(result) == "Result(run, test accuracy 50.0%)"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing else is left
 
@@ -253,8 +256,20 @@ def test_json_without_end_is_one_clear_line(tmp_path, name):
             store.read(folder)
 
 
+def test_predictions_are_checked_and_older_results_have_none(tmp_path):
+    folder = written(tmp_path / "run")
+    path = folder / "predictions.npz"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged \(predictions.npz is damaged\); delete"):
+        store.read(folder)
+    path.unlink()
+    assert store.read(folder).predictions is store.read(folder).hits is None
+
+
 def test_nothing_is_waited_for_in_a_file_that_is_none(tmp_path):
-    for name in ("run.json", "metrics.json", "history.csv", "confusion.csv"):
+    for name in ("run.json", "metrics.json", "history.csv", "confusion.csv", "predictions.npz"):
         for number, make in enumerate((os.mkfifo, lambda path: path.symlink_to("/dev/zero"))):
             folder = written(tmp_path / f"{name}-{number}")
             (folder / name).unlink()

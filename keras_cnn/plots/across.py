@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from keras_cnn import statistics
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
+    OF_TWO,
     Plot,
     colour_and_marker,
     draw_panels,
     final_values,
+    has_two_runs,
     keep_to_range,
     legend_beside,
     setting_value,
@@ -90,7 +92,8 @@ def trend(plot: Plot) -> Figure:
                 linewidth=1.2,
                 capsize=3,
             )
-        panel.set_ylabel(f"{MEASURES[quantity].heading}\nmean, 95 percent interval")
+        words = [MEASURES[quantity].heading, "mean, 95 percent interval of the mean"]
+        panel.set_ylabel("\n".join([*words, *([OF_TWO] if has_two_runs(runs) else [])]))
         if _spans_wide_range(places):
             panel.set_xscale("log")
         named = _apart(places)

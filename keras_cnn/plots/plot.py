@@ -27,6 +27,7 @@ DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 MOST_INCHES = 40.0  # of a side of a picture
 MOST_IN_LEGEND = 30
+OF_TWO = "(two runs hardly tell their spread: wide)"
 Item = TypeVar("Item")
 
 
@@ -152,7 +153,7 @@ def legend_beside(figure: Figure, handles: Sequence, names: Sequence[str], title
     shown = [*zip(handles, map(short, names), strict=True)][:MOST_IN_LEGEND]
     if len(names) > MOST_IN_LEGEND:
         shown.append((Line2D([], [], linestyle=""), f"and {len(names) - MOST_IN_LEGEND} more"))
-    style = {"loc": "outside right upper", "frameon": False}
+    style = {"loc": "outside right center", "frameon": False}  # clear of the title
     figure.legend(*zip(*shown, strict=True), title=short(title) or None, **style)
 
 
@@ -198,6 +199,13 @@ def _repeats(group: Sequence[Result]) -> str:
     low, high, diverged = min(counts), max(counts), len(group) - sum(counts)
     text = f"n = {low}" if low == high else f"n = {low} to {high}"
     return f"{text}, {diverged} diverged" if diverged else text
+
+
+def has_two_runs(results: Sequence[Result]) -> bool:
+    """Whether an interval would be of two runs of a row and variant."""
+    finished = [result for result in results if not result.diverged_at]
+    rows = _grouped(finished, lambda result: (result.place.row, result.place.variant))
+    return any(len(row) == 2 for row in rows.values())
 
 
 def _small_print(plot: Plot) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.canvas import LINE_INCHES, short
+from keras_cnn.plots.canvas import LINE_INCHES, LONGEST, short
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
+    OF_TWO,
     Plot,
     colour_and_marker,
     draw_panels,
     final_values,
+    has_two_runs,
     legend_beside,
     setting_value,
 )
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results import differences, intervals
+from keras_cnn.results.grid import width
 from keras_cnn.results.layout import setting_text, variant_text
 from keras_cnn.results.store import Result
 
@@ -28,7 +30,6 @@ JUDGED = "test_accuracy_over_images"  # which has an interval
 LINE = 0.3  # inches of a row and variant
 HIGHEST = 14.0  # inches of the panel
 LEGEND = "mean and 95 percent interval on new images; dots are runs"
-OF_TWO = "two runs hardly tell how far runs lie apart: their interval is wide"
 
 
 def rows(plot: Plot) -> Figure:
@@ -49,12 +50,13 @@ def rows(plot: Plot) -> Figure:
                 step = (number - (len(variants) - 1) / 2) * 0.6 / len(variants)
                 _line(panel, place + step, repeats, quantity, colour_and_marker(number))
             _deck(panel, place, plot.deck(group, "test_accuracy"))
-        labels = _labels(plot, row_names)
+        told, labels = _labels(plot, row_names)
         every = int(np.ceil(len(labels) * LINE_INCHES / height))
         panel.set_yticks(range(0, len(labels), every), labels[::every])
         panel.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
+        panel.set_ylabel(f"row: {', '.join(told)}" if told else "", fontsize=9)
         panel.grid(visible=False, axis="y")
-        words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if _has_two(runs) else [])]
+        words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if has_two_runs(runs) else [])]
         panel.set_xlabel("\n".join(words), fontsize=9)
         if MEASURES[quantity].unit == "percent":
             _limit(panel)
@@ -92,24 +94,22 @@ def _deck(panel: Axes, at: float, accuracy: float | None) -> None:
         panel.plot(accuracy, at, "|", color=DECK_COLOUR, markersize=14, label="deck")
 
 
-def _labels(plot: Plot, row_names: Sequence[object]) -> list[str]:
-    """Each row's name and the settings that the table shows, where rows differ in them."""
-    first = {row: group[0] for row, group in plot.groups(plot.results, "row").items()}
-    names = [name for name in plot.recipe.columns.values() if name != "row"]
+def _labels(plot: Plot, row_names: Sequence[object]) -> tuple[list[str], list[str]]:
+    """The settings that the table shows, where rows differ in them, and each row's label."""
+    last = [group[-1] for group in plot.groups(plot.results, "row").values()]  # corrected, if any
     values = {
-        name: [setting_text(setting_value(first[row], name)) for row in row_names] for name in names
+        heading: [setting_text(setting_value(result, name)) for result in last]
+        for heading, name in plot.recipe.columns.items()
     }
-    told = [texts for texts in values.values() if len({*texts}) > 1]
+    told = {heading: texts for heading, texts in values.items() if len({*texts}) > 1}
     labels = []
-    for place, row in enumerate(row_names):
-        settings = ", ".join(texts[place] for texts in told)
-        labels.append(short(f"{row}: {settings}" if settings else row))
-    return labels
-
-
-def _has_two(runs: Sequence[Result]) -> bool:
-    lines = Counter((run.place.row, run.place.variant) for run in runs if not run.diverged_at)
-    return 2 in lines.values()
+    for place, row in enumerate(map(str, row_names)):
+        in_name = [] if row.isdigit() else row.split("-")  # as a grid's `{method}-{shots}`
+        settings = [texts[place] for texts in told.values() if texts[place] not in in_name]
+        label = ": ".join(filter(None, (row, ", ".join(settings))))
+        names_itself = not row.isdigit() and width(label) > LONGEST
+        labels.append(short(row if names_itself else label))
+    return list(told), labels
 
 
 def _limit(panel: Axes) -> None:

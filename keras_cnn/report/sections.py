@@ -11,6 +11,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.report import markdown
 from keras_cnn.report.markdown import code, escape, heading, link, missing, note, problem, prose
+from keras_cnn.report.published import published
 from keras_cnn.report.sentences import SENTENCES
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.grid import Column
@@ -54,7 +55,7 @@ def slide_section(
         parts += _network(network)
     for collected in recipes:
         if slide.table:
-            parts += _tables(collected)
+            parts += _tables(collected, folder)
         elif collected.lines:
             source = link(f"the table of {collected.recipe.name}", anchors[collected.recipe.name])
             parts.append(note(f"From the runs of {source} ({escape(collected.source)})."))
@@ -71,7 +72,7 @@ def recipe_section(collected: Collected, folder: Path) -> list[str]:
     """A recipe that no slide shows."""
     recipe = collected.recipe
     title = heading(3, recipe.title, f"recipe-{recipe.name}", recipe.name)
-    return [title, *_tables(collected), *_pictures(collected, None, folder, all_rows=True)]
+    return [title, *_tables(collected, folder), *_pictures(collected, None, folder, all_rows=True)]
 
 
 def defect_section(
@@ -122,7 +123,7 @@ def numbers(slides: Sequence[int]) -> str:
     return f"slides {', '.join(map(str, slides[:-1]))} and {slides[-1]}"
 
 
-def _tables(collected: Collected) -> list[str]:
+def _tables(collected: Collected, folder: Path) -> list[str]:
     """A recipe's table, and the deck's own where it is another measurement."""
     recipe, made = collected.recipe, collected.table
     problems = [problem(text) for text in collected.problems]
@@ -130,7 +131,7 @@ def _tables(collected: Collected) -> list[str]:
     if not (made and made.comparable) and (deck := deck_table(recipe)):
         parts.append(markdown.table(f"The deck's figures ({recipe.deck_figures})", deck))
     if not made:
-        return [*parts, *problems, _not_measured(collected)]
+        return [*parts, *problems, _not_measured(collected), *published(recipe, folder)]
     columns = side_by_side(made, recipe)
     deck = ["the deck"] if any(column.heading == "deck" for column in columns) else []
     run = [name for name in recipe.variants if any(name == line.variant for line in made.lines)]

@@ -38,7 +38,8 @@ def text(table: Table, width: int) -> str:
     ]
     parts += [_wrapped(line, width) for line in above if line]
     parts += [_aligned(kept), *_differences(table, width)]
-    if table.beside_deck and not table.comparable:
+    decks = [line.measures[name].deck for line in table.lines for name in table.shown]
+    if table.beside_deck and not table.comparable and any(deck is not None for deck in decks):
         parts.append("The deck's own figures, of another measurement, are in table.md.")
     parts.append(f"Again with: {table.command}")
     return "\n\n".join(parts) + "\n"
@@ -54,13 +55,15 @@ def _named(columns: Sequence[Column]) -> str:
 
 
 def _fitting(columns: list[Column], width: int) -> tuple[list[Column], list[Column]]:
-    """The columns that fit, and those left out: the best of n first, then from the left.
+    """The columns that fit, and those left out: the best of n first, then those with most gaps.
 
-    Rows, variants and the last measure, by which the table is judged, stay.
+    Rows, settings, and the accuracy with its interval, by which the table is judged, stay.
     """
-    measured = [column for column in columns if column.group or column.heading in ("mean",)]
-    best = [column for column in columns if column.heading.endswith("best of n")]
-    spare = [*best, *(column for column in measured[:-2] if column not in best)]
+    measured = [column for column in columns if column.group]
+    judged = [i for i, column in enumerate(measured) if column.group == layout.ON_NEW_IMAGES]
+    stay = measured[judged[0] - 1 : judged[0] + 1] if judged else measured[-1:]
+    spare = [column for column in measured if column not in stay]
+    spare.sort(key=lambda one: (one.heading != "best of n", -one.cells.count("-")))
     left_out = []
     while spare and max(map(grid.width, _aligned(columns).split("\n"))) > width:
         left_out.append(spare.pop(0))
@@ -80,7 +83,8 @@ def _aligned(columns: Sequence[Column]) -> str:
 
 def _heading(column: Column) -> list[str]:
     words = printable(", ".join(filter(None, (column.group, column.heading))))
-    return textwrap.wrap(words, max(HEADING, *map(grid.width, column.cells))) or [""]
+    letters = max(HEADING, *map(grid.width, column.cells))
+    return textwrap.wrap(words, letters, break_long_words=False) or [""]
 
 
 def _differences(table: Table, width: int) -> list[str]:

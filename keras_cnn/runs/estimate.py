@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from keras_cnn import data, progress
+from keras_cnn import data, files, progress
 from keras_cnn.errors import UserError, printable
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Settings
@@ -87,6 +87,7 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
         left_out = check_images([runs[index] for index in missing])
     except UserError as error:
         hindrance = hindrance or str(error)
+    hindrance = hindrance or files.unwritable(out)
     fit = [index for index in missing if row_and_variant(runs[index]) not in left_out]
     guessed = [_minutes(run) is None and _kind(run.spec.settings) not in measured for run in runs]
     left = _together([expected[index] for index in fit], parallel)
