@@ -411,11 +411,11 @@ def cache(clear: bool = False) -> None:
 
 
 def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
-    """Measure speed against peers, interleaved: training, loader, fewshot, repeats; or intervals.
+    """Measure speed against peers: training, loader, fewshot, repeats; or sweep, or intervals.
 
     Args:
-        names: Which of them, or all; all by default. intervals, asked for by name, simulates how
-            often the tables' intervals hold the truth.
+        names: Which of them, or all; all by default. Asked for by name alone: sweep, where the
+            time of a sweep goes, and intervals, how often the tables' intervals hold the truth.
         rounds: How often each contender takes its turn, at least 5; one more warms up.
         threads: Threads of each contender's process; repeats has its own.
         out: A JSON file for the figures.

@@ -38,6 +38,16 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder}: results cannot be written there ({why})") from None
 
 
+def unwritable(folder: Path) -> str:
+    """Why a folder cannot be written to, or made, as far as it shows; empty where nothing does."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        return f"{folder}: results cannot be written there ({there} is a file)"
+    is_ours = os.access(there, os.W_OK | os.X_OK)
+    return "" if is_ours else f"{folder}: results cannot be written there (permission denied)"
+
+
 def require(path: Path, hint: str = "") -> None:
     """Refuses what is no file.
 

@@ -155,6 +155,8 @@ class _Runs:
             self._show_epoch(job, event.record)
         elif event.kind == "note":
             self._display.say(event.record["note"])
+        elif event.kind == "spent":
+            return  # `bench sweep` tells it
         elif event.kind == "busy":  # comes again, from its first epoch
             self._epochs_left[job.folder] = _epochs(job)
             self._display.remove(name)

@@ -1,6 +1,6 @@
 """Flipped bits, hostile inputs, crashes and kills, in numbers that no test suite has time for.
 
-    python tests/robustness.py [--kinds=flips,inputs,crashes,kills] [--seed=0] [--out=FILE.md]
+    python tests/robustness.py [--kinds=flips,inputs,crashes,kills,warm] [--seed=0] [--out=FILE.md]
 
 Every call runs in a process forked from this one, in folders of its own, on torch, and is held to
 60 seconds and 1.5 GB. Afterwards: nothing lost, nothing run that an input brought along, no
@@ -11,11 +11,14 @@ each fault found by name; the exit code is 1 where there is one.
     inputs    500 hostile inputs over all commands
     crashes   200 points: the process ends before or after the n-th rename, removal or sync
     kills     60 kills of a recipe's command at random moments, its next command after each
+    warm      30 kills of its command, of the process that forks its runs, and of a run, in turn
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -54,7 +57,7 @@ from keras_cnn.runs import publish, study, worker  # noqa: E402
 from keras_cnn.training import checkpoint, frozen  # noqa: E402
 
 MOST_SECONDS, MOST_MEGABYTES = 60, 1500
-FLIPS, INPUTS, CRASHES, KILLS = 300, 500, 200, 60
+FLIPS, INPUTS, CRASHES, KILLS, WARM_KILLS = 300, 500, 200, 60, 30
 SETTINGS = {"data": "synthetic:30", "image_size": 16, "hidden_units": 4, "epochs": 1}
 ENDED = 137  # the exit code of a process that a crash point ended
 
@@ -541,8 +544,7 @@ def kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
     temporary.mkdir()
     variables = os.environ | {"KERAS_CNN_HOME": str(home), "TMPDIR": str(temporary)}
     turn, out, finished = 0, folder / "out0", set()
-    command = [sys.executable, "-m", "keras_cnn", "recipe", "overfitting", "--profile=mini"]
-    command += ["--repeats=2", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
+    command = _recipe(SETTINGS)
     seconds = 20.0  # what the whole takes, at first a guess
     while tally.counts["killed"] < count:
         began = time.monotonic()
@@ -575,6 +577,98 @@ def kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
     return {"recipe": tally}
 
 
+def _recipe(settings: dict[str, object]) -> list[str]:
+    """The command of a recipe of four runs."""
+    command = [sys.executable, "-m", "keras_cnn", "recipe", "overfitting", "--profile=mini"]
+    return [*command, "--repeats=2", *(f"--set={name}={value}" for name, value in settings.items())]
+
+
+def warm_kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
+    """Kills one process of a sweep whose runs are forked, and gives the command again."""
+    codes = {"command": (-signal.SIGKILL,), "server": (0,), "run": (1,)}
+    tallies, home = {name: Tally() for name in codes}, folder / "home"
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    variables = os.environ | {"KERAS_CNN_HOME": str(home), "TMPDIR": str(temporary)}
+    command = _recipe(SETTINGS | {"epochs": 20})
+
+    def begun(out: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, f"--out={out}"],
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    undisturbed = begun(folder / "undisturbed")
+    undisturbed.communicate(timeout=5 * MOST_SECONDS)
+    expected = bits(folder / "undisturbed")
+    for number in range(count):
+        what, out, began = [*codes][number % len(codes)], folder / f"out{number}", time.monotonic()
+        tally, process = tallies[what], begun(out)
+        _forked(process, runs=True)
+        time.sleep(rng.uniform(0, 2))
+        if forked := _forked(process, what == "run"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid if what == "command" else rng.choice(forked), signal.SIGKILL)
+        _, text = process.communicate(timeout=5 * MOST_SECONDS)
+        case = f"{what} killed after {time.monotonic() - began:.1f} s, {number}"
+        tally.add(f"exit code {process.returncode}", Outcome(process.returncode, text, 0, 0), case)
+        tally.faults += [f"a process is there 20 s later: {case}" for _ in _alive(home)]
+        if process.returncode not in (*codes[what], 0):
+            tally.faults.append(f"exit code {process.returncode}: {case}")
+        finished, again = _results(out), begun(out)
+        again.communicate(timeout=5 * MOST_SECONDS)
+        if again.returncode:
+            tally.faults.append(f"not gone on with: {case}")
+        if not finished <= _results(out):
+            tally.faults.append(f"LOST a result: {case}")
+        if bits(out) != expected:
+            tally.faults.append(f"other bits: {case}")
+        left = [*leftovers(out), *leftovers(home), *os.listdir(temporary)]
+        tally.faults += [f"left {name}: {case}" for name in left]
+        print(f"{case}: exit code {process.returncode}, {len(finished)} finished", flush=True)
+    return tallies
+
+
+def _forked(command: subprocess.Popen, runs: bool) -> list[int]:
+    """The process that forks a command's runs, or the runs, once there is one; none at its end."""
+    while command.poll() is None:
+        servers = [
+            number
+            for number in _children(command.pid)
+            if _has(Path(f"/proc/{number}/cmdline"), b"keras_cnn.runs.fork_server")
+        ]
+        found = [run for server in servers for run in _children(server)] if runs else servers
+        if found:
+            return found
+        time.sleep(0.01)
+    return []
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that one has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def bits(out: Path) -> dict[str, str]:
+    """By name, a hash of each result's history, but for its seconds, and of its model's weights."""
+    found = {}
+    for folder in out.glob("*/[0-9a-z]*-*-*-*"):
+        digest, history = hashlib.sha256(), store.read(folder).history
+        digest.update(repr([[*record.values()][:-1] for record in history]).encode())
+        for weight in saved.load(folder / "model.keras")[0].get_weights():
+            digest.update(np.ascontiguousarray(weight))
+        found[folder.name] = digest.hexdigest()
+    return found
+
+
 def _alive(home: Path, patience: float = 20) -> list[int]:
     """Processes that have this home in their environment, after they were given time to end."""
     end = time.monotonic() + patience
@@ -603,6 +697,7 @@ KINDS = {
     "inputs": (inputs, INPUTS, "Hostile inputs, over all commands"),
     "crashes": (crashes, CRASHES, "Crash points, and the same done again"),
     "kills": (kills, KILLS, "Kills at random moments"),
+    "warm": (warm_kills, WARM_KILLS, "Kills of a command, its server of forks, and its runs"),
 }
 
 

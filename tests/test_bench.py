@@ -10,7 +10,7 @@ import pytest
 
 from keras_cnn import bench
 from keras_cnn.__main__ import main
-from keras_cnn.bench import contenders, coverage, goals, interleave
+from keras_cnn.bench import contenders, coverage, goals, interleave, sweep
 
 # A contender that logs its turns and its end: CHILD NAME THREADS.
 SCRIPT = """
@@ -177,3 +177,20 @@ def test_what_is_wrong_is_said_before_anything_is_measured(
 def test_predict_still_asks_for_images(capsys):
     assert main(["predict", "model.keras"]) == 2
     assert "needs IMAGES" in capsys.readouterr().err
+
+
+def test_a_sweep_is_told_by_run_and_in_sum(capsys):
+    run = {"data": (2, 1), "network": (0.5, 0.25), "features": (0, 0), "training": (8, 4)}
+    run |= {"evaluation": (1, 0.5), "saving": (0.5, 0.5), "rest": (0.25, 0.125)}
+    one = {
+        "command": {"runs": (20, 12.5)},
+        "runs": {"4-a-0": run, "4-a-1": run},
+        "second call": (0.75, 0.5),
+    }
+    lines = [line.split() for line in sweep.markdown(one).replace("|", " ").splitlines()]
+    assert ["runs", "20.00", "12.50"] in lines and ["second", "call", "0.75", "0.50"] in lines
+    by_run = "4-a-1 1.00 (2.00) 0.25 (0.50) 0.00 (0.00) 4.00 (8.00) 0.50 (1.00) 0.50 (0.50)"
+    assert f"{by_run} 0.12 (0.25) 0.38 (0.75) 6.38 (12.25)".split() in lines
+    in_sum = next(line for line in lines if line[:1] == ["sum"])
+    assert in_sum[-4:] == ["0.75", "(1.50)", "12.75", "(24.50)"]
+    assert "Overhead of a run, processor seconds: median 0.38" in sweep.markdown(one)

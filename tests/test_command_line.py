@@ -472,7 +472,11 @@ def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [("--profile=deck", "fetch cinic10"), ("--profile=mini --set shots=113", "--set shots 112")],
+    [
+        ("--profile=deck", "fetch cinic10"),
+        ("--profile=mini --set shots=113", "--set shots 112"),
+        ("--profile=mini --out=/dev/null/x", "cannot be written there (/dev/null is a file)"),
+    ],
 )
 def test_a_dry_run_of_what_cannot_run_says_so(capsys, flags, words):
     command = f"recipe fewshot_convnext --rows=1 --repeats=5 --dry-run {flags}"

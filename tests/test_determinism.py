@@ -35,6 +35,13 @@ def execute(jobs):
     """The folders of the jobs, and what was noted while they were made."""
     events = []
     assert not engine.execute(jobs, 2, events.append)
+    spent = {event.job.folder: event.record["spent"] for event in events if event.kind == "spent"}
+    assert spent.keys() == {job.folder for job in jobs}
+    for seconds in spent.values():
+        clock, processor = seconds.pop("in all")
+        assert {"data", "network", "features", "training", "evaluation", "saving"} == {*seconds}
+        assert sum(each for each, _ in seconds.values()) < clock
+        assert 0 < sum(each for _, each in seconds.values()) < processor
     return [job.folder for job in jobs], [e.record["note"] for e in events if e.kind == "note"]
 
 

@@ -17,7 +17,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.plots import Plot, by_epoch, canvas, draw
 from keras_cnn.recipe import resolve, schema
 from keras_cnn.recipe.schema import FIGURE_KINDS
-from keras_cnn.results import intervals, predictions
+from keras_cnn.results import intervals, stamps
 from keras_cnn.results.store import Result
 
 RECIPE = """\
@@ -279,9 +279,9 @@ def test_rows_have_the_interval_on_new_images_within_0_and_100_percent(made, mon
     answers = {}
     for result in results:
         right = rng.random(50) < 0.98
-        answers[result.folder] = predictions.of(~right * 1, np.eye(2)[np.zeros(50, int)], range(50))
+        answers[result.folder] = intervals.Hits(np.arange(50), right)
         result.metrics["test_accuracy_over_images"] = right.mean()
-    monkeypatch.setattr(Result, "predictions", property(lambda result: answers[result.folder]))
+    monkeypatch.setattr(Result, "hits", property(lambda result: answers[result.folder]))
     figure = drawn(plan, results, kind="rows")
     (panel,) = figure.axes
     assert [label.get_text() for label in panel.get_yticklabels()] == [
@@ -291,7 +291,7 @@ def test_rows_have_the_interval_on_new_images_within_0_and_100_percent(made, mon
     assert 0 <= low < 90 and high == 100
     bars = {bar.get_label(): bar for bar in panel.containers[:2]}
     for variant in ("as_run", "corrected"):
-        hits = [answers[result.folder].hits for result in of(results, "1", variant)]
+        hits = [answers[result.folder] for result in of(results, "1", variant)]
         interval = intervals.accuracy_interval(intervals.accuracy(hits))
         ((left, right),) = ends(bars[variant.replace("_", " ")])[:, :, 0]
         assert (left, right) == pytest.approx(100 * np.array(interval))
@@ -398,8 +398,11 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
     made, tmp_path
 ):
     plan, results = made()
+    assert not stamps.are_current(plan, results, tmp_path)
     pictures = draw.recipe_plots(plan, results, tmp_path)
     assert [picture.name for picture in pictures] == ["by_penalty.png", "grid.png", "rows.png"]
+    assert stamps.are_current(plan, results, tmp_path)
+    assert not stamps.are_current(plan, results[1:], tmp_path)
 
     def times():
         return {picture.name: picture.stat().st_mtime_ns for picture in pictures}
@@ -410,11 +413,13 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
     folder = of(results, "3", "as_run")[0].folder  # in the grid alone
     shutil.rmtree(folder)
     folder.mkdir()
+    assert not stamps.are_current(plan, results, tmp_path)
     draw.recipe_plots(plan, results, tmp_path)
     after = times()
     assert after["by_penalty.png"] == before["by_penalty.png"]
     assert after["grid.png"] != before["grid.png"]
     few = [schema.Figure(name="by_penalty", kind="lines", by="l2", where={"dropout": 0})]
+    assert not stamps.are_current(plan.model_copy(update={"figures": few}), results, tmp_path)
     draw.recipe_plots(plan.model_copy(update={"figures": few}), results, tmp_path)
     assert times()["by_penalty.png"] != after["by_penalty.png"]
 
@@ -506,6 +511,7 @@ def test_a_picture_that_is_damaged_or_leads_elsewhere_is_drawn_anew(made, tmp_pa
         lambda: (picture.unlink(), picture.symlink_to("/dev/zero")),
     ):
         damage()
+        assert not stamps.are_current(plan, of(results, "4", "as_run"), tmp_path)
         draw.recipe_plots(plan, of(results, "4", "as_run"), tmp_path)
         assert not picture.is_symlink() and picture.read_bytes() == before
 
@@ -514,9 +520,9 @@ def test_the_list_of_pictures_names_files_of_its_folder_alone(tmp_path):
     names = ["../a.png", "/etc/passwd", "a/b.png", "..", "a.png\n", "", "row-1-curves.png"]
     for content in ({name: [] for name in names}, [1], "[" * 100_000):
         text = content if isinstance(content, str) else json.dumps(content)
-        (tmp_path / draw.STAMPS).write_text(text)
+        (tmp_path / stamps.STAMPS).write_text(text)
         wanted = ["row-1-curves.png"] if isinstance(content, dict) else []
-        assert draw.drawn(tmp_path) == [tmp_path / name for name in [*wanted, draw.STAMPS]]
+        assert stamps.paths(tmp_path) == [tmp_path / name for name in [*wanted, stamps.STAMPS]]
 
 
 def test_dollar_signs_are_drawn_as_they_are(made, tmp_path):

@@ -37,7 +37,9 @@ def test_predictions_read_back_and_give_the_confusion_matrix(tmp_path):
     np.testing.assert_array_equal(found.confusion(4), saved.confusion(labels, probabilities))
     right = probabilities.argmax(axis=1) == labels
     right[3] = False
-    np.testing.assert_array_equal(found.hits.right, right)
+    for hits in (found.hits, predictions.hits(tmp_path / "predictions.npz")):
+        np.testing.assert_array_equal(hits.right, right)
+        np.testing.assert_array_equal(hits.images, images)
 
 
 def test_of_many_classes_the_true_and_the_most_probable_ones_are_kept(tmp_path):
@@ -79,6 +81,9 @@ def test_arrays_that_do_not_fit_one_another_are_refused(tmp_path, change):
     predictions.write(replace(whole, **change), path)
     with pytest.raises(ValueError, match="holds something else"):
         predictions.read(path)
+    if "labels" in change:
+        with pytest.raises(ValueError, match="holds something else"):
+            predictions.hits(path)
 
 
 def test_a_damaged_file_and_one_of_another_kind_are_refused(tmp_path):

@@ -35,6 +35,22 @@ def torchs(groups):
     return convolution
 
 
+@pytest.mark.parametrize("maps", [(8, 8), (4, 4), (2, 2), (5, 7)])
+@pytest.mark.parametrize("kernel_size", [(2, 2), (1, 2), (2, 1)])
+def test_patches_equal_torchs_strided_convolution(maps, kernel_size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, *maps, 5, generator=generator).double()
+    kernel = torch.randn(*kernel_size, 5, 4, generator=generator).double()
+
+    def strided(x, kernel):
+        x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+        return torch.nn.functional.conv2d(x, kernel, stride=kernel_size).permute(0, 2, 3, 1)
+
+    found = outcome(small_maps.patches(*maps, kernel_size), x, kernel)
+    for ours, theirs in zip(found, outcome(strided, x, kernel), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("maps", "kernel_size"), [*itertools.product(MAPS, KERNELS)])
 @pytest.mark.parametrize(
     ("convolution", "filters", "groups"), [(small_maps.depthwise, 1, 5), (small_maps.full, 4, 1)]

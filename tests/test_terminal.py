@@ -8,7 +8,7 @@ from method_runs import finished
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
-from keras_cnn.results import grid, intervals, layout, predictions, table, terminal
+from keras_cnn.results import differences, grid, intervals, layout, table, terminal
 from keras_cnn.results.store import Result
 
 ACCURACIES = {"1": 0.5, "2": 0.8, "4": 0.8}
@@ -24,14 +24,13 @@ def right(result):
 
 
 def answered(result):
-    labels = np.zeros(IMAGES, int)
-    return predictions.of(labels, np.eye(2)[~right(result) * 1], np.arange(IMAGES))
+    return intervals.Hits(np.arange(IMAGES), right(result))
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """A table of three rows, of which the first is worse."""
-    monkeypatch.setattr(Result, "predictions", property(answered))
+    monkeypatch.setattr(Result, "hits", property(answered))
 
     def make(repeats=5, rows=("1", "2", "4"), variant="both", **settings):
         plan = recipe.read("fewshot_convnext")
@@ -78,6 +77,17 @@ def test_rows_are_compared_with_the_reference_and_variants_with_each_other(made)
     assert "not seen at n = 5 with 400 images" in text and "## Differences" in text
 
 
+def test_corrected_is_compared_with_as_run_also_where_the_first_row_has_no_other():
+    hits = {0: intervals.Hits(np.arange(9), np.arange(9) < 6)}
+    answers = differences.Answers(hits, "digits", drawn_once=False)
+    names = [("1", "corrected"), ("2", "as_run"), ("2", "corrected")]
+    found = differences.differences(dict.fromkeys(names, answers), ["as_run", "corrected"], "1")
+    assert [(d.row, d.variant, d.than_row, d.than_variant) for d in found] == [
+        ("2", "corrected", "1", "corrected"),
+        ("2", "corrected", "2", "as_run"),
+    ]
+
+
 def test_one_run_has_wilsons_interval_and_sees_no_difference(made):
     one = made(repeats=1)
     assert "covers other test images alone." in one.caption
@@ -87,13 +97,13 @@ def test_one_run_has_wilsons_interval_and_sees_no_difference(made):
 
 
 def test_older_results_without_predictions_have_no_interval(made, monkeypatch):
-    monkeypatch.setattr(Result, "predictions", None)
+    monkeypatch.setattr(Result, "hits", None)
     older = made()
     assert older.differences == [] and {line.on_new_images for line in older.lines} == {None}
     assert layout.ON_NEW_IMAGES not in layout.markdown(older)
     assert "interval" not in older.caption
     newer = property(lambda run: answered(run) if run.place.row == "4" else None)
-    monkeypatch.setattr(Result, "predictions", newer)
+    monkeypatch.setattr(Result, "hits", newer)
     mixed = made()
     assert [bool(line.on_new_images) for line in mixed.lines] == [False] * 4 + [True] * 2
     assert "There is none where an earlier version made a run" in mixed.caption

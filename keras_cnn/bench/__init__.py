@@ -16,7 +16,7 @@ from keras_cnn.bench import coverage, goals, interleave
 from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
-INTERVALS = "intervals"
+INTERVALS, SWEEP = "intervals", "sweep"  # which have no peers
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
@@ -24,8 +24,9 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Some of `goals.BENCHES`; `all`, or none, takes all. `intervals` simulates how often
-            the tables' intervals hold the truth instead, which is part of no other.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all. `sweep` tells where the time of a
+            sweep goes, and `intervals` simulates how often the tables' intervals hold the truth:
+            they are no part of all.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Threads of each contender's process.
         out: A JSON file.
@@ -34,7 +35,7 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in (known := (*goals.BENCHES, INTERVALS, "all")):
+        if name not in (known := (*goals.BENCHES, INTERVALS, SWEEP, "all")):
             raise UserError(f"no bench {name!r}: {nearest(name, known)}")
     if INTERVALS in names:
         for part in coverage.report():
@@ -46,23 +47,33 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
         files.check_writable(out.parent)
-    everything = not names or "all" in names
+    with_peers = goals.BENCHES if not names or "all" in names else ()
     machine = _machine(threads)
     figures = {}
-    for name in goals.BENCHES if everything else dict.fromkeys(names):
+    for name in dict.fromkeys([*with_peers, *(name for name in names if name != "all")]):
         load = _load_average()
-        rates = interleave.rates(goals.contenders(name), rounds, threads)
-        figures[name] = {
-            "load_average_before": load,
-            "images_a_second": rates,
-            "goals": goals.verdicts(name, rates),
-        }
-        print(f"## {name}\n\n{goals.HOW[name]}\n\n{goals.markdown(name, rates)}\n")
+        found, text, turns = _sweeps() if name == SWEEP else _against_peers(name, rounds, threads)
+        figures[name] = {"load_average_before": load, **found}
         place = _place(machine, name, threads)
-        print(f"{rounds} rounds; {place}; load before: {load}.\n", flush=True)
+        print(f"## {name}\n\n{text}\n\n{turns}; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
             files.write_text(out, files.json_text(content) + "\n")
+
+
+def _against_peers(name: str, rounds: int, threads: int) -> tuple[dict, str, str]:
+    """A bench's figures, its tables, and how often it was measured."""
+    rates = interleave.rates(goals.contenders(name), rounds, threads)
+    found = {"images_a_second": rates, "goals": goals.verdicts(name, rates)}
+    return found, f"{goals.HOW[name]}\n\n{goals.markdown(name, rates)}", f"{rounds} rounds"
+
+
+def _sweeps() -> tuple[dict, str, str]:
+    from keras_cnn.bench import sweep  # it runs as a process of its own, too
+
+    found = sweep.measured()
+    tables = [f"### {title}\n\n{sweep.markdown(one)}" for title, one in found.items()]
+    return {"sweeps": found}, "\n\n".join([sweep.HOW, *tables]), "once"
 
 
 def _machine(threads: int) -> dict:
@@ -75,7 +86,7 @@ def _machine(threads: int) -> dict:
 
 def _place(machine: dict, name: str, threads: int) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
-    used = "" if name == "repeats" else f", {threads} thread(s) a process"
+    used = "" if name in ("repeats", SWEEP) else f", {threads} thread(s) a process"
     return (
         f"{machine['processor']}, {machine['cores']} cores{used}; {machine['device']}; {versions}"
     )

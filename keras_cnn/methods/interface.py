@@ -17,6 +17,7 @@ from keras_cnn.data import Split
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
 from keras_cnn.statistics import diverged_at
+from keras_cnn.timing import timed
 
 if TYPE_CHECKING:
     import keras
@@ -129,8 +130,10 @@ def method(settings: type[Method]) -> Callable[[Callable[..., Learned]], Callabl
             test = _split(test, network, "test")
             chosen.check_images(train, test)
             report = report or (lambda record: None)
-            learned = learn(network, train, test, chosen, seed, report, **also)
-            return _trained(learned, test)
+            with timed("training"):
+                learned = learn(network, train, test, chosen, seed, report, **also)
+            with timed("evaluation"):
+                return _trained(learned, test)
 
         train.settings = settings
         train.__signature__ = _signature(settings, extra)

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_cnn.models.initializers import Undrawn, layer_seed
 
-VERSION = 1  # raised when the same settings give another network or other weights
+VERSION = 2  # raised when the same settings give another network or other weights
 
 EPSILON = 1e-6
 LAYER_SCALE_START = 1e-6

@@ -80,7 +80,7 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
     card = {**card, "keras": f">= {OLDEST_KERAS}"}
     with files.temporary_folder() as folder:
         by_keras = Path(folder, "model.keras")
-        with _without_tensorflow():
+        with _without_tensorflow(), _attributes_listed_once():
             model.save(by_keras)
         with (
             files.replacing(path) as partial,
@@ -112,6 +112,24 @@ def _without_tensorflow() -> Iterator[None]:
         yield
     finally:
         lazy._available = None  # not known, as it was
+
+
+@contextmanager
+def _attributes_listed_once() -> Iterator[None]:
+    """Keeps Keras from listing the attributes of its classes anew for each layer, 1 ms of each.
+
+    It means to keep them, and looks for them under another name than it keeps them by.
+    """
+    module = sys.modules.get("keras.src.saving.saving_lib")
+    listed = getattr(module, "get_attr_skipset", None)
+    if listed is None:  # a Keras of other private names
+        yield
+        return
+    module.get_attr_skipset = cache(listed)
+    try:
+        yield
+    finally:
+        module.get_attr_skipset = listed
 
 
 def _without_defaults(entry: object) -> object:

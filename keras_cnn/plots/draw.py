@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import matplotlib.figure
 
-from keras_cnn import files, plots
+from keras_cnn import plots
 from keras_cnn.data import sources
 from keras_cnn.plots import Plot
 from keras_cnn.recipe import schema
 from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results import stamps
 from keras_cnn.results.store import Result
-
-STAMPS = ".figures.json"
-PICTURE = re.compile(r"[A-Za-z0-9_.-]+\.png")  # a name without a folder
 
 # By the file's name, the runs it shows and what draws it.
 Files = dict[str, tuple[Sequence[Result], Callable[[], matplotlib.figure.Figure]]]
@@ -36,23 +31,16 @@ def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> lis
     Returns:
         The files' paths, in the folder.
     """
-    stamps = _read_stamps(folder)
+    stamped = stamps.read(folder)
     wanted = _listed(recipe, results) if recipe.figures else _of_each_row(recipe, results)
     wanted |= _comparison(recipe, results)
-    content = recipe.model_dump_json(exclude={"path"})
-    version = hashlib.sha256(content.encode()).hexdigest()
     for name, (runs, draw) in wanted.items():
-        shown = [version, *([run.folder.name, run.folder.stat().st_mtime_ns] for run in runs)]
-        if stamps.get(name) != [_hash(folder / name), *shown]:
+        shown = stamps.shown(recipe, runs)
+        if stamped.get(name) != [stamps.content_hash(folder / name), *shown]:
             plots.save(draw, folder / name)
-            stamps[name] = [_hash(folder / name), *shown]
-    files.write_text(folder / STAMPS, json.dumps(stamps))
+            stamped[name] = [stamps.content_hash(folder / name), *shown]
+    stamps.write(folder, stamped | {stamps.ALL: stamps.shown(recipe, results)})
     return [folder / name for name in wanted]
-
-
-def drawn(folder: Path) -> list[Path]:
-    """The plots in a folder, and the file that says of which runs they are."""
-    return [*(folder / name for name in _read_stamps(folder)), folder / STAMPS]
 
 
 def _listed(recipe: Recipe, results: Sequence[Result]) -> Files:
@@ -94,21 +82,3 @@ def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:
             matrix = partial(plots.confusion, title, repeats)
             wanted[f"row-{row}-{variant}-confusion.png"] = (repeats, matrix)
     return wanted
-
-
-def _read_stamps(folder: Path) -> dict[str, list]:
-    """By the names of pictures of ours; a name that leads elsewhere is none."""
-    try:
-        stamps = files.read_json(folder / STAMPS)
-    except (OSError, ValueError):
-        return {}  # then everything is drawn
-    named = stamps.items() if isinstance(stamps, dict) else ()
-    return {name: stamp for name, stamp in named if PICTURE.fullmatch(name)}
-
-
-def _hash(path: Path) -> str | None:
-    """Of a picture as it was drawn; None where there is no file."""
-    try:
-        return hashlib.sha256(files.content(path)).hexdigest()
-    except OSError:
-        return None

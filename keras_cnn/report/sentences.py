@@ -13,10 +13,11 @@ from statistics import fmean
 from keras_cnn.recipe import measures
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results import compare
+from keras_cnn.results.caption import way
 from keras_cnn.results.collect import Collected
 from keras_cnn.results.compare import SettingEffect
 from keras_cnn.results.layout import count_text, variant_text
-from keras_cnn.results.table import AS_RUN, Line, way
+from keras_cnn.results.table import AS_RUN, Line
 
 
 def best_of_n(collected: Collected) -> str | None:

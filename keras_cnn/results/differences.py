@@ -68,10 +68,9 @@ def answers(results: Sequence[Result]) -> Answers | None:
     Returns:
         None where there is no run, or one without predictions, as an older version made.
     """
-    kept = {result.place.repeat: result.predictions for result in results}
-    if not kept or None in kept.values():
+    by_repeat = {result.place.repeat: result.hits for result in results}
+    if not by_repeat or any(hits is None for hits in by_repeat.values()):
         return None
-    by_repeat = {repeat: predictions.hits for repeat, predictions in kept.items()}
     return Answers(by_repeat, results[0].settings["data"], drawn_once(results))
 
 
@@ -82,14 +81,16 @@ def drawn_once(results: Sequence[Result]) -> bool:
     return len(settings) > 1 and few and len({one["shots_seed"] for one in settings}) == 1
 
 
-def differences(by_name: Mapping[Name, Answers], reference: str) -> list[Difference]:
-    """Each row against the reference, in each variant, then each row's variants.
+def differences(
+    by_name: Mapping[Name, Answers], variants: Sequence[str], reference: str
+) -> list[Difference]:
+    """Each row against the reference, in each variant, then each row's variants with the first.
 
     Args:
         by_name: What each row and variant answered, in the table's order.
+        variants: The recipe's, in its order.
         reference: A row's name; rows are not compared in a variant in which it was not run.
     """
-    variants = list(dict.fromkeys(variant for _, variant in by_name))
     rows = list(dict.fromkeys(row for row, _ in by_name))
     pairs = [
         ((row, variant), (reference, variant))

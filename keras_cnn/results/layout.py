@@ -27,8 +27,9 @@ from keras_cnn.results.table import (
 ON_NEW_IMAGES = "on new images, 95 percent interval"
 MOST_DIFFERENCES = 24  # on a screen; of more, those that are seen
 DIFFERENCES = (
-    "Of the saved models' accuracy, in percentage points, paired by repeat and by test image. p is "
-    "by Holm's correction for all of them; a difference is seen where it is below 0.05."
+    "Of the saved models' accuracy, in percentage points, paired by repeat and by test image. Each "
+    "interval is by itself; p is by Holm's correction for all of them, and a difference is seen "
+    "where it is below 0.05."
 )
 
 

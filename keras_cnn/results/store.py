@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from keras_cnn import files
 from keras_cnn.errors import UserError
@@ -33,11 +33,13 @@ from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
 from keras_cnn.statistics import diverged_at
 
 if TYPE_CHECKING:
+    from keras_cnn.results.intervals import Hits
     from keras_cnn.results.predictions import Predictions
 
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
 PREDICTIONS = "predictions.npz"
+Read = TypeVar("Read")
 
 
 class Busy(Exception):
@@ -97,8 +99,22 @@ class Result:
         """
         from keras_cnn.results import predictions  # it imports NumPy
 
+        return self._predicted(predictions.read)
+
+    @property
+    def hits(self) -> Hits | None:
+        """Which test images are classified right, read anew; None in older results.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        from keras_cnn.results import predictions
+
+        return self._predicted(predictions.hits)
+
+    def _predicted(self, read: Callable[[Path], Read]) -> Read | None:
         try:
-            return predictions.read(self.folder / PREDICTIONS)
+            return read(self.folder / PREDICTIONS)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.runs.fork_server import ForkServer, can_fork
 from keras_cnn.runs.worker import EXIT_BUSY
 
+REPORTS = ("epoch", "note", "spent")  # of a run under way, each a record with its name in it
 CHILD = (*environment.PYTHON, "-m", "keras_cnn.runs.worker")
 
 
@@ -48,9 +49,10 @@ class Event:
 
     Attributes:
         job: The job it happened to.
-        kind: `started`, `epoch`, `note` (a line worth telling), `done`, `busy` (another process
-            holds it) or `failed`.
-        record: The epoch's record, or `note`.
+        kind: `started`, `epoch`, `note` (a line worth telling), `spent` (seconds by part of the
+            work, by the clock and of the processor), `done`, `busy` (another process holds it) or
+            `failed`.
+        record: The epoch's record, or `note`, or `spent`.
         error: One line that says why it failed.
         log: What the process wrote to standard error, where it failed.
     """
@@ -98,7 +100,7 @@ class Child:
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
-                if isinstance(record, dict) and record.keys() & {"epoch", "note", "error"}:
+                if isinstance(record, dict) and record.keys() & {*REPORTS, "error"}:
                     yield record
 
     def end(self) -> tuple[int, str, str]:
@@ -148,7 +150,7 @@ def execute(jobs: Sequence[Job], parallel: int, notify: Callable[[Event], None])
                 running[job.folder] = child = _start(job, server)
                 threading.Thread(target=_watch, args=(job, child, events), daemon=True).start()
             event = events.get()
-            if event.kind not in ("epoch", "note"):
+            if event.kind not in REPORTS:
                 del running[event.job.folder]
             notify(event)
             if event.kind == "busy":
@@ -191,7 +193,7 @@ def _watch(job: Job, child: Child, events: queue.Queue[Event]) -> None:
         if "error" in record:
             error = record["error"]
         else:
-            events.put(Event(job, "note" if "note" in record else "epoch", record))
+            events.put(Event(job, next(kind for kind in REPORTS if kind in record), record))
     code, death, log = child.end()
     if code in (0, EXIT_BUSY):
         events.put(Event(job, "done" if code == 0 else "busy"))

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import files
-from keras_cnn.results import layout, table
+from keras_cnn.results import layout, stamps, table
 from keras_cnn.results.table import Table
 from keras_cnn.runs.engine import Event
 from keras_cnn.runs.study import Study
+from keras_cnn.timing import timed
 
 TABLE_FORMS = {"md": layout.markdown, "csv": layout.comma_separated, "json": table.as_json}
 
@@ -27,14 +28,16 @@ def publish(study: Study) -> Path | None:
     Returns:
         Where the table of other runs is now that stood there; None where none did.
     """
-    from keras_cnn.plots import draw  # matplotlib takes a second to import
-
     made, folder = study.table, study.plan.folder
     with files.locked(folder / ".locks" / "table.lock"):
-        kept = _keep_former(made, folder, draw.drawn(folder))
+        kept = _keep_former(made, folder, stamps.paths(folder))
         for ending, render in TABLE_FORMS.items():
             files.write_text(folder / f"table.{ending}", render(made))
-        draw.recipe_plots(study.plan.recipe, study.results, folder)
+        if not stamps.are_current(study.plan.recipe, study.results, folder):
+            with timed("pictures"):
+                from keras_cnn.plots import draw  # and with it matplotlib
+
+                draw.recipe_plots(study.plan.recipe, study.results, folder)
     return kept
 
 

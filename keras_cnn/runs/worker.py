@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_cnn import environment, files, torch_fast
+from keras_cnn import environment, files, timing, torch_fast
 from keras_cnn.data import Split
 from keras_cnn.errors import UserError, printable, system_words
 from keras_cnn.models import saved
@@ -26,6 +26,7 @@ from keras_cnn.recipe.spec import Run, Spec
 from keras_cnn.results import identity, predictions, store
 from keras_cnn.results.scores import scores
 from keras_cnn.runs import images
+from keras_cnn.timing import timed
 from keras_cnn.torch_fast import memory
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def make(
         checkpoint = identity.checkpoint_file(spec)
         if fresh:
             checkpoint.unlink(missing_ok=True)
-        train, test = images.sample(spec)
+        with timed("data"):
+            train, test = images.sample(spec)
         environment.seed_everything(spec.seed)  # keras from here on
         began, busy = time.perf_counter(), _processor_seconds()
         trained = _trained(spec, train, test, report, checkpoint)
@@ -71,17 +73,18 @@ def make(
             "processor_use": spent / (time.perf_counter() - began),
             "shared_images": images.count_shared(spec),
         }
-        store.write(
-            folder,
-            run,
-            environment.describe() | {"fingerprints": identity.fingerprints(spec)},
-            trained.history,
-            metrics,
-            test.class_names,
-            saved.confusion(test.labels, trained.probabilities).tolist(),
-            lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
-            predictions.of(test.labels, trained.probabilities, *images.test_images(spec)),
-        )
+        with timed("saving"):
+            store.write(
+                folder,
+                run,
+                environment.describe() | {"fingerprints": identity.fingerprints(spec)},
+                trained.history,
+                metrics,
+                test.class_names,
+                saved.confusion(test.labels, trained.probabilities).tolist(),
+                lambda path: saved.save(trained.model, path, _card(run, test.class_names, metrics)),
+                predictions.of(test.labels, trained.probabilities, *images.test_images(spec)),
+            )
         checkpoint.unlink(missing_ok=True)  # the result is on disk
         files.forget_oldest(checkpoint.parent, "*.h5")  # of runs that nobody went on with
 
@@ -92,13 +95,14 @@ def _trained(
     """What the spec's method makes of its network."""
     from keras_cnn import methods, models
 
-    network = models.classifier(
-        spec.network.model,
-        len(test.class_names),
-        spec.images.image_size,
-        seed=spec.seed,
-        **spec.network.model_dump(exclude={"model"}),
-    )
+    with timed("network"):
+        network = models.classifier(
+            spec.network.model,
+            len(test.class_names),
+            spec.images.image_size,
+            seed=spec.seed,
+            **spec.network.model_dump(exclude={"model"}),
+        )
     method = methods.find(spec.method, type(spec.training))
     settings = spec.training.model_dump()
     if "checkpoint" in inspect.signature(method).parameters:
@@ -194,6 +198,7 @@ def main() -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)  # the parent decides
+    began = time.perf_counter()
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 
@@ -212,7 +217,9 @@ def main() -> int:
         run = Run.model_validate(task["run"])
         environment.require(run.spec.backend)
         os.environ[torch_fast.SWITCH] = str(int(run.spec.plain))
-        make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
+        with timing.adding_up() as spent:
+            make(run, Path(task["folder"]), report, task["fresh"], task["wait"])
+        report({"spent": {**spent, "in all": (time.perf_counter() - began, time.process_time())}})
     except store.Busy:
         return EXIT_BUSY
     except UserError as error:

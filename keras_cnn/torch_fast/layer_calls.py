@@ -84,6 +84,8 @@ def _conv2d(layer: layers.Conv2D, shape: Shape) -> TorchCall | None:
 
     if layer.groups == 1 and _keeps_small_maps(layer, shape, small_maps.MOST_PIXELS):
         return _small_maps(layer, small_maps.full(*shape[1:3], layer.kernel_size), call)
+    if _cuts_small_maps(layer, shape):
+        return _small_maps(layer, small_maps.patches(*shape[1:3], layer.kernel_size), call)
     return TorchCall(call, channels_first=True, overwritable=True)
 
 
@@ -120,6 +122,18 @@ def _keeps_small_maps(layer: layers.Layer, shape: Shape, most_pixels: int) -> bo
         and math.prod(shape[1:3]) <= most_pixels
         and set(layer.strides) == set(layer.dilation_rate) == {1}
         and layer.kernel_size > (1, 1)
+    )
+
+
+def _cuts_small_maps(layer: layers.Conv2D, shape: Shape) -> bool:
+    """Whether a convolution takes maps of few pixels in patches that do not overlap."""
+    return (
+        layer.padding == "valid"
+        and layer.groups == 1
+        and None not in shape[1:3]
+        and math.prod(shape[1:3]) <= small_maps.MOST_PIXELS_PATCHES
+        and tuple(layer.strides) == tuple(layer.kernel_size) != (1, 1)
+        and set(layer.dilation_rate) == {1}
     )
 
 

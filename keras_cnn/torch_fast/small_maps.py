@@ -22,6 +22,7 @@ from torch.nn import functional
 
 FEWEST_FOR_PRODUCTS = 5  # pixels: below, a depthwise convolution is faster as a sum
 MOST_PIXELS_DEPTHWISE = 64
+MOST_PIXELS_PATCHES = 64
 MOST_PIXELS = 4  # of a full convolution: above, it wastes less than the pairwise weights cost
 
 Convolution = Callable[[Tensor, Tensor], Tensor]
@@ -80,6 +81,32 @@ def full(height: int, width: int, kernel_size: tuple[int, int]) -> Convolution:
         weights = pairwise.permute(2, 0, 1, 3).reshape(pixels * filters, pixels * channels)
         y = functional.linear(x.reshape(len(x), pixels * channels), weights)  # (n, out * d)
         return y.view(len(x), height, width, filters)
+
+    return convolution
+
+
+def patches(height: int, width: int, kernel_size: tuple[int, int]) -> Convolution:
+    """A convolution over all channels whose stride is its kernel's size, without padding.
+
+    Args:
+        height: Height of the maps, in pixels.
+        width: Likewise.
+        kernel_size: Height and width of the kernel; what is left of a map beyond the last whole
+            patch is not seen.
+
+    Returns:
+        Takes maps (n, h, w, c) and a kernel (k, m, c, d), gives maps (n, h // k, w // m, d).
+    """
+    (k, m), rows, columns = kernel_size, height // kernel_size[0], width // kernel_size[1]
+
+    def convolution(x: Tensor, kernel: Tensor) -> Tensor:
+        channels, filters = kernel.shape[2:]
+        whole = x[:, : rows * k, : columns * m].reshape(-1, rows, k, columns, m, channels)
+        # One row of numbers for each patch: (n, rows, k, columns, m, c) -> (n * …, k * m * c)
+        each = whole.transpose(2, 3).reshape(-1, k * m * channels)
+        # In the order in which kernels lie in memory here: (k, m, c, d) -> (d, k * m * c)
+        weights = kernel.permute(3, 0, 1, 2).reshape(filters, k * m * channels)
+        return functional.linear(each, weights).view(-1, rows, columns, filters)
 
     return convolution
 

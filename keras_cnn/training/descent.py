@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 
 from keras_cnn.methods.settings import Descent
+from keras_cnn.timing import timed
 from keras_cnn.training import optimizers, schedule
 from keras_cnn.training.feed import BeginEpoch, Feed
 from keras_cnn.training.history import History
+
+
+class _TimedTests(keras.callbacks.Callback):
+    """Times the test passes of `fit` as evaluation."""
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._pass = timed("evaluation")
+        self._pass.__enter__()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self._pass.__exit__(None, None, None)
 
 
 def fit(
@@ -50,7 +62,8 @@ def fit(
 
     def add_evaluation(epoch: int, logs: dict) -> None:
         if evaluate is not None:
-            logs.update(evaluate(epoch))
+            with timed("evaluation"):
+                logs.update(evaluate(epoch))
 
     model.fit(
         feed,
@@ -61,6 +74,7 @@ def fit(
             *([BeginEpoch(feed)] if isinstance(feed, Feed) else []),
             schedule.callback(settings),
             keras.callbacks.LambdaCallback(on_epoch_end=add_evaluation),
+            _TimedTests(),
             *callbacks,
             history,
         ],
