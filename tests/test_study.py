@@ -230,6 +230,21 @@ def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_th
         assert told in (folder / "shared" / "mine" / "table.md").read_text()
 
 
+def test_rows_that_cannot_learn_are_left_out_also_where_the_others_are_on_disk(tmp_path):
+    few = {"data": "synthetic:20", "shots": 2, "test_shots": 2}
+    asked = {"profile": "mini", "repeats": 1, "overrides": few, "out": tmp_path}
+    plan = study.plan("fewshot_methods", rows=["prototypical", "nearest_mean"], **asked)
+    work = study.prepare(plan)
+    assert "prototypical as_run" in work.left_out
+    for job in work.jobs:
+        job.folder.mkdir(parents=True)
+    again = study.prepare(plan)
+    assert (again.jobs, again.left_out) == (work.jobs, work.left_out) and not again.missing
+    alone = study.plan("fewshot_methods", rows=["prototypical"], variant="as_run", **asked)
+    with pytest.raises(UserError, match="row prototypical as_run: batches"):
+        study.prepare(alone)
+
+
 def test_a_frame_without_pandas_is_one_line(options, monkeypatch):
     done = study.run(**options, rows=["tuned", "own"])
     monkeypatch.setitem(sys.modules, "pandas", None)

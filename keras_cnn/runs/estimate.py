@@ -16,7 +16,7 @@ from keras_cnn.recipe.schema import Settings
 from keras_cnn.recipe.spec import SEEDS, Run
 from keras_cnn.results import grid, identity, store
 from keras_cnn.runs import described
-from keras_cnn.runs.preflight import check_images, row_and_variant
+from keras_cnn.runs.preflight import check_images, refuse, row_and_variant
 
 # Training images of 32 pixels a second on a core of an AMD EPYC: a guess for what has not been run
 # on this machine.
@@ -85,6 +85,8 @@ def estimate(runs: Sequence[Run], out: Path, parallel: int, fresh: bool = False)
     missing = [index for index, done in enumerate(on_disk) if not done]
     try:
         left_out = check_images([runs[index] for index in missing])
+        if left_out.keys() == set(map(row_and_variant, runs)):
+            refuse(left_out)
     except UserError as error:
         hindrance = hindrance or str(error)
     hindrance = hindrance or files.unwritable(out)

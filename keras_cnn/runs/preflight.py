@@ -17,7 +17,7 @@ def check(runs: Sequence[Run]) -> dict[str, str]:
         As `check_images`.
 
     Raises:
-        UserError: The data or the weights cannot be used, or no method can learn from the images.
+        UserError: The data or the weights cannot be used.
     """
     left_out = check_images(runs)
     given = {
@@ -37,7 +37,7 @@ def check_images(runs: Sequence[Run]) -> dict[str, str]:
         Why a method cannot learn from its images, by row and variant.
 
     Raises:
-        UserError: The data cannot be used, a class has too few images, or no method can learn.
+        UserError: The data cannot be used, or a class has too few images.
     """
     by_images: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -51,10 +51,17 @@ def check_images(runs: Sequence[Run]) -> dict[str, str]:
                     run.spec.training.check_images(train, test)
                 except UserError as error:
                     left_out[row_and_variant(run)] = str(error)
-    if left_out and left_out.keys() == set(map(row_and_variant, runs)):
-        row, why = next(iter(left_out.items()))
-        raise UserError(f"row {row}: {why}")
     return left_out
+
+
+def refuse(left_out: dict[str, str]) -> None:
+    """Refuses a plan of which no run is left.
+
+    Raises:
+        UserError: The first reason why.
+    """
+    row, why = next(iter(left_out.items()))
+    raise UserError(f"row {row}: {why}")
 
 
 def row_and_variant(run: Run) -> str:

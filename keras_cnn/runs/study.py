@@ -249,6 +249,8 @@ def prepare(plan: Plan) -> Work:
     runs = [job.run for job in work.missing]
     unfit = preflight.check(runs)
     jobs = [job for job in jobs if preflight.row_and_variant(job.run) not in unfit]
+    if not jobs:
+        preflight.refuse(unfit)
     files.check_writable(plan.folder)
     shared = preflight.count_shared(runs)
     return replace(work, jobs=jobs, left_out=left_out | unfit, shared_images=shared)
