@@ -339,6 +339,7 @@ def test_a_path_may_begin_with_the_home_folder_or_a_dash(tmp_path, monkeypatch, 
     assert "data=~/photos" in capsys.readouterr().out
     assert main(["data", "~/photos", "--out=~/samples.png"]) == 0
     assert (tmp_path / "home" / "samples.png").is_file()
+    (tmp_path / "home" / "out").mkdir()
     assert main(["report", "--out=~/out", "--to=~/page"]) == 0
     assert (tmp_path / "home" / "page" / "report.md").is_file()
     monkeypatch.setenv("KERAS_CNN_HOME", "~/cache")

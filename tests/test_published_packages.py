@@ -15,7 +15,7 @@ from keras import ops
 from pytorch_metric_learning import distances, losses, reducers
 from sklearn.neighbors import NearestCentroid
 
-from keras_cnn.methods import maml, prototypical, siamese
+from keras_cnn.methods import batch_contrast, maml, prototypical, siamese
 from keras_cnn.training import gradients
 
 pytestmark = pytest.mark.skipif(
@@ -59,6 +59,16 @@ def test_pairs_lose_what_pytorch_metric_learning_says(margin):
         ops.convert_to_tensor(together.astype("int32")), ops.convert_to_tensor(embeddings), margin
     )
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+
+
+def test_batches_lose_what_pytorch_metric_learning_says():
+    labels = np.arange(12) % 4
+    embeddings = RNG.normal(size=(12, 6)).astype("float32")
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    theirs = losses.SupConLoss(temperature=0.2, reducer=reducers.MeanReducer())
+    found = batch_contrast.loss(*map(ops.convert_to_tensor, (labels, embeddings)), 0.2)
+    expected = theirs(torch.tensor(embeddings), torch.tensor(labels))
+    assert float(ops.mean(found)) == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ ROWS_AND_RUNS = {
     "fewshot_augmentation": (6, 6 * 2 * 5),
     "fewshot_basic": (3, 3 * 2 * 5),
     "fewshot_convnext": (6, 6 * 2 * 5),
-    "fewshot_methods": (8, (3 * 2 + 5) * 5),
+    "fewshot_methods": (10, (3 * 2 + 7) * 5),
     "fewshot_regularization": (10, 10 * 2 * 5),
     "fewshot_resnet": (7, 7 * 2 * 5),
     "learning_rate_hidden_units": (24, 24 * 2 * 5),

@@ -11,7 +11,7 @@ from keras_cnn import models
 from keras_cnn.data.sampling import balanced_pairs, random_pairs
 from keras_cnn.deck import siamese_inverted
 from keras_cnn.errors import UserError
-from keras_cnn.methods import siamese
+from keras_cnn.methods import batch_contrast, siamese
 
 # Ten pairs: lengths around the margin, so that some of them are pushed and some are not.
 EMBEDDINGS = np.random.default_rng(0).normal(scale=0.5, size=(20, 4)).astype("float32")
@@ -153,6 +153,50 @@ def test_it_learns_from_pairs_and_gives_back_what_it_promises(tmp_path):
     softmax = np.exp(-(apart**2))
     softmax /= softmax.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(result.probabilities, softmax, atol=1e-5)
+    method_runs.assert_saved_whole(result, test.images, tmp_path)
+
+
+def numpy_batch_losses(embeddings, labels, temperature):
+    """Image by image, in float64, as the paper writes it."""
+    losses = []
+    for i, z in enumerate(embeddings.astype("float64")):
+        near = {a: np.exp(z @ embeddings[a] / temperature) for a in range(len(labels)) if a != i}
+        alike = [a for a in near if labels[a] == labels[i]]
+        shares = [near[a] / sum(near.values()) for a in alike]
+        losses.append(-np.mean(np.log(shares)) if alike else 0.0)
+    return np.array(losses)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_the_loss_of_a_batch_is_that_of_numpy(temperature):
+    labels = np.array([0, 1, 1, 2, 0, 3, 1, 0, 2, 0])  # 3 is alone
+    unit = EMBEDDINGS[:10] / np.linalg.norm(EMBEDDINGS[:10], axis=1, keepdims=True)
+    found = batch_contrast.loss(*map(keras.ops.convert_to_tensor, (labels, unit)), temperature)
+    expected = numpy_batch_losses(unit, labels, temperature)
+    assert expected[5] == 0
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
+
+
+def test_batches_hold_each_image_once_with_its_label():
+    labels = np.arange(10) % 3
+    drawn = batch_contrast.batches(labels, 4, [1])
+    assert [len(indices) for indices, _ in drawn] == [4, 4, 2]
+    indices, targets = map(np.concatenate, zip(*drawn, strict=True))
+    assert sorted(indices) == list(range(10)) and (targets == labels[indices]).all()
+
+
+@pytest.mark.every_backend
+def test_it_learns_from_whole_batches(tmp_path):
+    result, _, test = trained(epochs=6, learning_rate=3e-4, contrast="batch")
+    first, last = result.history[0], result.history[-1]
+    assert last["train_loss"] < 0.8 * first["train_loss"]
+    assert last["train_accuracy"] > 0.75 and last["test_accuracy"] > 0.5  # of two, of ten
+    places = method_runs.embedded(result, test)
+    np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1, atol=1e-5)
+    drawn = batch_contrast.batches(test.labels, 40, [213])
+    losses = [numpy_batch_losses(places[indices], labels, 0.2) for indices, labels in drawn]
+    assert last["test_loss"] == pytest.approx(np.concatenate(losses).mean(), rel=1e-3)
     method_runs.assert_saved_whole(result, test.images, tmp_path)
 
 

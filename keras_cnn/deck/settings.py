@@ -68,7 +68,7 @@ class PrototypicalSplitBatches(Descent):
             sampling.split_batches(split.labels, *sizes, np.random.default_rng(0))
 
 
-class SiameseInverted(settings.Siamese):
+class SiameseInverted(settings.Pairs):
     """How the deck's siamese network learned: random pairs, their targets the wrong way round."""
 
     module = "keras_cnn.deck.siamese_inverted"

@@ -48,8 +48,10 @@ def train(
         return sampling.random_pairs(train.labels, rng, train.class_names)
 
     test_pairs = siamese.pairs_to_test(sampling.random_pairs, train, test)
-    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
+    embedding = Embedding(network, train, test, settings.embedding, normalised=False, seed=seed)
     near = settings.margin / 2
+    loss = functools.partial(siamese.contrastive_loss, margin=settings.margin)
+    to_test = siamese.batches(inverted(test_pairs), len(test_pairs[0]))
 
     def evaluate(epoch: int) -> dict[str, float]:
         of_train = embedding.of_train()
@@ -57,13 +59,13 @@ def train(
         return {
             "accuracy": siamese.pair_accuracy(of_train, train_pairs(epoch), near),
             "val_accuracy": siamese.pair_accuracy(both, test_pairs, near),
-            "val_loss": siamese.mean_loss(both, inverted(test_pairs), settings.margin),
+            "val_loss": siamese.mean_loss(both, to_test, loss),
         }
 
     records = embedding.fit(
         lambda epoch: siamese.batches(inverted(train_pairs(epoch)), settings.batch_size),
         settings,
-        functools.partial(siamese.contrastive_loss, margin=settings.margin),
+        loss,
         [],
         History(report),
         evaluate,

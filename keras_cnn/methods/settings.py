@@ -32,6 +32,7 @@ DECIDES_WITH = {
     "schedule_epochs": ("schedule", ("step", "cosine")),
     "schedule_factor": ("schedule", ("step",)),
     "cosine_scale": ("head", ("cosine",)),
+    "temperature": ("contrast", ("batch",)),
     "augment_share": ("augment", tuple(AUGMENTATIONS)),
     "augment_once": ("augment", tuple(AUGMENTATIONS)),
     **dict.fromkeys(
@@ -316,21 +317,18 @@ class Prototypical(Descent):
         sampling.draw_episodes(train.labels, 0, self.way, *shots, rng, train.class_names)
 
 
-class Siamese(Descent):
-    """How a siamese network learns from pairs.
+class Pairs(Descent):
+    """How an embedding is learned from pairs of images.
 
     Attributes:
         embedding: Outputs of a dense layer on the features; None embeds by the features alone.
-        normalised: Bring embeddings to length 1: no distance is beyond 2.
         margin: Distance from which on images of different classes are no longer pushed apart.
         batch_size: Pairs a step. An epoch has as many pairs as there are training images.
     """
 
-    module = "keras_cnn.methods.siamese"
     uses = ("keras_cnn.methods.embedding", "keras_cnn.data.sampling")
     network = TrainedNetwork
     embedding: PositiveInt | None = 128
-    normalised: bool = False
     margin: Positive = 1.0
     batch_size: PositiveInt = 32
 
@@ -342,6 +340,27 @@ class Siamese(Descent):
 
         super().check_images(train, test)
         sampling.balanced_pairs(train.labels, np.random.default_rng(0), train.class_names)
+
+
+class Siamese(Pairs):
+    """How a siamese network learns: the settings of `Pairs`, and with what an image is compared.
+
+    Attributes:
+        contrast: `pairs`: each image with another one; or `batch`: with all others of its batch at
+            once, embeddings at length 1 (Khosla et al. 2020, arXiv:2004.11362), for a pretrained
+            network. `batch_size` then counts images, and there is no margin.
+        temperature: What the cosines of `batch` are divided by.
+    """
+
+    module = "keras_cnn.methods.siamese"
+    contrast: Literal["pairs", "batch"] = "pairs"
+    temperature: Positive = 0.2
+
+    def code(self) -> Iterator[str]:
+        """As `Settings.code`."""
+        yield from super().code()
+        if self.contrast == "batch":
+            yield "keras_cnn.methods.batch_contrast"
 
 
 class Maml(Descent):

@@ -4,12 +4,16 @@ A network learns from pairs to place images of one class near each other and tho
 at least a margin m apart. With the distance D of a pair's embeddings:
 
     loss = D^2 / 2 for a pair of one class,   max(0, m - D)^2 / 2 for one of two
+
+On a pretrained network such pairs undo more than they teach (CIFAR-10: artifacts/LOG.md); there
+`batch_contrast` compares each image with all others of its batch.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,12 +21,27 @@ from keras import ops
 
 from keras_cnn.data import Split, sampling
 from keras_cnn.data.sampling import Draw, Pairs
+from keras_cnn.methods import batch_contrast
 from keras_cnn.methods.embedding import Embedding
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import DEFAULT_SEED, Siamese
 from keras_cnn.training.history import History
 
 VERSION = 1  # raised when a change makes the same settings give another result
+
+
+class Contrast(NamedTuple):
+    """Which images are compared, and what it costs.
+
+    Attributes:
+        draw: From an epoch to its batches of training images.
+        loss: Of a batch's targets and embeddings; one for each pair or image.
+        test: Batches of the test images, followed by the training images.
+    """
+
+    draw: Callable[[int], list[Draw]]
+    loss: Callable[[object, object], object]
+    test: list[Draw]
 
 
 @method(Siamese)
@@ -33,8 +52,8 @@ def train(
 
     Each image has another one in each epoch, in turns of its own class and of another. A record's
     train accuracy is of the epoch's pairs, called the same or not after the epoch; its test
-    accuracy is of classes, by the nearest mean of the shots' embeddings. Its losses are the
-    contrastive ones, on pairs.
+    accuracy is of classes, by the nearest mean of the shots' embeddings. Its losses are those of
+    the contrast, of pairs or of batches.
 
         network = models.classifier("siamese_cnn", class_count=10)
         trained = methods.siamese.train(network, train, test, margin=1.0, learning_rate=1e-4)
@@ -53,7 +72,20 @@ def train(
         return sampling.balanced_pairs(train.labels, rng, train.class_names)
 
     test_pairs = pairs_to_test(sampling.balanced_pairs, train, test)
-    embedding = Embedding(network, train, test, settings.embedding, settings.normalised, seed)
+    if settings.contrast == "pairs":
+        contrast = Contrast(
+            lambda epoch: batches(train_pairs(epoch), settings.batch_size),
+            functools.partial(contrastive_loss, margin=settings.margin),
+            batches(test_pairs, len(test_pairs[0])),
+        )
+    else:
+        contrast = Contrast(
+            lambda epoch: batch_contrast.batches(train.labels, settings.batch_size, [seed, epoch]),
+            functools.partial(batch_contrast.loss, temperature=settings.temperature),
+            batch_contrast.batches(test.labels, settings.batch_size, [DEFAULT_SEED]),
+        )
+    unit_length = settings.contrast == "batch"
+    embedding = Embedding(network, train, test, settings.embedding, unit_length, seed)
 
     def evaluate(epoch: int) -> dict[str, float]:
         of_train, of_test, pairs = embedding.of_train(), embedding.of_test(), train_pairs(epoch)
@@ -63,18 +95,11 @@ def train(
         return {
             "accuracy": pair_accuracy(of_train, pairs, threshold),
             "pair_accuracy": pair_accuracy(both, test_pairs, threshold),
-            "val_loss": mean_loss(both, test_pairs, settings.margin),
+            "val_loss": mean_loss(both, contrast.test, contrast.loss),
             "val_accuracy": nearest_mean_accuracy(of_test, test.labels, means),
         }
 
-    records = embedding.fit(
-        lambda epoch: batches(train_pairs(epoch), settings.batch_size),
-        settings,
-        functools.partial(contrastive_loss, margin=settings.margin),
-        [],
-        History(report),
-        evaluate,
-    )
+    records = embedding.fit(contrast.draw, settings, contrast.loss, [], History(report), evaluate)
     measures = {"pair_accuracy": evaluate(settings.epochs - 1)["pair_accuracy"]}
     return Learned(records, embedding.classifier("squared_euclidean"), measures)
 
@@ -146,11 +171,10 @@ def contrastive_loss(targets: object, embeddings: object, margin: float) -> obje
     return (together * squared + (1 - together) * ops.square(hinge)) / 2
 
 
-def mean_loss(embeddings: np.ndarray, pairs: Pairs, margin: float) -> float:
-    """The contrastive loss over all pairs of images (n, channels)."""
-    ((indices, targets),) = batches(pairs, len(pairs[0]))
-    losses = contrastive_loss(targets, embeddings[indices], margin)
-    return float(np.mean(ops.convert_to_numpy(losses)))
+def mean_loss(embeddings: np.ndarray, draws: Sequence[Draw], loss: Callable) -> float:
+    """The mean of a loss over batches of images (n, channels)."""
+    losses = [loss(targets, embeddings[indices]) for indices, targets in draws]
+    return float(np.mean(np.concatenate([ops.convert_to_numpy(each) for each in losses])))
 
 
 def distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
