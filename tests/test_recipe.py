@@ -418,7 +418,7 @@ def test_what_a_stand_in_needs_set_is_not_for_the_network_of_the_command_line():
         network = run.spec.network
         return network.model, network.weights, run.spec.training.inner_learning_rate
 
-    assert maml() == ("fewshot_cnn", "random", 0.1)
+    assert maml() == ("fewshot_cnn", "random", 0.3)
     assert maml(model="resnet18", weights="bundled") == ("resnet18", "bundled", 0.01)
     assert maml(model="baseline") == ("baseline", "random", 0.01)
 
