@@ -206,9 +206,11 @@ class MetaLearner:
         """Takes inner steps on all training images; under `task` stores their statistics."""
         model, settings, train = self._model, self._settings, self._train
         self._store_statistics()
-        start = self._head_start.of_all_classes(self._weights()[0], train)
-        for variable, value in zip(model.trainable_variables, start, strict=True):
-            variable.assign(value)
+        weights = self._weights()[0]
+        start = self._head_start.of_all_classes(weights, train)
+        for variable, weight, value in zip(model.trainable_variables, weights, start, strict=True):
+            if value is not weight:  # of the head; JAX may have reused the other arrays' memory
+                variable.assign(value)
         order = np.random.default_rng((self._seed, 2)).permutation(len(train.labels))
         for step in range(settings.adaptation_steps):
             cut = range(step * ADAPTATION_IMAGES, (step + 1) * ADAPTATION_IMAGES)

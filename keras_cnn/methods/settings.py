@@ -353,6 +353,7 @@ class Siamese(Pairs):
     """
 
     module = "keras_cnn.methods.siamese"
+    uses = ("keras_cnn.methods.batch_contrast",)
     contrast: Literal["pairs", "batch"] = "pairs"
     temperature: Positive = 0.2
 
