@@ -720,7 +720,7 @@ def test_a_users_own_images_are_all_tested_on_and_the_profile_is_named(made_up, 
     assert {run.spec.network.model for run in made_up} == {"convnext_atto"}
     profile, count = captured.err.splitlines()
     assert profile.startswith(
-        "Profile mini: data photos; convnext_atto from bundled weights, in 0.6 times "
+        "Profile mini: data photos; convnext_atto from bundled weights, in 0.4 times "
     )
     assert count == "fewshot_convnext: 2 runs"
     assert "slide" not in captured.out and "100" not in captured.out.splitlines()[0]
