@@ -526,10 +526,10 @@ def test_the_time_is_estimated_from_images_epochs_and_what_was_measured(tmp_path
 
 
 def test_the_first_guess_of_the_main_job_is_of_the_right_size(tmp_path):
-    """It took 8 min 10 s on the two cores of the README's table, alone in a new environment."""
+    """It took 7 min 04 s on the two cores of the README's table, alone in a new environment."""
     runs = resolve.runs(recipe.read("fewshot_convnext"), "mini")
     estimated = estimate.estimate(runs, tmp_path, parallel=2)
-    assert all(estimated.guessed) and 490 / 1.5 < estimated.seconds_left < 490 * 1.5
+    assert all(estimated.guessed) and 424 / 1.5 < estimated.seconds_left < 424 * 1.5
 
 
 def test_the_time_of_what_is_not_here_is_not_known(tmp_path):

@@ -73,7 +73,10 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     made[1].spec["images"]["image_size"] = 64
     made[2].environment["versions"]["keras"] = "4"
     caption = table.build(plan, made, "a command").caption
-    assert "10 to 1,000 training and 800 test images of 2 classes, 32 to 64 pixels" in caption
+    assert (
+        "10 to 1,000 training and 800 test images of 2 classes, 32 to 64 pixels, 1 epoch; "
+        in caption
+    )
     assert "(keras 3, 4)" in caption
 
 

@@ -62,6 +62,7 @@ def _measured_on(results: Sequence[Result]) -> str:
     models = {
         f"{r.settings['model']} from {named.weights_title(r.settings['weights'])}" for r in results
     }
+    epochs = [len(r.history) for r in results]
     backends = {r.environment["backend"] for r in results}
     plural = "s" if len(backends) > 1 else ""
     return (
@@ -70,7 +71,8 @@ def _measured_on(results: Sequence[Result]) -> str:
         f"{_range(r.metrics['train_images'] for r in results)} training and "
         f"{_range(r.metrics['test_images'] for r in results)} test images of "
         f"{_range(len(r.class_names) for r in results)} classes{_tasks(results)}, "
-        f"{_range(r.settings['image_size'] for r in results)} pixels; {_listed(models)}; "
+        f"{_range(r.settings['image_size'] for r in results)} pixels, "
+        f"{_range(epochs)} epoch{'s' if max(epochs) > 1 else ''}; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}."

@@ -18,20 +18,20 @@ from keras_cnn.results import grid, identity, store
 from keras_cnn.runs import described
 from keras_cnn.runs.preflight import check_images, refuse, row_and_variant
 
-# Training images of 32 pixels a second on a core of an AMD EPYC: a guess for what has not been run
-# on this machine.
+# Training images of 32 pixels a second on a core of an AMD EPYC whose others are busy, too: a guess
+# for what has not been run on this machine.
 TYPICAL_SPEED = {
-    "baseline": 1300.0,
-    "enhanced": 155.0,
-    "fewshot_cnn": 1400.0,
-    "siamese_cnn": 270.0,
-    "resnet18": 230.0,
-    "convnext_atto": 580.0,
-    "convnext_femto": 480.0,
-    "convnext_tiny": 70.0,
+    "baseline": 1000.0,
+    "enhanced": 120.0,
+    "fewshot_cnn": 1100.0,
+    "siamese_cnn": 210.0,
+    "resnet18": 180.0,
+    "convnext_atto": 440.0,
+    "convnext_femto": 370.0,
+    "convnext_tiny": 55.0,
 }
 AT_HIDDEN_UNITS = {"baseline": 32, "enhanced": 64}
-SECONDS_AN_IMAGE = 0.0001  # at least, however narrow the network
+SECONDS_AN_IMAGE = 0.00013  # at least, however narrow the network
 FASTER_IN_EVALUATION = 3.0  # times
 OTHER_SPEED = 200.0  # of a network of one's own
 FASTER_FROZEN = 1.5  # times, where the first stages do not train
