@@ -376,7 +376,9 @@ AS_RUN_AND_CORRECTED = {
 def by_variant(name, repeats):
     """By row and variant, the settings of each repeat."""
     found = {}
-    for run in resolve.runs(recipe.read(name), "deck", repeats=repeats):
+    plan = recipe.read(name)
+    profile = "deck" if plan.slides else next(iter(plan.profiles))
+    for run in resolve.runs(plan, profile, repeats=repeats):
         of_row = found.setdefault(run.place.row, {})
         of_row.setdefault(run.place.variant, []).append(run.spec.settings)
     return found

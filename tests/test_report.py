@@ -546,8 +546,11 @@ def test_published_tables_and_pictures_stand_in_until_there_are_results(out):
 
 def test_recipes_of_the_users_own_stand_beyond_the_slides(out, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(f"{HEAD}rows: [{{row: 7}}]\n")
-    results = made(out, "mine.yaml")
+    (tmp_path / "mine.yaml").write_text(
+        "title: Mine\ncolumns: {}\nsettings: {model: baseline, weights: random, data: digits}\n"
+        "rows: [{row: 7}]\n"
+    )
+    results = made(out, "mine.yaml", profile="own")
     text = table.build(recipe.read("mine.yaml"), results, "python -m keras_cnn recipe mine.yaml")
     files.write_text(out / "mine" / "table.json", table.as_json(text))
     (out / "gone").mkdir()
@@ -693,10 +696,14 @@ def test_every_name_in_the_slides_file_is_known():
     assert numbers == list(range(2, 24))
 
 
+def of_slides():
+    """The recipes that some slide shows."""
+    return [plan for plan in map(recipe.read, recipe.names()) if plan.slides]
+
+
 def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
     sticks, bears_on = set(), set()
-    for name in recipe.names():
-        plan = recipe.read(name)
+    for plan in of_slides():
         runs = [
             run
             for run in resolve.runs(plan, "deck", repeats=1)
@@ -716,8 +723,7 @@ def test_the_slides_of_evaluation_mode_that_sticks_are_those_of_the_recipes():
 
 def test_the_slides_of_weight_decay_are_those_of_the_recipes():
     decayed = set()
-    for name in recipe.names():
-        plan = recipe.read(name)
+    for plan in of_slides():
         runs = resolve.runs(plan, "deck", repeats=1)
         if any(getattr(run.spec.training, "l2", 0) for run in runs):
             decayed.update(plan.slides)

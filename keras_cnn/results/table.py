@@ -163,9 +163,12 @@ def _answers(groups: Mapping[Name, Sequence[Result]]) -> dict[Name, Answers]:
 def presented(recipe: Recipe) -> list[Line]:
     """The deck's own table: a line for each row, with the settings of its first variant.
 
+    A recipe that no slide shows has its rows alone.
+
     There are no runs of ours in it: `n` is 0.
     """
-    runs = reversed(resolve.runs(recipe, "deck", repeats=1))
+    profile = "deck" if "deck" in recipe.profiles else next(iter(recipe.profiles))
+    runs = reversed(resolve.runs(recipe, profile, repeats=1))
     first = {run.place.row: run for run in runs}  # in the row's first variant
     lines = []
     for row in recipe.rows:
