@@ -33,9 +33,8 @@ class Seconds(NamedTuple):
 @dataclass
 class _Sums:
     by_part: dict[str, Seconds] = field(default_factory=dict)
-    inside: Seconds = field(
-        default_factory=Seconds
-    )  # what blocks inside the innermost one have taken so far
+    # What blocks inside the innermost one have taken so far.
+    inside: Seconds = field(default_factory=Seconds)
 
 
 _adding: ContextVar[_Sums | None] = ContextVar("_adding", default=None)

@@ -162,6 +162,7 @@ def test_figures_and_goals_go_to_the_file_and_the_table(measured, tmp_path, caps
         (["loader", "--rounds=many"], "--rounds is 'many'"),
         (["loader", "--threads=0"], "--threads is '0'"),
         (["loader", "--out={file}/figures.json"], "cannot be written"),
+        (["intervals", "--out=figures.json"], "no figures for --out"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured(

@@ -7,6 +7,7 @@ import gc
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
@@ -90,8 +91,10 @@ def test_every_row_runs(name, tmp_path):
         assert np.isfinite(list(figures.values())).all(), run
         assert (result.place, result.spec) == (run.place, run.spec.model_dump())
         assert np.sum(result.confusion, axis=1).tolist() == [2] * 10
-        assert result.predictions.confusion(10).tolist() == result.confusion
-        assert sorted(result.predictions.images) == list(range(20))  # in the order they were drawn
+        answers = result.predictions
+        counts = confusion_matrix(answers.labels, answers.predicted, labels=range(10))
+        assert counts.tolist() == result.confusion
+        assert sorted(answers.images) == list(range(20))  # in the order they were drawn
         assert 0 <= result.metrics["macro_f1"] <= 1
         assert result.metrics["train_images"] == result.metrics["test_images"] == 20
     lines = table.build(plan, results, "a command").lines

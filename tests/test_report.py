@@ -553,8 +553,10 @@ def test_recipes_of_the_users_own_stand_beyond_the_slides(out, tmp_path, monkeyp
     results = made(out, "mine.yaml", profile="own")
     text = table.build(recipe.read("mine.yaml"), results, "python -m keras_cnn recipe mine.yaml")
     files.write_text(out / "mine" / "table.json", table.as_json(text))
-    (out / "gone").mkdir()
-    (out / "gone" / "table.json").write_text('{"lines": [], "command": "… recipe gone.yaml"}')
+    for name, command in (("gone", "… recipe gone.yaml"), ("cut", "… recipe"), ("odd", "'")):
+        (out / name).mkdir()
+        text = json.dumps({"lines": [], "command": command})
+        (out / name / "table.json").write_text(text)
     report.report(out, out)
     assert "1 of 6 recipes have results" in capsys.readouterr().out
     (shown,) = tables(section((out / "report.md").read_text(), "recipe-mine"))

@@ -54,7 +54,7 @@ def test_a_result_reads_back(tmp_path):
     assert result.class_names == ["cat", "dog"] and result.confusion == [[3, 1], [0, 4]]
     assert result.model_file.read_bytes() == b"a model"
     assert result.predictions.images.tolist() == [4, 2]
-    assert result.hits.right.tolist() == result.predictions.hits.right.tolist() == [True, False]
+    assert result.hits.right.tolist() == [True, False]
     assert repr(result) == "Result(run, test accuracy 50.0%)"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing else is left
 

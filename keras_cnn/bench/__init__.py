@@ -38,6 +38,8 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         if name not in (known := (*goals.BENCHES, INTERVALS, SWEEP, "all")):
             raise UserError(f"no bench {name!r}: {nearest(name, known)}")
     if INTERVALS in names:
+        if out is not None:
+            raise UserError("bench intervals prints its tables, and has no figures for --out")
         for part in coverage.report():
             print(part, end="\n\n", flush=True)
         names = [name for name in names if name != INTERVALS]

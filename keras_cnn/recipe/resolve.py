@@ -242,10 +242,11 @@ def _refuse_overwriting(
 def _lengths(factor: float, merged: Mapping[str, Setting]) -> Settings:
     """Every number of epochs that decides something, those at their defaults too, by a factor."""
     values = defaults(_method(merged)) | {key: one.value for key, one in merged.items()}
+    decides_nothing = idle(values)
     return {
         key: max(1, round(value * factor)) if isinstance(value, int) else value * factor
         for key, value in values.items()
-        if key.endswith("epochs") and key not in idle(values)
+        if key.endswith("epochs") and key not in decides_nothing
     }
 
 

@@ -66,9 +66,10 @@ def _recipes_elsewhere(out: Path) -> list[Recipe]:
     found = []
     for path in sorted(out.glob("*/table.json")):
         name = path.parent.name
-        with contextlib.suppress(OSError, ValueError, UserError):  # moved, or of another version
-            written = shlex.split(table.read(path).command)
-            file = written[written.index("recipe") + 1]
+        # Moved, or of another version.
+        with contextlib.suppress(OSError, ValueError, IndexError, UserError):
+            words = shlex.split(table.read(path).command)
+            file = words[words.index("recipe") + 1]
             if name not in recipe.names() and Path(file).stem == name:
                 found.append(recipe.read(file))
     return found

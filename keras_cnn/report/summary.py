@@ -50,8 +50,8 @@ def summary(
 
 def _order(collected: Collected) -> dict[str, str] | None:
     """The deck's best row and ours; None where the deck or we have fewer than three rows."""
-    variants = {line.variant for line in collected.lines}
-    variant = next((name for name in variants if name != AS_RUN), AS_RUN)
+    variants = [line.variant for line in collected.lines if line.variant != AS_RUN]
+    variant = variants[0] if variants else AS_RUN
     decks = {str(row.row): row.deck.test_accuracy for row in collected.recipe.rows}
     means = {
         line.row: mean

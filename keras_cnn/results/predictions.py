@@ -45,17 +45,6 @@ class Predictions:
         right = (self.labels == self.predicted).mean()
         return f"Predictions({len(self.labels)} images, {right:.1%} right)"
 
-    @property
-    def hits(self) -> Hits:
-        """Which images are classified right."""
-        return Hits(self.images, self.labels == self.predicted)
-
-    def confusion(self, class_count: int) -> np.ndarray:
-        """Counts int64 (classes, classes), true class by row; images without numbers left out."""
-        told = self.predicted >= 0
-        cells = self.labels[told] * class_count + self.predicted[told]
-        return np.bincount(cells, minlength=class_count**2).reshape(class_count, class_count)
-
 
 def of(
     labels: np.ndarray, probabilities: np.ndarray, images: np.ndarray, names: Sequence[str] = ()
