@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import files
-from keras_cnn.data import decode, folders, sources
+from keras_cnn.data import decode, formats, sources
 from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
@@ -214,7 +214,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
                 file
                 for file in path.rglob("*")
                 # Images of other kinds, pipes and devices are among them: they are then told.
-                if file.suffix.lower() in (*folders.IMAGE_SUFFIXES, *folders.OTHER_SUFFIXES)
+                if file.suffix.lower() in (*formats.IMAGE_SUFFIXES, *formats.OTHER_SUFFIXES)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
                 and file.exists()
                 and not file.is_dir()
