@@ -275,6 +275,46 @@ def test_the_centre_square_is_kept(height, width):
     assert size == (height, width)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (16, 5), (16, 16), (1, 16)])
+def test_padding_keeps_every_pixel_within_a_grey_border(height, width):
+    image = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    expected = np.full((SIZE, SIZE, 3), 127)
+    top, left = (SIZE - height) // 2, (SIZE - width) // 2
+    expected[top : top + height, left : left + width] = image
+    for given in (encoded(image), image):
+        pixels, size = decode.decode_image(given, SIZE, "pad")
+        np.testing.assert_array_equal(pixels, expected)
+        assert size == (height, width)
+
+
+def test_squashing_scales_each_side_by_itself():
+    pixels, size = decode.decode_image(encoded(smooth(32, 96)), SIZE, "squash")
+    assert size == (32, 96)
+    slope = 255 * ((np.arange(SIZE) + 0.5) / SIZE - 1 / 64)  # of the old pixels' centres
+    inner = slice(2, -2)
+    assert np.abs(pixels[inner, 3, 0] - slope[inner]).max() < 3
+    assert np.abs(pixels[3, inner, 1] - slope[inner]).max() < 3
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("height", "width"), [(640, 900), (1800, 450), (300, 4000)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_is_read_at_a_fraction_looks_the_same_in_each_fit(
+    fit, height, width, orientation
+):
+    image = smooth(height, width)
+    image[height // 4 : height // 2, width // 3 : width // 2] = (200, 30, 90)
+    exif = Image.Exif()
+    exif[274] = orientation
+    raw = encoded(image, "JPEG", quality=95, exif=exif)
+    found, size = decode.decode_image(raw, 32, fit)
+    # Of an array nothing is read at a fraction.
+    expected, _ = decode.decode_image(np.ascontiguousarray(UPRIGHT[orientation](image)), 32, fit)
+    error = np.abs(found.astype(int) - expected)
+    assert size == (height, width)
+    assert error.mean() < 1.5 and error.max() < 60  # at an edge
+
+
 def test_size_before_scaling():
     assert decode.decode_image(encoded(smooth(50, 70)), 8)[1] == (50, 70)
     assert decode.decode_image(encoded(smooth(500, 700), "JPEG"), 8)[1] == (500, 700)

@@ -343,6 +343,35 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
         assert sum(shares) == pytest.approx(1) and max(shares) == float(row[row["true class"]])
 
 
+def test_images_are_brought_to_a_square_as_the_card_says(tmp_path, monkeypatch):
+    """Blue wings beside a red square in the middle: what is seen of them differs."""
+    wide = np.zeros((32, 96, 3), np.uint8)
+    wide[:, :32, 2] = wide[:, 64:, 2] = wide[:, 32:64, 0] = 255
+    (tmp_path / "test" / "red").mkdir(parents=True)
+    path = tmp_path / "test" / "red" / "x.png"
+    Image.fromarray(wide).save(path)
+    border = 127 / 255 * 2 / 3  # which is two thirds of the square
+    seen = {
+        "crop": [1, 0, 0],
+        "pad": [1 / 9 + border, border, 2 / 9 + border],
+        "squash": [1 / 3, 0, 2 / 3],
+    }
+    image, shares = means()
+    model = keras.Model(image, keras.layers.Softmax()(shares))
+    for fit, mean in {None: seen["crop"], **seen}.items():
+        saved.save(
+            model, tmp_path / "m.keras", {"class_names": NAMES} | ({"fit": fit} if fit else {})
+        )
+        predicted = prediction.predict(tmp_path / "m.keras", [path])
+        evaluated = prediction.evaluate(tmp_path / "m.keras", str(tmp_path))
+        expected = np.exp(mean) / np.exp(mean).sum()
+        assert predicted.probabilities[0] == pytest.approx(expected, abs=0.01)
+        assert evaluated.probabilities[0] == pytest.approx(expected, abs=0.01)
+    saved.save(model, tmp_path / "m.keras", {"class_names": NAMES, "fit": ["pad"]})
+    with pytest.raises(UserError, match=r"a fit \['pad'\], not crop, pad, squash"):
+        prediction.predict(tmp_path / "m.keras", [path])
+
+
 def test_a_class_has_its_name_in_either_form_of_unicode(tmp_path, monkeypatch):
     model = keras.Model(*means())
     card = {"class_names": ["red", "cafe\u0301", "blue"]}

@@ -26,6 +26,7 @@ from queue import SimpleQueue
 import numpy as np
 from PIL import ExifTags, Image
 
+from keras_cnn.data.fit import Fit, scaled_size, square
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError, printable
 
@@ -74,8 +75,13 @@ class Batch:
     unreadable: list[tuple[str, str]]
 
 
-def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
+def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -> Iterator[Batch]:
     """Decodes paths of image files, or images, uint8 (n, h, w, 3), in order, batch by batch.
+
+    Args:
+        items: The paths or the images.
+        image_size: Height and width of what becomes of them.
+        fit: As of `decode_image`.
 
     Raises:
         UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
@@ -85,7 +91,7 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
     # Arrays are scaled sooner than they are sent to another process and back.
     if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
         for start in starts:
-            yield decode_batch(items[start : start + count], image_size, start)
+            yield decode_batch(items[start : start + count], image_size, fit, start)
         return
     with ExitStack() as stack:
         workers: SimpleQueue[subprocess.Popen] = SimpleQueue()
@@ -95,7 +101,7 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         def decode(start: int) -> Batch:
             worker = workers.get()
             try:
-                return _ask(worker, (items[start : start + count], image_size, start))
+                return _ask(worker, (items[start : start + count], image_size, fit, start))
             finally:
                 workers.put(worker)
 
@@ -110,13 +116,15 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
             yield ahead.popleft().result()
 
 
-def decode_batch(items: list[str] | np.ndarray, image_size: int, start: int = 0) -> Batch:
+def decode_batch(
+    items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop", start: int = 0
+) -> Batch:
     """Decodes a few images in this process; as `batches`, the first item being number `start`."""
     images, indices, sizes, unreadable = [], [], [], []
     for index, item in enumerate(items, start):
         try:
             raw = item if isinstance(item, np.ndarray) else _content(item)
-            pixels, size = decode_image(raw, image_size)
+            pixels, size = decode_image(raw, image_size, fit)
         except (MemoryError, UserError):
             raise
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
@@ -141,8 +149,10 @@ def _reason(error: Exception) -> str:
     return printable(str(error)) or type(error).__name__
 
 
-def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """One image as RGB, its centre square scaled (bicubic, antialiased) to the size.
+def decode_image(
+    raw: bytes | np.ndarray, image_size: int, fit: Fit = "crop"
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """One image as an RGB square, scaled (bicubic, antialiased) to the size.
 
     EXIF rotation is applied; what is transparent becomes white; of 16 bits a channel the upper 8
     are taken; of an animation the first frame. Colour profiles are not applied.
@@ -150,31 +160,35 @@ def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, 
     Args:
         raw: The content of an image file, or pixels, uint8 (h, w, 3).
         image_size: Height and width of the result.
+        fit: `crop` (the centre square), `pad` (the whole, with a grey border) or `squash` (the
+            whole, its proportions lost).
 
     Returns:
         uint8 (image_size, image_size, 3), and the (height, width) it had.
     """
     if isinstance(raw, np.ndarray):
         image = Image.fromarray(raw)
-        return np.asarray(_centre_square(image, image_size)), (image.height, image.width)
+        return np.asarray(square(image, image_size, fit)), (image.height, image.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images and odd metadata
         try:
-            image, size = _loaded(raw, image_size)
+            image, size = _loaded(raw, image_size, fit)
         except ValueError:  # Pillow refuses a PNG for texts or a colour profile of over 1 MB
             if not raw.startswith(_PNG):
                 raise
-            image, size = _loaded(_without_texts(raw), image_size)
+            image, size = _loaded(_without_texts(raw), image_size, fit)
         if not _ORIENTED.isdisjoint(image.info):
             image = _upright(image)
-        return np.asarray(_centre_square(_rgb(image), image_size)), size
+        return np.asarray(square(_rgb(image), image_size, fit)), size
 
 
-def _loaded(raw: bytes, image_size: int) -> tuple[Image.Image, tuple[int, int]]:
+def _loaded(raw: bytes, image_size: int, fit: Fit) -> tuple[Image.Image, tuple[int, int]]:
     """The image in its own colours, large JPEGs at a fraction, and the (height, width) it has."""
     image = Image.open(io.BytesIO(raw), formats=FORMATS)
     size = image.height, image.width
-    image.draft(None, (2 * image_size, 2 * image_size))
+    # Twice what it is scaled to is enough; the sides of a square that is cropped are equal.
+    width, height = scaled_size(*image.size, image_size, fit)
+    image.draft(None, (2 * width, 2 * height))
     if image.width * image.height > MOST_PIXELS:
         raise Unreadable(f"{size[0]} x {size[1]} pixels, {_TOO_MANY}")
     colour = image.info.get("transparency")
@@ -221,16 +235,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _centre_square(image: Image.Image, image_size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.width != image.height:
-        image = image.crop((left, top, left + side, top + side))
-    if side != image_size:
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return image
-
-
 def _content(path: str) -> bytes:
     """All of a regular file; no pipe and no device, which may never end."""
     try:
@@ -262,7 +266,7 @@ def _worker() -> Iterator[subprocess.Popen]:
         worker.communicate()
 
 
-def _ask(worker: subprocess.Popen, question: tuple[list[str], int, int]) -> Batch:
+def _ask(worker: subprocess.Popen, question: tuple[list[str], int, Fit, int]) -> Batch:
     """What a worker answers to the arguments of `decode_batch`."""
     try:
         pickle.dump(question, worker.stdin)
