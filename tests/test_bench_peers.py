@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 
+import keras
 import numpy as np
 import pytest
 
 from keras_cnn import models
 from keras_cnn.bench import episodes, finetuning, serving
+
+if keras.backend.backend() != "torch":
+    pytest.skip("peers are in plain torch", allow_module_level=True)
 
 NETWORKS = ["convnext_atto", "resnet18", "efficientnet_lite0"]
 
