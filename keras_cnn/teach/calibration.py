@@ -1,0 +1,103 @@
+"""What a model's probabilities are worth: temperature, when to say unsure, prediction sets.
+
+All of it is learnt from what the folds say of training images that they have not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+COVERAGES = (0.8, 0.9, 0.95, 0.99)  # of the prediction sets that a model can give
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a classifier's logits become probabilities, and what is said of an image.
+
+    Attributes:
+        temperature: Logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
+        error_rate: The share of wrong answers that was asked for, in (0, 1).
+        threshold: Below this probability of the most probable class the answer is `unsure`; the
+            answers above it keep `error_rate` on the folds. 0 where all answers do, 1 where none.
+        coverages: Of prediction sets, in (0, 1).
+        least: For each coverage: a class belongs to the set if its probability is at least this.
+        familiar_threshold: Below this a picture is nothing of the kind; 1 in 20 training images is.
+    """
+
+    temperature: float
+    error_rate: float
+    threshold: float
+    coverages: tuple[float, ...]
+    least: tuple[float, ...]
+    familiar_threshold: float
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature of least log loss (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        logits: (n, classes), finite.
+        labels: (n,).
+    """
+
+    def log_loss(log_temperature: float) -> float:
+        return _log_loss(logits / np.exp(log_temperature), labels)
+
+    found = minimize_scalar(log_loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean negative log likelihood of probabilities (n, classes)."""
+    told = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(told, np.finfo(np.float64).tiny)).mean())
+
+
+def threshold(probabilities: np.ndarray, labels: np.ndarray, error_rate: float) -> float:
+    """The least probability from which on answers are wrong no more often than asked.
+
+    Args:
+        probabilities: (n, classes), of images that were held out.
+        labels: (n,).
+        error_rate: The share of the answers given that may be wrong.
+
+    Returns:
+        0 where all answers keep it, 1 where none do.
+    """
+    sure = probabilities.max(axis=1)
+    order = np.argsort(-sure, kind="stable")
+    wrong = np.cumsum((probabilities.argmax(axis=1) != labels)[order])
+    kept = wrong <= error_rate * np.arange(1, len(labels) + 1)
+    if kept[-1]:
+        return 0.0
+    # Images of equal probability are answered together.
+    last_of_equal = np.append(np.diff(sure[order]) != 0, True)
+    (allowed,) = np.nonzero(kept & last_of_equal)
+    return float(sure[order][allowed[-1]]) if len(allowed) else 1.0
+
+
+def least_of_set(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> float:
+    """The least probability of a class in a prediction set (split conformal; Sadinle et al. 2019).
+
+    arXiv:1609.00451. On new images the sets hold the true class in at least `coverage` of cases,
+    where these are like the held-out ones and the models of the folds like the final one.
+
+    Args:
+        probabilities: (n, classes), of images that were held out.
+        labels: (n,).
+        coverage: In (0, 1).
+
+    Returns:
+        0, all classes, where n is too small to promise anything.
+    """
+    told = np.sort(probabilities[np.arange(len(labels)), labels])
+    place = int(np.floor((1 - coverage) * (len(told) + 1))) - 1
+    return float(told[place]) if place >= 0 else 0.0
+
+
+def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())

@@ -1,0 +1,39 @@
+"""What can be tried: a backbone, how images are brought to a square, a method and its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keras_cnn.methods.settings import Method
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to classify photographs.
+
+    Attributes:
+        backbone: A network's name.
+        weights: Which weights it starts from, as of `models.classifier`.
+        image_size: Height and width that images are brought to, in pixels.
+        fit: How they are: `crop`, `squash` or `pad`.
+        settings: The method's, whose name is `settings.name()`.
+    """
+
+    backbone: str
+    weights: str
+    image_size: int
+    fit: str
+    settings: Method
+
+    @property
+    def title(self) -> str:
+        """What people call it, in a few words."""
+        own = self.settings.model_dump(exclude_defaults=True)
+        words = [
+            self.settings.name(),
+            *(
+                f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in own.items()
+            ),
+        ]
+        return " ".join([*words, self.backbone, self.fit])
