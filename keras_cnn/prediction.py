@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_cnn import classifier, files
 from keras_cnn.classifier import Classifier
-from keras_cnn.data import decode, folders, sources
+from keras_cnn.data import decode, formats, sources
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
 from keras_cnn.results import grid, intervals, scores
@@ -237,7 +237,7 @@ def image_files(given: Sequence[str | Path]) -> list[Path]:
                 file
                 for file in path.rglob("*")
                 # Images of other kinds, pipes and devices are among them: they are then told.
-                if file.suffix.lower() in (*folders.IMAGE_SUFFIXES, *folders.OTHER_SUFFIXES)
+                if file.suffix.lower() in (*formats.IMAGE_SUFFIXES, *formats.OTHER_SUFFIXES)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
                 and file.exists()
                 and not file.is_dir()

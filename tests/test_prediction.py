@@ -46,7 +46,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "moving.gif")
-    Image.new("RGB", (32, 32)).save(tmp_path / "deep" / "scan.TIFF")
+    Image.new("RGB", (32, 32), (0, 200, 0)).save(tmp_path / "deep" / "scan.TIFF")
     os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
 
@@ -85,12 +85,13 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
         str(folder / "a.png"): "red",
         str(folder / "deep" / "c.jpg"): "blue",
         str(folder / "deep" / "er" / "b.WEBP"): "green",
+        str(folder / "deep" / "scan.TIFF"): "green",
     }
+    other = "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"
     assert said.err.splitlines() == [
-        f"keras_cnn: {folder / 'deep' / 'scan.TIFF'}: not a PNG, JPEG, WebP or BMP image",
-        f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: {other}",
         f"keras_cnn: {folder / 'empty.png'}: empty file",
-        f"keras_cnn: {folder / 'moving.gif'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'moving.gif'}: {other}",
         f"keras_cnn: {folder / 'pipe.png'}: not a regular file",
     ]
 
@@ -112,7 +113,7 @@ def test_damaged_files_alone_are_one_line_before_the_framework_starts(
     empty, notes = folder / "empty.png", folder / "notes.txt"
     notes.write_text("no image")
     for images, said in (
-        ([notes], f"{notes}: not a PNG, JPEG, WebP or BMP image"),
+        ([notes], f"{notes}: not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"),
         ([empty, notes], f"{empty}: empty file; none of the 2 files can be read"),
     ):
         with pytest.raises(UserError) as refused:
