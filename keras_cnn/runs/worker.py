@@ -145,6 +145,7 @@ def _card(run: Run, class_names: Sequence[str], metrics: dict[str, float]) -> di
     return {
         "class_names": list(class_names),
         "image_size": run.spec.images.image_size,
+        "fit": run.spec.images.fit,
         "input": "RGB images (n, height, width, 3), values 0 to 255",
         "output": "probabilities (n, classes)",
         "test_accuracy": metrics["test_accuracy_over_images"],
