@@ -26,13 +26,13 @@ from queue import SimpleQueue
 import numpy as np
 from PIL import ExifTags, Image
 
+from keras_cnn.data import formats
 from keras_cnn.data.fit import Fit, scaled_size, square
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError, printable
 
 VERSION = 1  # raised when a change makes the same call give other images
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_BYTES = 500_000_000  # of a file
 MOST_PIXELS = 2**26  # that are decoded: of a large JPEG, those of the fraction that is used
 _TOO_MANY = f"more than the {MOST_PIXELS:,} pixels that are read"
@@ -43,6 +43,8 @@ PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of Image.info
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF 6.0
+_WHITE_IS_0 = 0  # of the latter
 _TURNS = {  # by EXIF's orientation; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -143,7 +145,7 @@ def decode_batch(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a PNG, JPEG, WebP or BMP image"
+        return f"not a {formats.NAMED} image"
     if isinstance(error, Image.DecompressionBombError):
         return _TOO_MANY
     return printable(str(error)) or type(error).__name__
@@ -155,7 +157,8 @@ def decode_image(
     """One image as an RGB square, scaled (bicubic, antialiased) to the size.
 
     EXIF rotation is applied; what is transparent becomes white; of 16 bits a channel the upper 8
-    are taken; of an animation the first frame. Colour profiles are not applied.
+    are taken; of an animation the first frame, of many pages the first. Colour profiles are not
+    applied.
 
     Args:
         raw: The content of an image file, or pixels, uint8 (h, w, 3).
@@ -184,19 +187,34 @@ def decode_image(
 
 def _loaded(raw: bytes, image_size: int, fit: Fit) -> tuple[Image.Image, tuple[int, int]]:
     """The image in its own colours, large JPEGs at a fraction, and the (height, width) it has."""
-    image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    if formats.is_heic(raw):
+        image = _heic(raw)
+    else:
+        image = Image.open(io.BytesIO(raw), formats=formats.FORMATS)
     size = image.height, image.width
-    # Twice what it is scaled to is enough; the sides of a square that is cropped are equal.
-    width, height = scaled_size(*image.size, image_size, fit)
-    image.draft(None, (2 * width, 2 * height))
+    if image.format == "JPEG":
+        # Twice what it is scaled to is enough; the sides of a square that is cropped are equal.
+        width, height = scaled_size(*image.size, image_size, fit)
+        image.draft(None, (2 * width, 2 * height))
     if image.width * image.height > MOST_PIXELS:
         raise Unreadable(f"{size[0]} x {size[1]} pixels, {_TOO_MANY}")
     colour = image.info.get("transparency")
-    if isinstance(colour, tuple) and raw[24] == 16:  # a PNG of 16 bits a channel
+    if (
+        isinstance(colour, tuple) and image.format == "PNG" and raw[24] == 16
+    ):  # a PNG of 16 bits a channel
         # Pillow halves the depth of colours, but not of the one that is transparent.
         image.info["transparency"] = tuple(value >> 8 for value in colour)
     image.load()
     return image, size
+
+
+def _heic(raw: bytes) -> Image.Image:
+    """A HEIC file's main image, turned as it says; Pillow itself is left as it was."""
+    if not formats.reads_heic():
+        raise Unreadable(formats.WITHOUT_HEIC)
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile(io.BytesIO(raw))
 
 
 def _without_texts(png: bytes) -> bytes:
@@ -224,15 +242,27 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise Unreadable("its values have no known range: save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it at 255
-        grey = np.asarray(image)
-        seen = grey != image.info.get("transparency", -1)
-        image = Image.fromarray(np.where(seen, grey >> 8, 255).astype(np.uint8))
+        image = _grey_of_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _grey_of_8_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 bits of grey in 16, or in a TIFF's 12; a TIFF's 0 may be white."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    (depth,) = tags.get(_BITS_PER_SAMPLE, (16,))
+    grey = np.asarray(image)
+    seen = grey != image.info.get("transparency", -1)
+    grey = grey >> (depth - 8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_0:
+        grey = 255 - grey
+    return Image.fromarray(np.where(seen, grey, 255).astype(np.uint8))
 
 
 def _content(path: str) -> bytes:

@@ -90,7 +90,7 @@ def load(
         name: `clothing` (photographs that come with the package; `clothing:large_test` has more to
             test on, `clothing:choices` tests on those for choices), `cinic10`, `cifar10`,
             `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N images a
-            split), or the path of a folder of PNG, JPEG, WebP or BMP files.
+            split), or the path of a folder of PNG, JPEG, WebP, BMP, TIFF or HEIC files.
         image_size: Pixels. Each image is scaled to this height and width; a square image of that
             size keeps its pixels.
         splits: Which splits to load.
