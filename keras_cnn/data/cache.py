@@ -39,9 +39,8 @@ from keras_cnn.data.listing import Division, Listing
 from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
 
-DECODER_VERSION = (
-    4  # raised by hand when the same file would decode to other pixels, or be kept else
-)
+# Raised by hand when the same file would have other pixels or another hash, or be kept else.
+DECODER_VERSION = 4
 ARRAYS = {  # of an image
     "labels": ("<i8", ()),
     "sizes": ("<i4", (2,)),

@@ -253,7 +253,7 @@ def _faults(description: Description) -> list[str]:
         groups = [_joined(group) for group in description.shared(first, second)]
         where = f"more than once in {first}" if first == second else f"in {first} and {second}"
         faults += _fault(f"same pixels {where}", groups)
-        groups = [_joined(group) for group in description.nearly_shared(first, second)]
+        groups = [_joined(group, " ≈ ") for group in description.nearly_shared(first, second)]
         faults += _fault(f"nearly the same pictures {where}", groups)
     for name, split in description.splits.items():
         counts = dict(zip(description.class_names, split.counts, strict=True))
@@ -273,9 +273,9 @@ def _fault(what: str, cases: Sequence[str]) -> list[str]:
     return [f"{what} ({len(cases):,})", *(f"    {case}" for case in cases[:NAMED]), *more]
 
 
-def _joined(group: Sequence[Sample]) -> str:
+def _joined(group: Sequence[Sample], sign: str = " = ") -> str:
     """`train 17 (cat) = test 3 (dog)`."""
-    named = " = ".join(f"{s.name} ({s.class_name})" for s in group[:NAMED])
+    named = sign.join(f"{s.name} ({s.class_name})" for s in group[:NAMED])
     return named + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "")
 
 
