@@ -292,19 +292,28 @@ def cache(clear: bool = False) -> None:
     print("\n".join(grid.aligned(rows, right=(1, 2))))
 
 
-def bench(*names: str, rounds: int = 5, threads: int = 1, out: Path | None = None) -> None:
-    """Measure speed against peers: training, loader, fewshot, repeats; or sweep, or intervals.
+def bench(
+    *names: str,
+    rounds: int = 5,
+    threads: int = 1,
+    out: Path | None = None,
+    only: list[str] | None = None,
+) -> None:
+    """Measure speed against peers: training, loader, fewshot, repeats; or peers, sweep, intervals.
 
     Args:
-        names: Which of them, or all; all by default. Asked for by name alone: sweep, where the
-            time of a sweep goes, and intervals, how often the tables' intervals hold the truth.
+        names: Which of them, or all; all by default. Asked for by name alone: peers, the same work
+            in the field's own tools (fine-tuning, episodes, MAML, prediction, decoding, other
+            backends); sweep, where the time of a sweep goes; and intervals, how often the tables'
+            intervals hold the truth.
         rounds: How often each contender takes its turn, at least 5; one more warms up.
         threads: Threads of each contender's process; repeats has its own.
         out: A JSON file for the figures.
+        only: Parts of peers, as maml,decoding.
     """
     from keras_cnn import bench as benches
 
-    benches.bench(names, rounds, threads, out)
+    benches.bench(names, rounds, threads, out, only or ())
 
 
 @dataclass(frozen=True)
