@@ -26,7 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
         *("recipes", "recipe", "settings", "fetch", "data", "predict", "evaluate", "summary"),
-        *("backbone", "report", "cache", "bench"),
+        *("similar", "embed", "export", "backbone", "report", "cache", "bench"),
     )
 }
 # Whole numbers that are no mistake of the user's; beyond them memory or time have no end.
