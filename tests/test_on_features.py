@@ -57,7 +57,7 @@ def test_a_probe_of_two_classes_is_that_of_scikit_learn():
     random = np.random.default_rng(0)
     features = random.normal(3, [1.0, 5.0, 1e-9, 0.2], (60, 4))
     labels = (features[:, 1] + random.normal(0, 2, 60) > 3).astype(int)
-    kernel, bias = linear_probe.fit(features, labels, 1.0)
+    kernel, bias, *_ = linear_probe.fit(features, labels, 1.0)
     logits = features @ kernel + bias
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     expected = pipeline.fit(features[:, [0, 1, 3]], labels).decision_function(
