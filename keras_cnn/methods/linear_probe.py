@@ -39,7 +39,6 @@ def train(
     Raises:
         UserError: A class has no training image.
     """
-
     strength = settings.regularization_strength
     return on_features.learn(network, train, test, report, partial(fit, strength=strength))
 

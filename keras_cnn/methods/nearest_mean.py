@@ -42,7 +42,6 @@ def train(
     Raises:
         UserError: A class has no training image.
     """
-
     return on_features.learn(network, train, test, report, partial(fit, settings=settings))
 
 
