@@ -155,13 +155,19 @@ def fetch(name: str) -> None:
 
 
 def data(
-    source: str, image_size: int = 32, out: Path | None = None, augment: str | None = None
+    source: str,
+    image_size: int = 32,
+    fit: str = "crop",
+    out: Path | None = None,
+    augment: str | None = None,
 ) -> None:
     """Tell what a data source holds, its faults, and draw samples, or what augmentation makes.
 
     Args:
         source: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
         image_size: Height and width in pixels the images are brought to.
+        fit: crop (the centre square), pad (the whole, with a grey border) or squash (the whole, its
+            proportions lost).
         out: Where the picture goes; by default <source>-samples.png or <source>-<augment>.png here.
         augment: Only draw what becomes of samples by an augmentation (flip, cutmix, …; a wrong name
             lists all), or by all of them.
@@ -174,11 +180,11 @@ def data(
     name = f"{Path(os.path.realpath(source)).name}-{augment or 'samples'}.png"
     picture = _picture(out or Path(name))
     if kinds:
-        pictures.augmented(sources.load(source, image_size), kinds, picture)
+        pictures.augmented(sources.load(source, image_size, fit=fit), kinds, picture)
         _tell(f"augmented samples: {picture}")
         return
-    print(inspect.render(inspect.describe(source, image_size)))
-    pictures.samples(sources.load(source, image_size), picture)
+    print(inspect.render(inspect.describe(source, image_size, fit)))
+    pictures.samples(sources.load(source, image_size, fit=fit), picture)
     _tell(f"samples: {picture}")
 
 

@@ -114,7 +114,7 @@ def cores() -> int:
 
     Of a limit in parts of a core the whole ones count: more threads than that are stopped in turns.
     """
-    return max(1, min(len(_allowed()), int(min(_core_limit(CGROUPS), 1024))))
+    return max(1, min(len(allowed_cores()), int(min(_core_limit(CGROUPS), 1024))))
 
 
 def free_cores() -> int:
@@ -127,7 +127,7 @@ def free_cores() -> int:
         return cores()
     before = statistics.read_text()
     time.sleep(SECONDS_TO_LOOK)
-    free = len(_allowed()) - round(busy_cores(before, statistics.read_text(), _allowed()))
+    free = len(allowed_cores()) - round(busy_cores(before, statistics.read_text(), allowed_cores()))
     return max(1, min(cores(), free))
 
 
@@ -152,7 +152,7 @@ def busy_cores(before: str, after: str, numbers: Collection[int]) -> float:
     return busy
 
 
-def _allowed() -> set[int]:
+def allowed_cores() -> set[int]:
     """The numbers of the cores this process is bound to."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)

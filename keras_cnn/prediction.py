@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import files
-from keras_cnn.data import decode, folders, sources
+from keras_cnn.data import decode, formats, sources
+from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
 from keras_cnn.results import grid, intervals, scores
@@ -150,7 +151,7 @@ def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Pre
     _require_readable(paths)  # before the framework starts
     model = _opened(Path(model).expanduser())
     read, unreadable, outputs = [], [], []
-    for batch in decode.batches([str(path) for path in paths], model.image_size):
+    for batch in decode.batches([str(path) for path in paths], model.image_size, model.fit):
         unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
         if len(batch.indices):
             read += [paths[index] for index in batch.indices]
@@ -178,7 +179,7 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     model = _opened(Path(model).expanduser())
     fingerprints = model.card.get("fingerprints")
     trained_on = fingerprints.get("data", "") if isinstance(fingerprints, dict) else ""
-    dataset = sources.load_for_testing(source, model.image_size, split, trained_on)
+    dataset = sources.load_for_testing(source, model.image_size, split, trained_on, model.fit)
     names = model.class_names
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
     probabilities = model.probabilities(model.outputs(dataset.splits[split].images))
@@ -213,7 +214,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
                 file
                 for file in path.rglob("*")
                 # Images of other kinds, pipes and devices are among them: they are then told.
-                if file.suffix.lower() in (*folders.IMAGE_SUFFIXES, *folders.OTHER_SUFFIXES)
+                if file.suffix.lower() in (*formats.IMAGE_SUFFIXES, *formats.OTHER_SUFFIXES)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
                 and file.exists()
                 and not file.is_dir()
@@ -250,6 +251,7 @@ class _Classifier:
         network: Raw images, 0 to 255, to one output.
         card: As `saved.load` gives it.
         image_size: Height and width, in pixels.
+        fit: How images are brought to a square, as those it was trained on were.
         is_grey: It takes one channel, not three.
         class_names: Two for a single output, a sigmoid's.
     """
@@ -258,6 +260,7 @@ class _Classifier:
     network: keras.Model
     card: dict[str, object]
     image_size: int
+    fit: Fit
     is_grey: bool
     class_names: list[str]
 
@@ -321,7 +324,7 @@ def _opened(path: Path) -> _Classifier:
         raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
     is_yes_or_no = output[1] == 1 and _last_activation(network) != "softmax"
     names = _class_names(path, 2 if is_yes_or_no else output[1], card)
-    return _Classifier(path, network, card, image[1], image[3] == 1, names)
+    return _Classifier(path, network, card, image[1], _fit(path, card), image[3] == 1, names)
 
 
 def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:
@@ -329,6 +332,14 @@ def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:
     if len(names) != count:
         raise UserError(f"{path}: tells {count} classes apart, its card names {len(names)}")
     return names
+
+
+def _fit(path: Path, card: dict[str, object]) -> Fit:
+    """What the card says; those of older models, and models of others, say nothing."""
+    said = card.get("fit", "crop")
+    if said not in FITS:
+        raise UserError(f"{path}: its card has a fit {said!r}, not {', '.join(FITS)}")
+    return said
 
 
 def _last_activation(network: keras.Model) -> str:

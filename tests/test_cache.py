@@ -17,6 +17,7 @@ from PIL import Image
 from keras_cnn import data
 from keras_cnn.__main__ import main
 from keras_cnn.data import cache, decode
+from keras_cnn.data.fit import FITS
 from keras_cnn.errors import UserError
 
 SIZE = 8
@@ -105,12 +106,26 @@ def test_each_size_has_its_own_file(home, folder):
     assert small.fingerprint != large.fingerprint
 
 
+def test_each_fit_has_its_own_file(home, folder):
+    wide = np.random.default_rng(1).integers(0, 256, (SIZE, 2 * SIZE, 3), np.uint8)
+    Image.fromarray(wide).save(folder / "test" / "dog" / "69.png")
+    loaded = [data.load(str(folder), SIZE, ("test",), fit) for fit in FITS]
+    assert len(files(home)) == len({one.fingerprint for one in loaded}) == 3
+    for fit, one in zip(FITS, loaded, strict=True):
+        images = one.splits["test"].images
+        np.testing.assert_array_equal(images[-1], decode.decode_image(wide, SIZE, fit)[0])
+        np.testing.assert_array_equal(images[:-1], loaded[0].splits["test"].images[:-1])
+        assert same(data.load(str(folder), SIZE, ("test",), fit), one)
+    with pytest.raises(UserError, match="no fit 'padd': did you mean 'pad'"):
+        data.load(str(folder), SIZE, fit="padd")
+
+
 def first_batch_then(end) -> None:
     """Makes decoding end after one batch in the way given."""
     whole = decode.batches
 
-    def cut(items, image_size):
-        yield next(whole(items, image_size))
+    def cut(*given):
+        yield next(whole(*given))
         end()
 
     decode.batches = cut
@@ -159,7 +174,7 @@ def test_a_process_killed_while_decoding_does_no_harm(home, folder):
 def test_of_two_processes_that_ask_together_one_decodes(home, folder, tmp_path):
     wait = """
 whole = decode.batches
-def slow(items, image_size):
+def slow(*given):
     print("decodes", flush=True)
     with open({there!r} + ".new", "w") as file:
         file.write(str(os.getpid()))
@@ -167,7 +182,7 @@ def slow(items, image_size):
     deadline = time.monotonic() + 20
     while not os.path.exists({go!r}) and time.monotonic() < deadline:
         time.sleep(0.02)
-    yield from whole(items, image_size)
+    yield from whole(*given)
 decode.batches = slow
 """.format(there=str(tmp_path / "there"), go=str(tmp_path / "go"))
     both = [child(folder, wait) for _ in range(2)]

@@ -68,7 +68,7 @@ def test_lossy_formats_are_near(kind):
 
 def test_other_formats_are_refused():
     with pytest.raises(Image.UnidentifiedImageError):
-        decode.decode_image(encoded(PIXELS, "TIFF"), SIZE)
+        decode.decode_image(encoded(PIXELS, "GIF"), SIZE)
 
 
 def test_grey():
@@ -275,6 +275,46 @@ def test_the_centre_square_is_kept(height, width):
     assert size == (height, width)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (16, 5), (16, 16), (1, 16)])
+def test_padding_keeps_every_pixel_within_a_grey_border(height, width):
+    image = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    expected = np.full((SIZE, SIZE, 3), 127)
+    top, left = (SIZE - height) // 2, (SIZE - width) // 2
+    expected[top : top + height, left : left + width] = image
+    for given in (encoded(image), image):
+        pixels, size = decode.decode_image(given, SIZE, "pad")
+        np.testing.assert_array_equal(pixels, expected)
+        assert size == (height, width)
+
+
+def test_squashing_scales_each_side_by_itself():
+    pixels, size = decode.decode_image(encoded(smooth(32, 96)), SIZE, "squash")
+    assert size == (32, 96)
+    slope = 255 * ((np.arange(SIZE) + 0.5) / SIZE - 1 / 64)  # of the old pixels' centres
+    inner = slice(2, -2)
+    assert np.abs(pixels[inner, 3, 0] - slope[inner]).max() < 3
+    assert np.abs(pixels[3, inner, 1] - slope[inner]).max() < 3
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("height", "width"), [(640, 900), (1800, 450), (300, 4000)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_is_read_at_a_fraction_looks_the_same_in_each_fit(
+    fit, height, width, orientation
+):
+    image = smooth(height, width)
+    image[height // 4 : height // 2, width // 3 : width // 2] = (200, 30, 90)
+    exif = Image.Exif()
+    exif[274] = orientation
+    raw = encoded(image, "JPEG", quality=95, exif=exif)
+    found, size = decode.decode_image(raw, 32, fit)
+    # Of an array nothing is read at a fraction.
+    expected, _ = decode.decode_image(np.ascontiguousarray(UPRIGHT[orientation](image)), 32, fit)
+    error = np.abs(found.astype(int) - expected)
+    assert size == (height, width)
+    assert error.mean() < 1.5 and error.max() < 60  # at an edge
+
+
 def test_size_before_scaling():
     assert decode.decode_image(encoded(smooth(50, 70)), 8)[1] == (50, 70)
     assert decode.decode_image(encoded(smooth(500, 700), "JPEG"), 8)[1] == (500, 700)
@@ -309,8 +349,8 @@ PNG = encoded(PIXELS)
 JPEG = encoded(PIXELS, "JPEG")
 DAMAGED = {
     "empty.png": (b"", "empty file"),
-    "text.png": (b"not an image", "not a PNG, JPEG, WebP or BMP image"),
-    "gif.png": (encoded(PIXELS, "GIF"), "not a PNG, JPEG, WebP or BMP image"),
+    "text.png": (b"not an image", "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"),
+    "gif.png": (encoded(PIXELS, "GIF"), "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"),
     "cut.png": (PNG[: len(PNG) // 2], ""),
     "cut.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
     "end.jpg": (JPEG[:-40], "truncated"),
@@ -442,7 +482,7 @@ def test_workers_give_what_this_process_gives(tmp_path, workers):
     expected = [], [], [], []
     for index, path in enumerate(paths):
         if index % 37 == 5:
-            expected[3].append((path, "not a PNG, JPEG, WebP or BMP image"))
+            expected[3].append((path, "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"))
             continue
         pixels, size = decode.decode_image(Path(path).read_bytes(), 8)
         expected[0].append(pixels.tolist())

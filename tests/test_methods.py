@@ -94,9 +94,9 @@ def test_every_method_trains_a_network_of_ones_own(settings, tmp_path, capfd):
 
     assert np.ptp(trained.probabilities, axis=0).max() > 1e-3, "images are told apart"
 
-    trained.save(tmp_path / "model.keras", class_names=["dark", "grey", "light"])
+    trained.save(tmp_path / "model.keras", class_names=["dark", "grey", "light"], fit="pad")
     loaded, card = saved.load(tmp_path / "model.keras")
-    wanted = {"class_names": ["dark", "grey", "light"], "image_size": 8}
+    wanted = {"class_names": ["dark", "grey", "light"], "image_size": 8, "fit": "pad"}
     assert wanted.items() <= card.items()
     again = loaded.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(again, trained.probabilities, atol=1e-5)

@@ -74,7 +74,7 @@ def test_the_modules_listed_are_there_and_import_no_framework():
     assert in_a_new_process(code) == "set()\n"
 
 
-ROOMS = ("recipe", "results", "plots", "report", "downloads", "runs")
+ROOMS = ("recipe", "results", "pages", "plots", "report", "downloads", "runs")
 DOORS = ("methods.settings", "methods.interface", "deck.settings", "deck.slides")
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path) -> Path:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "moving.gif")
-    Image.new("RGB", (32, 32)).save(tmp_path / "deep" / "scan.TIFF")
+    Image.new("RGB", (32, 32), (0, 200, 0)).save(tmp_path / "deep" / "scan.TIFF")
     os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
 
@@ -85,12 +85,13 @@ def test_a_folder_is_searched_and_damaged_files_are_named(capsys, model_path, fo
         str(folder / "a.png"): "red",
         str(folder / "deep" / "c.jpg"): "blue",
         str(folder / "deep" / "er" / "b.WEBP"): "green",
+        str(folder / "deep" / "scan.TIFF"): "green",
     }
+    other = "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"
     assert said.err.splitlines() == [
-        f"keras_cnn: {folder / 'deep' / 'scan.TIFF'}: not a PNG, JPEG, WebP or BMP image",
-        f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'deep' / 'text.jpeg'}: {other}",
         f"keras_cnn: {folder / 'empty.png'}: empty file",
-        f"keras_cnn: {folder / 'moving.gif'}: not a PNG, JPEG, WebP or BMP image",
+        f"keras_cnn: {folder / 'moving.gif'}: {other}",
         f"keras_cnn: {folder / 'pipe.png'}: not a regular file",
     ]
 
@@ -112,7 +113,7 @@ def test_damaged_files_alone_are_one_line_before_the_framework_starts(
     empty, notes = folder / "empty.png", folder / "notes.txt"
     notes.write_text("no image")
     for images, said in (
-        ([notes], f"{notes}: not a PNG, JPEG, WebP or BMP image"),
+        ([notes], f"{notes}: not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"),
         ([empty, notes], f"{empty}: empty file; none of the 2 files can be read"),
     ):
         with pytest.raises(UserError) as refused:
@@ -341,6 +342,35 @@ def test_evaluation_takes_what_only_tests(model_path, tmp_path, capsys):
         assert row["true class"] == row["predicted class"] == Path(row["file"]).parts[1]
         shares = [float(row[name]) for name in NAMES]
         assert sum(shares) == pytest.approx(1) and max(shares) == float(row[row["true class"]])
+
+
+def test_images_are_brought_to_a_square_as_the_card_says(tmp_path, monkeypatch):
+    """Blue wings beside a red square in the middle: what is seen of them differs."""
+    wide = np.zeros((32, 96, 3), np.uint8)
+    wide[:, :32, 2] = wide[:, 64:, 2] = wide[:, 32:64, 0] = 255
+    (tmp_path / "test" / "red").mkdir(parents=True)
+    path = tmp_path / "test" / "red" / "x.png"
+    Image.fromarray(wide).save(path)
+    border = 127 / 255 * 2 / 3  # which is two thirds of the square
+    seen = {
+        "crop": [1, 0, 0],
+        "pad": [1 / 9 + border, border, 2 / 9 + border],
+        "squash": [1 / 3, 0, 2 / 3],
+    }
+    image, shares = means()
+    model = keras.Model(image, keras.layers.Softmax()(shares))
+    for fit, mean in {None: seen["crop"], **seen}.items():
+        saved.save(
+            model, tmp_path / "m.keras", {"class_names": NAMES} | ({"fit": fit} if fit else {})
+        )
+        predicted = prediction.predict(tmp_path / "m.keras", [path])
+        evaluated = prediction.evaluate(tmp_path / "m.keras", str(tmp_path))
+        expected = np.exp(mean) / np.exp(mean).sum()
+        assert predicted.probabilities[0] == pytest.approx(expected, abs=0.01)
+        assert evaluated.probabilities[0] == pytest.approx(expected, abs=0.01)
+    saved.save(model, tmp_path / "m.keras", {"class_names": NAMES, "fit": ["pad"]})
+    with pytest.raises(UserError, match=r"a fit \['pad'\], not crop, pad, squash"):
+        prediction.predict(tmp_path / "m.keras", [path])
 
 
 def test_a_class_has_its_name_in_either_form_of_unicode(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from PIL import Image
 from keras_cnn import environment, prediction, study
 from keras_cnn.__main__ import main
 from keras_cnn.errors import UserError
+from keras_cnn.models import saved
 from keras_cnn.results import identity
 from keras_cnn.runs import estimate
 
@@ -243,6 +244,31 @@ def test_rows_that_cannot_learn_are_left_out_also_where_the_others_are_on_disk(t
     alone = study.plan("fewshot_methods", rows=["prototypical"], variant="as_run", **asked)
     with pytest.raises(UserError, match="row prototypical as_run: batches"):
         study.prepare(alone)
+
+
+def test_images_of_a_run_are_brought_to_a_square_as_its_settings_say(tmp_path):
+    """Classes differ in the wings of wide images alone, which the centre square lacks."""
+    rng = np.random.default_rng(0)
+    for name, shade in (("dark", 0), ("light", 255)):
+        (tmp_path / "wide" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((32, 128, 3), shade, np.uint8)
+            pixels[:, 48:80] = rng.integers(0, 256, (32, 32, 3))
+            Image.fromarray(pixels).save(tmp_path / "wide" / name / f"{number}.png")
+    command = ["recipe", "fewshot_methods", "--profile=mini", "--rows=nearest_mean", "--repeats=1"]
+    asked = [
+        f"--data={tmp_path / 'wide'}",
+        "--shots=3",
+        "--weights=random",
+        "--set",
+        "fit",
+        "squash",
+    ]
+    assert main([*command, *asked, "--variant=corrected", f"--out={tmp_path}"]) == 0
+    assert "32 pixels (fit squash)" in (tmp_path / "fewshot_methods" / "table.md").read_text()
+    (model,) = (tmp_path / "fewshot_methods").glob("nearest_mean-*/model.keras")
+    assert saved.load(model)[1]["fit"] == "squash"
+    assert prediction.evaluate(model, str(tmp_path / "wide")).accuracy == 1
 
 
 def test_a_frame_without_pandas_is_one_line(options, monkeypatch):

@@ -1,6 +1,6 @@
-"""Decoded images on disk: a file for each split and size, memory-mapped when it is read.
+"""Decoded images on disk: a file for each split, size and fit, memory-mapped when it is read.
 
-    home()/decoded/<name>-<image_size>-<key>.images
+    home()/decoded/<name>-<image_size>-<fit>-<key>.images
         a line of JSON: `shape` of the images; `parts`, by name the first image, the one after the
             last, and a fingerprint of class names, pixels and labels; `unreadable`, path and
             reason of each file that was left out
@@ -33,6 +33,7 @@ import numpy as np
 
 from keras_cnn import files, progress
 from keras_cnn.data import copies, decode
+from keras_cnn.data.fit import Fit
 from keras_cnn.data.listing import Division, Listing
 from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
@@ -74,7 +75,12 @@ class Decoded:
 
 
 def decoded(
-    listing: Listing, class_names: Sequence[str], image_size: int, source: str, split: str
+    listing: Listing,
+    class_names: Sequence[str],
+    image_size: int,
+    source: str,
+    split: str,
+    fit: Fit = "crop",
 ) -> Decoded:
     """The decoded images of a split: from the cache, or decoded into it by one process at a time.
 
@@ -84,6 +90,7 @@ def decoded(
         image_size: Height and width in pixels.
         source: What to call the source in messages and in the file's name.
         split: The split's name.
+        fit: How images are brought to a square, as `decode.decode_image` does.
 
     Raises:
         UserError: A class has no image that can be decoded, or the cache cannot be written.
@@ -91,7 +98,7 @@ def decoded(
     if image_size < 1:
         raise UserError(f"image_size is {image_size}: at least 1 pixel is needed")
     title = source if listing.division else f"{source}-{split}"
-    path = _path(listing, class_names, image_size, title)
+    path = _path(listing, class_names, image_size, fit, title)
     part = listing.division.part if listing.division else WHOLE
     try:
         if not _is_intact(path):
@@ -101,7 +108,7 @@ def decoded(
                     if path.exists():
                         line = f"{path} is damaged: decoding {title} again"
                         print(printable(line), file=sys.stderr, flush=True)
-                    _write(path, listing, class_names, image_size, title)
+                    _write(path, listing, class_names, image_size, fit, title)
             if not _is_intact(path):
                 raise UserError(f"{path} is damaged as soon as it is written: check the disk")
         return _read(path, part)
@@ -112,11 +119,13 @@ def decoded(
         ) from None
 
 
-def _path(listing: Listing, class_names: Sequence[str], image_size: int, title: str) -> Path:
-    key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size])
+def _path(
+    listing: Listing, class_names: Sequence[str], image_size: int, fit: Fit, title: str
+) -> Path:
+    key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size, fit])
     name = re.sub(r"[^\w.-]+", "_", title)[-60:]
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return home() / "decoded" / f"{name}-{image_size}-{digest}.images"
+    return home() / "decoded" / f"{name}-{image_size}-{fit}-{digest}.images"
 
 
 def _is_intact(path: Path) -> bool:
@@ -157,14 +166,19 @@ def _read(path: Path, part: str) -> Decoded:
 
 
 def _write(
-    path: Path, listing: Listing, class_names: Sequence[str], image_size: int, title: str
+    path: Path,
+    listing: Listing,
+    class_names: Sequence[str],
+    image_size: int,
+    fit: Fit,
+    title: str,
 ) -> None:
     items, all_labels = listing.content()
     indices, sizes, unreadable = [], [], []
     with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
         with progress.bar(f"decoding {title}", len(items)) as advance:
             done = 0
-            for batch in decode.batches(items, image_size):
+            for batch in decode.batches(items, image_size, fit):
                 scratch.write(batch.images)
                 indices.append(batch.indices)
                 sizes.append(batch.sizes)

@@ -26,12 +26,13 @@ from queue import SimpleQueue
 import numpy as np
 from PIL import ExifTags, Image
 
+from keras_cnn.data import formats
+from keras_cnn.data.fit import Fit, scaled_size, square
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError, printable
 
 VERSION = 1  # raised when a change makes the same call give other images
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_BYTES = 500_000_000  # of a file
 MOST_PIXELS = 2**26  # that are decoded: of a large JPEG, those of the fraction that is used
 _TOO_MANY = f"more than the {MOST_PIXELS:,} pixels that are read"
@@ -42,6 +43,8 @@ PARALLEL_FROM = 500  # fewer images are decoded before a process has started
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of Image.info
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF 6.0
+_WHITE_IS_0 = 0  # of the latter
 _TURNS = {  # by EXIF's orientation; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,8 +77,13 @@ class Batch:
     unreadable: list[tuple[str, str]]
 
 
-def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
+def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -> Iterator[Batch]:
     """Decodes paths of image files, or images, uint8 (n, h, w, 3), in order, batch by batch.
+
+    Args:
+        items: The paths or the images.
+        image_size: Height and width of what becomes of them.
+        fit: As of `decode_image`.
 
     Raises:
         UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
@@ -85,7 +93,7 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
     # Arrays are scaled sooner than they are sent to another process and back.
     if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
         for start in starts:
-            yield decode_batch(items[start : start + count], image_size, start)
+            yield decode_batch(items[start : start + count], image_size, fit, start)
         return
     with ExitStack() as stack:
         workers: SimpleQueue[subprocess.Popen] = SimpleQueue()
@@ -95,7 +103,7 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
         def decode(start: int) -> Batch:
             worker = workers.get()
             try:
-                return _ask(worker, (items[start : start + count], image_size, start))
+                return _ask(worker, (items[start : start + count], image_size, fit, start))
             finally:
                 workers.put(worker)
 
@@ -110,13 +118,15 @@ def batches(items: list[str] | np.ndarray, image_size: int) -> Iterator[Batch]:
             yield ahead.popleft().result()
 
 
-def decode_batch(items: list[str] | np.ndarray, image_size: int, start: int = 0) -> Batch:
+def decode_batch(
+    items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop", start: int = 0
+) -> Batch:
     """Decodes a few images in this process; as `batches`, the first item being number `start`."""
     images, indices, sizes, unreadable = [], [], [], []
     for index, item in enumerate(items, start):
         try:
             raw = item if isinstance(item, np.ndarray) else _content(item)
-            pixels, size = decode_image(raw, image_size)
+            pixels, size = decode_image(raw, image_size, fit)
         except (MemoryError, UserError):
             raise
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
@@ -135,54 +145,76 @@ def decode_batch(items: list[str] | np.ndarray, image_size: int, start: int = 0)
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a PNG, JPEG, WebP or BMP image"
+        return f"not a {formats.NAMED} image"
     if isinstance(error, Image.DecompressionBombError):
         return _TOO_MANY
     return printable(str(error)) or type(error).__name__
 
 
-def decode_image(raw: bytes | np.ndarray, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """One image as RGB, its centre square scaled (bicubic, antialiased) to the size.
+def decode_image(
+    raw: bytes | np.ndarray, image_size: int, fit: Fit = "crop"
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """One image as an RGB square, scaled (bicubic, antialiased) to the size.
 
     EXIF rotation is applied; what is transparent becomes white; of 16 bits a channel the upper 8
-    are taken; of an animation the first frame. Colour profiles are not applied.
+    are taken; of an animation the first frame, of many pages the first. Colour profiles are not
+    applied.
 
     Args:
         raw: The content of an image file, or pixels, uint8 (h, w, 3).
         image_size: Height and width of the result.
+        fit: `crop` (the centre square), `pad` (the whole, with a grey border) or `squash` (the
+            whole, its proportions lost).
 
     Returns:
         uint8 (image_size, image_size, 3), and the (height, width) it had.
     """
     if isinstance(raw, np.ndarray):
         image = Image.fromarray(raw)
-        return np.asarray(_centre_square(image, image_size)), (image.height, image.width)
+        return np.asarray(square(image, image_size, fit)), (image.height, image.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images and odd metadata
         try:
-            image, size = _loaded(raw, image_size)
+            image, size = _loaded(raw, image_size, fit)
         except ValueError:  # Pillow refuses a PNG for texts or a colour profile of over 1 MB
             if not raw.startswith(_PNG):
                 raise
-            image, size = _loaded(_without_texts(raw), image_size)
+            image, size = _loaded(_without_texts(raw), image_size, fit)
         if not _ORIENTED.isdisjoint(image.info):
             image = _upright(image)
-        return np.asarray(_centre_square(_rgb(image), image_size)), size
+        return np.asarray(square(_rgb(image), image_size, fit)), size
 
 
-def _loaded(raw: bytes, image_size: int) -> tuple[Image.Image, tuple[int, int]]:
+def _loaded(raw: bytes, image_size: int, fit: Fit) -> tuple[Image.Image, tuple[int, int]]:
     """The image in its own colours, large JPEGs at a fraction, and the (height, width) it has."""
-    image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    if formats.is_heic(raw):
+        image = _heic(raw)
+    else:
+        image = Image.open(io.BytesIO(raw), formats=formats.FORMATS)
     size = image.height, image.width
-    image.draft(None, (2 * image_size, 2 * image_size))
+    if image.format == "JPEG":
+        # Twice what it is scaled to is enough; the sides of a square that is cropped are equal.
+        width, height = scaled_size(*image.size, image_size, fit)
+        image.draft(None, (2 * width, 2 * height))
     if image.width * image.height > MOST_PIXELS:
         raise Unreadable(f"{size[0]} x {size[1]} pixels, {_TOO_MANY}")
     colour = image.info.get("transparency")
-    if isinstance(colour, tuple) and raw[24] == 16:  # a PNG of 16 bits a channel
+    if (
+        isinstance(colour, tuple) and image.format == "PNG" and raw[24] == 16
+    ):  # a PNG of 16 bits a channel
         # Pillow halves the depth of colours, but not of the one that is transparent.
         image.info["transparency"] = tuple(value >> 8 for value in colour)
     image.load()
     return image, size
+
+
+def _heic(raw: bytes) -> Image.Image:
+    """A HEIC file's main image, turned as it says; Pillow itself is left as it was."""
+    if not formats.reads_heic():
+        raise Unreadable(formats.WITHOUT_HEIC)
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile(io.BytesIO(raw))
 
 
 def _without_texts(png: bytes) -> bytes:
@@ -210,10 +242,10 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise Unreadable("its values have no known range: save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it at 255
-        grey = np.asarray(image)
-        seen = grey != image.info.get("transparency", -1)
-        image = Image.fromarray(np.where(seen, grey >> 8, 255).astype(np.uint8))
+        image = _grey_of_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -221,14 +253,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _centre_square(image: Image.Image, image_size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.width != image.height:
-        image = image.crop((left, top, left + side, top + side))
-    if side != image_size:
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return image
+def _grey_of_8_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 bits of grey in 16, or in a TIFF's 12; a TIFF's 0 may be white."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    (depth,) = tags.get(_BITS_PER_SAMPLE, (16,))
+    grey = np.asarray(image)
+    seen = grey != image.info.get("transparency", -1)
+    grey = grey >> (depth - 8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_0:
+        grey = 255 - grey
+    return Image.fromarray(np.where(seen, grey, 255).astype(np.uint8))
 
 
 def _content(path: str) -> bytes:
@@ -262,7 +296,7 @@ def _worker() -> Iterator[subprocess.Popen]:
         worker.communicate()
 
 
-def _ask(worker: subprocess.Popen, question: tuple[list[str], int, int]) -> Batch:
+def _ask(worker: subprocess.Popen, question: tuple[list[str], int, Fit, int]) -> Batch:
     """What a worker answers to the arguments of `decode_batch`."""
     try:
         pickle.dump(question, worker.stdin)

@@ -12,14 +12,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from keras_cnn.data import formats
+from keras_cnn.data.formats import IMAGE_SUFFIXES
 from keras_cnn.data.listing import Division, Listing, Source
 from keras_cnn.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg")
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 LAYOUT = "train/<class>/*.png and test/<class>/*.png, or one <class>/*.png, are expected"
 TEST_FRACTION = 0.2
@@ -201,6 +201,8 @@ def _listing(folder: Path, at: Path, classes: Classes, division: Division | None
         paths += [entry.path for entry in images]
         labels += [label] * len(images)
         digest.update(repr([*zip((entry.path for entry in images), seen, strict=True)]).encode())
+        if any(entry.name.lower().endswith(formats.HEIC_SUFFIXES) for entry in images):
+            digest.update(repr(formats.reads_heic()).encode())  # installed later, it reads them
     shown = tuple(os.path.relpath(entry.path, folder) + "/" * _is(entry.is_dir) for entry in strays)
     content = partial(_content, paths, labels)
     return Listing(digest.hexdigest(), content, str(folder), shown, division)

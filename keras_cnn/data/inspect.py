@@ -12,12 +12,13 @@ import numpy as np
 
 from keras_cnn.data import cache, copies, sources
 from keras_cnn.data.cache import Decoded
+from keras_cnn.data.fit import Fit, check
 from keras_cnn.data.listing import Listing
 from keras_cnn.errors import printable
 from keras_cnn.results import grid
 
 SMALL_CLASS = 1 / 3  # of the split's median class
-SMALL_IMAGE = 1 / 2  # of the image size asked for, along the shorter side
+SMALL_IMAGE = 1 / 2  # of the image size asked for
 BLOCK = 512  # images looked at together
 NAMED = 5  # examples given of each fault
 TABLE_CLASSES = 40  # above this the counts of single classes are not listed
@@ -43,7 +44,8 @@ class SplitDescription:
         widths: Least and greatest width.
         unreadable: Path and reason of each file that cannot be decoded; not counted above.
         small_classes: Classes of fewer than a third of the median class's images.
-        small_images: Names of images whose shorter side is less than half the size asked for.
+        small_images: Names of images whose shorter side (padded: whose longer one) is less than
+            half the size asked for.
     """
 
     counts: tuple[int, ...]
@@ -68,6 +70,7 @@ class Description:
         splits: By name, all the source has.
         strays: What lies among the images, or where none are looked for, and is not read.
         duplicates: Groups of images with the same pixels, in any splits and classes.
+        fit: How images were brought to a square.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Description:
     splits: dict[str, SplitDescription]
     strays: tuple[str, ...]
     duplicates: tuple[tuple[Sample, ...], ...]
+    fit: Fit = "crop"
 
     def shared(self, first: str, second: str) -> list[tuple[Sample, ...]]:
         """For each image that two splits share, or one holds more than once, its copies there."""
@@ -90,16 +94,18 @@ class Description:
         return [group for group in self.duplicates if len({s.class_name for s in group}) > 1]
 
 
-def describe(name: str, image_size: int) -> Description:
+def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
     """Looks at all splits of a source, decoding them the first time.
 
     Args:
         name: As for `keras_cnn.data.load`.
         image_size: Height and width in pixels the images are scaled to.
+        fit: How they are brought to a square, as for `keras_cnn.data.load`.
 
     Raises:
         UserError: As `keras_cnn.data.load` does.
     """
+    check(fit)
     source = sources.find(name)
     splits: dict[str, SplitDescription] = {}
     strays = dict.fromkeys(source.strays)
@@ -108,9 +114,9 @@ def describe(name: str, image_size: int) -> Description:
     for split, listed in source.splits.items():
         listing = listed()
         title = sources.title(name)
-        decoded = cache.decoded(listing, source.class_names, image_size, title, split)
+        decoded = cache.decoded(listing, source.class_names, image_size, title, split, fit)
         names = _names(split, listing, decoded)
-        splits[split] = _describe_split(decoded, names, source.class_names, image_size)
+        splits[split] = _describe_split(decoded, names, source.class_names, image_size, fit)
         strays |= dict.fromkeys(listing.strays)
         samples += [
             Sample(split, image_name, source.class_names[label])
@@ -128,13 +134,16 @@ def describe(name: str, image_size: int) -> Description:
         splits=splits,
         strays=tuple(strays),
         duplicates=tuple(groups),
+        fit=fit,
     )
 
 
 def render(description: Description) -> str:
     """A description as text for people."""
     size = description.image_size
-    lines = [f"{description.name}: {len(description.class_names)} classes, at {size}x{size} pixels"]
+    fit = "" if description.fit == "crop" else f", fit {description.fit}"
+    pixels = f"{size}x{size} pixels{fit}"
+    lines = [f"{description.name}: {len(description.class_names)} classes, at {pixels}"]
     if description.note:
         lines.append(description.note)
     faults = _faults(description)
@@ -153,12 +162,17 @@ def _names(split: str, listing: Listing, decoded: Decoded) -> list[str]:
 
 
 def _describe_split(
-    decoded: Decoded, names: Sequence[str], class_names: Sequence[str], image_size: int
+    decoded: Decoded,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    image_size: int,
+    fit: Fit,
 ) -> SplitDescription:
     counts = np.bincount(decoded.labels, minlength=len(class_names))
     mean, standard_deviation = _moments(decoded.images)
     heights, widths = decoded.sizes.T
-    small = np.flatnonzero(decoded.sizes.min(axis=1) < SMALL_IMAGE * image_size)
+    scaled = decoded.sizes.max(axis=1) if fit == "pad" else decoded.sizes.min(axis=1)
+    small = np.flatnonzero(scaled < SMALL_IMAGE * image_size)
     return SplitDescription(
         counts=tuple(counts.tolist()),
         mean=tuple(mean.tolist()),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn.data import folders
+from keras_cnn.data.fit import Fit, check
 from keras_cnn.data.listing import Listing, Source
 from keras_cnn.errors import UserError, nearest, printable
 from keras_cnn.home import home
@@ -58,6 +59,7 @@ class Dataset:
         splits: By name: `train`, `valid`, `test`.
         fingerprint: Hexadecimal; made of the pixels, labels and class names of `splits`.
         image_size: Height and width in pixels.
+        fit: How they were brought to a square.
         digests: By split, a number for each image (n,), equal where the pixels are.
         files: By split, what gives each image's file, relative to the folder; of a folder only.
     """
@@ -67,11 +69,17 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
     image_size: int
+    fit: Fit = "crop"
     digests: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     files: dict[str, Callable[[], list[str]]] = field(default_factory=dict, repr=False)
 
 
-def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> Dataset:
+def load(
+    name: str,
+    image_size: int = 32,
+    splits: Sequence[str] = ("train", "test"),
+    fit: Fit = "crop",
+) -> Dataset:
     """Loads images, decoding them the first time.
 
     A folder of images holds either `train|valid|test/<class>/*` (without a test folder, valid
@@ -82,19 +90,25 @@ def load(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "tes
         name: `clothing` (photographs that come with the package; `clothing:large_test` has more to
             test on, `clothing:choices` tests on those for choices), `cinic10`, `cifar10`,
             `tiny_imagenet` (fetched before), `digits`, `synthetic`, `synthetic:N` (N images a
-            split), or the path of a folder of PNG, JPEG, WebP or BMP files.
-        image_size: Pixels. The centre square of each image is scaled to this height and width; a
-            square image of that size keeps its pixels.
+            split), or the path of a folder of PNG, JPEG, WebP, BMP, TIFF or HEIC files.
+        image_size: Pixels. Each image is scaled to this height and width; a square image of that
+            size keeps its pixels.
         splits: Which splits to load.
+        fit: What becomes of an image that is no square: `crop` takes its centre square, `pad` the
+            whole with a grey border, `squash` the whole without its proportions.
 
     Raises:
         UserError: There is no such source, folder or split, or no layout of the two.
     """
-    return _loaded(name, find(name), image_size, splits)
+    return _loaded(name, find(name), image_size, splits, fit)
 
 
 def load_for_testing(
-    name: str, image_size: int = 32, split: str = "test", trained_on: str = ""
+    name: str,
+    image_size: int = 32,
+    split: str = "test",
+    trained_on: str = "",
+    fit: Fit = "crop",
 ) -> Dataset:
     """Loads images to test a model on, and training images of the same source beside them.
 
@@ -106,14 +120,15 @@ def load_for_testing(
         image_size: Pixels.
         split: The split to test on.
         trained_on: The fingerprint of the data that the model was trained on.
+        fit: As for `load`.
 
     Raises:
         UserError: There is no such source, folder or split, or no image in it.
     """
-    if is_named(name) or _was_trained_on(name, image_size, trained_on):
-        return load(name, image_size, tuple(dict.fromkeys(("train", split))))
+    if is_named(name) or _was_trained_on(name, image_size, trained_on, fit):
+        return load(name, image_size, tuple(dict.fromkeys(("train", split))), fit)
     source = folders.source_for_testing(_folder(name), split)
-    return _loaded(name, source, image_size, (split,))
+    return _loaded(name, source, image_size, (split,), fit)
 
 
 def count_shared(dataset: Dataset, split: str = "test") -> int:
@@ -125,26 +140,30 @@ def count_shared(dataset: Dataset, split: str = "test") -> int:
 
     name, train = dataset.name, dataset.digests.get("train")
     if train is None and (is_named(name) or "train" in folders.split_folders(_folder(name))):
-        train = load_for_testing(name, dataset.image_size, "train").digests["train"]
+        loaded = load_for_testing(name, dataset.image_size, "train", fit=dataset.fit)
+        train = loaded.digests["train"]
     return 0 if train is None else int(np.isin(dataset.digests[split], train).sum())
 
 
-def _was_trained_on(name: str, image_size: int, trained_on: str) -> bool:
+def _was_trained_on(name: str, image_size: int, trained_on: str, fit: Fit) -> bool:
     try:
-        return bool(trained_on) and fingerprint(name, image_size) == trained_on
+        return bool(trained_on) and fingerprint(name, image_size, fit=fit) == trained_on
     except UserError:  # nothing can be trained on it
         return False
 
 
-def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str]) -> Dataset:
+def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str], fit: Fit) -> Dataset:
     from keras_cnn.data import cache
 
+    check(fit)
     decoded, names = {}, {}
     for split in splits:
         if split not in source.splits:
             raise UserError(f"{name} has no split {split!r}: {nearest(split, source.splits)}")
         listing = source.splits[split]()
-        decoded[split] = cache.decoded(listing, source.class_names, image_size, title(name), split)
+        decoded[split] = cache.decoded(
+            listing, source.class_names, image_size, title(name), split, fit
+        )
         if listing.folder:
             names[split] = partial(_file_names, listing, decoded[split].indices)
     identities = sorted((split, content.fingerprint) for split, content in decoded.items())
@@ -157,6 +176,7 @@ def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str]) -
         },
         fingerprint=hashlib.sha256(json.dumps(identities).encode()).hexdigest(),
         image_size=image_size,
+        fit=fit,
         digests={split: content.digests for split, content in decoded.items()},
         files=names,
     )
@@ -167,13 +187,18 @@ def _file_names(listing: Listing, indices: np.ndarray) -> list[str]:
     return [os.path.relpath(paths[index], listing.folder) for index in indices]
 
 
-def fingerprint(name: str, image_size: int = 32, splits: Sequence[str] = ("train", "test")) -> str:
+def fingerprint(
+    name: str,
+    image_size: int = 32,
+    splits: Sequence[str] = ("train", "test"),
+    fit: Fit = "crop",
+) -> str:
     """The fingerprint that `load` gives, with its arguments and errors.
 
     It says what was decoded, not where it lies: a copied or touched folder keeps it. Quick once the
     images are decoded.
     """
-    return load(name, image_size, splits).fingerprint  # maps the pixels, reads none
+    return load(name, image_size, splits, fit).fingerprint  # maps the pixels, reads none
 
 
 def find(name: str) -> Source:

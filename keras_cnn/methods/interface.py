@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from keras_cnn import environment
 from keras_cnn.data import Split
+from keras_cnn.data.fit import Fit, check
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.settings import DEFAULT_SEED, LargeImages, Method
 from keras_cnn.statistics import diverged_at
@@ -78,16 +79,23 @@ class Trained:
         end = f"diverged at epoch {epoch}" if epoch else f"{accuracy:.1%} of the test images"
         return f"Trained({len(self.history)} epochs, {end})"
 
-    def save(self, path: str | Path, class_names: Sequence[str] = ()) -> None:
+    def save(self, path: str | Path, class_names: Sequence[str] = (), fit: Fit = "crop") -> None:
         """Writes the model with a card that `predict` and `evaluate` read.
 
         Args:
             path: Ends in `.keras`.
             class_names: In the order of the labels.
+            fit: How the images were brought to a square, as for `keras_cnn.data.load`; `predict`
+                and `evaluate` do likewise.
+
+        Raises:
+            UserError: It is no fit, or the file cannot be written.
         """
         from keras_cnn.models import saved
 
+        check(fit)
         card = {"class_names": list(class_names), "image_size": self.model.input.shape[1]}
+        card["fit"] = fit
         saved.save(self.model, path, card)
 
 

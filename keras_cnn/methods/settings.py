@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from keras_cnn.data import Split
 from keras_cnn.data.augment import KINDS as AUGMENTATIONS
+from keras_cnn.data.fit import Fit
 from keras_cnn.errors import UserError
 from keras_cnn.models import module_of
 
@@ -77,12 +78,15 @@ class Images(Settings):
     Attributes:
         data: A source's name, or the path of a folder of images.
         image_size: Height and width in pixels that images are brought to.
+        fit: How they are brought to a square: crop (the centre square), pad (the whole, with a grey
+            border) or squash (the whole, its proportions lost).
         shots: Training images drawn from each class; None takes all.
         test_shots: Test images drawn from each class; None takes all.
     """
 
     data: str = "cinic10"
     image_size: ImageSize = 32
+    fit: Fit = "crop"
     shots: PositiveInt | None = None
     test_shots: PositiveInt | None = None
 

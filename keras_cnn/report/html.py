@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import os
 import re
 from collections.abc import Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
-from string import Template
 from urllib.parse import unquote_to_bytes
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from PIL import Image
 
-HERE = Path(__file__).parent
+from keras_cnn import pages
+
 ANCHOR = re.compile(r'<a id="([^"]*)"(?: title="([^"]*)")?>')
 
 
@@ -40,12 +39,7 @@ def render(markdown: str, folder: Path) -> str:
             body.append(_picture(inline.children[0], folder))
         elif block.type != "table":
             body.append(parser.renderer.render(block.to_tokens(), parser.options, {}))
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(_text(title)),
-        style=(HERE / "style.css").read_text(encoding="utf-8"),
-        contents="\n".join(map(_contents, headings)),
-        body="\n".join(body),
-    )
+    return pages.document(_text(title), [*map(_heading, headings)], "\n".join(body))
 
 
 def _text(node: SyntaxTreeNode) -> str:
@@ -53,72 +47,33 @@ def _text(node: SyntaxTreeNode) -> str:
     return "".join(part.content for part in node.walk() if part.type == "text")
 
 
-def _contents(heading: SyntaxTreeNode) -> str:
-    """A link to a heading: in full beside the page, its short form above it."""
-    anchor, short = ANCHOR.match(heading.children[0].content).groups()
-    text = escape(_text(heading))
-    return (
-        f'<li class="level-{heading.tag[1]}"><a href="#{anchor}">'
-        f'<span class="short">{short or text}</span><span class="long">{text}</span></a></li>'
-    )
+def _heading(block: SyntaxTreeNode) -> pages.Heading:
+    anchor, short = ANCHOR.match(block.children[0].content).groups()
+    return pages.Heading(anchor, _text(block), unescape(short or ""), int(block.tag[1]))
 
 
 def _code(renderer: object, tokens: Sequence, index: int, options: object, env: object) -> str:
-    """Lines break between words alone: not within a flag, of which it would make two."""
-    words = (f"<span>{escape(word)}</span>" for word in tokens[index].content.split(" "))
-    return f"<code>{' '.join(words)}</code>"
+    return pages.code(tokens[index].content)
 
 
 def _picture(image: SyntaxTreeNode, folder: Path) -> str:
     path = folder / os.fsdecode(unquote_to_bytes(image.attrs["src"]))
     with Image.open(path) as opened:
         width, height = opened.size
-    content = base64.b64encode(path.read_bytes()).decode()
+    address = pages.address(path.read_bytes(), "image/png")
     text = escape(_text(image))
     return (
-        f'<figure>{_box(text)}<img src="data:image/png;base64,{content}" alt="{text}"'
+        f'<figure>{pages.box(text)}<img src="{address}" alt="{text}"'
         f' width="{width}" height="{height}"></div><figcaption>{text}</figcaption></figure>'
     )
 
 
 def _table(caption: str, table: SyntaxTreeNode) -> str:
-    """A table whose first column names the rows; numbers are what Markdown aligns to the right."""
+    """A table of Markdown, where numbers are what is aligned to the right."""
     headings, *rows = (row.children for row in table.walk() if row.type == "tr")
-    kinds = [' class="number"' if heading.attrs else "" for heading in headings]
-    lines = []
-    for name, *cells in rows:
-        texts = (f"<td{k}>{escape(_text(c))}</td>" for c, k in zip(cells, kinds[1:], strict=True))
-        lines.append(f'<tr><th scope="row">{escape(_text(name))}</th>{"".join(texts)}</tr>')
-    return "\n".join(
-        [
-            f"{_box(escape(caption))}<table>",
-            f"<caption><span>{escape(caption)}</span></caption>",
-            f"<thead>\n{_head([_text(heading) for heading in headings], kinds)}\n</thead>",
-            "<tbody>",
-            *lines,
-            "</tbody>",
-            "</table></div>",
-        ]
+    return pages.table(
+        escape(caption),
+        [escape(_text(heading)) for heading in headings],
+        [bool(heading.attrs) for heading in headings],
+        [[escape(_text(cell)) for cell in row] for row in rows],
     )
-
-
-def _box(label: str) -> str:
-    """Opens a box that scrolls by itself where the page is narrow; the keyboard reaches it."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
-
-
-def _head(headings: Sequence[str], kinds: Sequence[str]) -> str:
-    """One line of headings, or two where some are `group: heading`."""
-    columns = [
-        (*heading.rpartition(": ")[::2], kind)
-        for heading, kind in zip(headings, kinds, strict=True)
-    ]
-    grouped = any(group for group, *_ in columns)
-    above, below = [], []
-    for group, members in itertools.groupby(columns, lambda column: column[0]):
-        span = "" if group or not grouped else ' rowspan="2"'
-        cells = [f'<th scope="col"{span}{kind}>{escape(text)}</th>' for _, text, kind in members]
-        if group:
-            above.append(f'<th scope="colgroup" colspan="{len(cells)}">{escape(group)}</th>')
-        (below if group else above).extend(cells)
-    return "\n".join(f"<tr>{''.join(line)}</tr>" for line in (above, below) if line)

@@ -71,12 +71,18 @@ def _measured_on(results: Sequence[Result]) -> str:
         f"{_range(r.metrics['train_images'] for r in results)} training and "
         f"{_range(r.metrics['test_images'] for r in results)} test images of "
         f"{_range(len(r.class_names) for r in results)} classes{_tasks(results)}, "
-        f"{_range(r.settings['image_size'] for r in results)} pixels, "
+        f"{_range(r.settings['image_size'] for r in results)} pixels{_fits(results)}, "
         f"{_range(epochs)} epoch{'s' if max(epochs) > 1 else ''}; {_listed(models)}; "
         f"backend{plural} {_listed(backends)} "
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}."
     )
+
+
+def _fits(results: Sequence[Result]) -> str:
+    """How images became squares, where it is not by their centre alone."""
+    fits = {r.settings.get("fit", "crop") for r in results}  # older results were all cropped
+    return "" if fits == {"crop"} else f" (fit {_listed(fits)})"
 
 
 def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]:

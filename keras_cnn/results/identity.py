@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from keras_cnn import data, environment
+from keras_cnn.data.fit import Fit
 from keras_cnn.home import home
 from keras_cnn.methods.settings import idle
 from keras_cnn.pretrained import named
@@ -92,15 +93,15 @@ def fingerprints(spec: Spec) -> dict[str, str]:
         UserError: They are not on this machine.
     """
     return {
-        "data": data_fingerprint(spec.images.data, spec.images.image_size),
+        "data": data_fingerprint(spec.images.data, spec.images.image_size, spec.images.fit),
         "weights": weights_fingerprint(spec.network.model, spec.network.weights),
     }
 
 
 @lru_cache
-def data_fingerprint(name: str, image_size: int) -> str:
+def data_fingerprint(name: str, image_size: int, fit: Fit = "crop") -> str:
     """The fingerprint of a data source's decoded content."""
-    return data.fingerprint(name, image_size)
+    return data.fingerprint(name, image_size, fit=fit)
 
 
 @lru_cache

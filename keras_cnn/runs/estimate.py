@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from keras_cnn import data, files, progress
+from keras_cnn.data.fit import Fit
 from keras_cnn.errors import UserError, printable
 from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Settings
@@ -116,7 +117,7 @@ def seconds(run: Run, measured: Mapping[tuple, float]) -> float | None:
     if (minutes := _minutes(run)) is not None:
         return START_SECONDS + 60 * minutes
     images, settings = run.spec.images, run.spec.settings
-    counts = _counts(images.data, images.image_size)
+    counts = _counts(images.data, images.image_size, images.fit)
     if counts is None:
         return None
     class_count, *available = counts
@@ -148,10 +149,10 @@ def _minutes(run: Run) -> float | None:
 
 
 @lru_cache
-def _counts(source: str, image_size: int) -> tuple[int, int, int] | None:
+def _counts(source: str, image_size: int, fit: Fit) -> tuple[int, int, int] | None:
     """Classes, training and test images of a source; None where it is not on this machine."""
     try:
-        dataset = data.load(source, image_size)
+        dataset = data.load(source, image_size, fit=fit)
     except UserError:
         return None
     train, test = (len(dataset.splits[split].labels) for split in ("train", "test"))

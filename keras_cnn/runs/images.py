@@ -19,10 +19,11 @@ def sample(spec: Spec) -> tuple[Split, Split]:
         UserError: The data cannot be used, or a class has too few images.
     """
     images = spec.images
-    dataset = data.load(images.data, images.image_size)
+    dataset = data.load(images.data, images.image_size, fit=images.fit)
     train, test = dataset.splits["train"], dataset.splits["test"]
     if isinstance(images, LargeImages):
-        train = data.load(images.data, images.crop_from, ("train",)).splits["train"]
+        larger = data.load(images.data, images.crop_from, ("train",), images.fit)
+        train = larger.splits["train"]
     return (
         _drawn(train, "shots", images.shots, spec.shots_seed),
         _drawn(test, "test_shots", images.test_shots, spec.shots_seed),
@@ -32,7 +33,7 @@ def sample(spec: Spec) -> tuple[Split, Split]:
 def test_images(spec: Spec) -> tuple[np.ndarray, list[str]]:
     """Which images of the test split `sample` draws, (n,), and their files in a user's folder."""
     images = spec.images
-    dataset = data.load(images.data, images.image_size, ("train", "test"))
+    dataset = data.load(images.data, images.image_size, fit=images.fit)
     test = dataset.splits["test"]
     chosen = np.arange(len(test.labels))
     if images.test_shots is not None:
@@ -45,7 +46,8 @@ def test_images(spec: Spec) -> tuple[np.ndarray, list[str]]:
 
 def count_shared(spec: Spec) -> int:
     """How many test images of a run's data have the pixels of training images of it."""
-    return sources.count_shared(data.load(spec.images.data, spec.images.image_size))
+    images = spec.images
+    return sources.count_shared(data.load(images.data, images.image_size, fit=images.fit))
 
 
 def _drawn(split: Split, setting: str, shots: int | None, seed: int) -> Split:

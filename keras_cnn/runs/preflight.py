@@ -71,5 +71,6 @@ def row_and_variant(run: Run) -> str:
 
 def count_shared(runs: Sequence[Run]) -> int:
     """The most test images of any run's data that have the pixels of its training images."""
-    sources = {(run.spec.images.data, run.spec.images.image_size): run.spec for run in runs}
+    asked = ((run.spec.images, run.spec) for run in runs)
+    sources = {(one.data, one.image_size, one.fit): spec for one, spec in asked}
     return max(map(images.count_shared, sources.values()), default=0)

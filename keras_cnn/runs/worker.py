@@ -27,7 +27,7 @@ from keras_cnn.results import identity, predictions, store
 from keras_cnn.results.scores import scores
 from keras_cnn.runs import images
 from keras_cnn.timing import timed
-from keras_cnn.torch_fast import memory
+from keras_cnn.torch_fast import memory, waiting
 
 if TYPE_CHECKING:
     from keras_cnn.methods import Trained
@@ -65,6 +65,8 @@ def make(
         with timed("data"):
             train, test = images.sample(spec)
         environment.seed_everything(spec.seed)  # keras from here on
+        if spec.backend == "torch":
+            waiting.sleep_beside_others()
         began, busy = time.perf_counter(), _processor_seconds()
         trained = _trained(spec, train, test, report, checkpoint)
         spent = _processor_seconds() - busy + trained.measures.get("worker_seconds", 0.0)
@@ -143,6 +145,7 @@ def _card(run: Run, class_names: Sequence[str], metrics: dict[str, float]) -> di
     return {
         "class_names": list(class_names),
         "image_size": run.spec.images.image_size,
+        "fit": run.spec.images.fit,
         "input": "RGB images (n, height, width, 3), values 0 to 255",
         "output": "probabilities (n, classes)",
         "test_accuracy": metrics["test_accuracy_over_images"],

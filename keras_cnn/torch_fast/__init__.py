@@ -1,7 +1,7 @@
 """Keras models that train faster on torch: the same variables, the same mathematics.
 
 `fast` is the door for models, `fused` that for optimizers; nothing else here is called from
-outside, but for `memory`. Importing the package imports no framework.
+outside, but for `memory` and `waiting`. Importing the package imports no framework.
 
 **What it does.** Keras on torch transposes every image batch and every kernel in each step, reads
 the metrics in each step, and goes over all weights once for each operation of Adam. Here
@@ -10,7 +10,8 @@ the metrics in each step, and goes over all weights once for each operation of A
   `layer_calls`; `batch_norm` and `small_maps` are the two that torch has no good call for);
 - metrics are computed from many batches at a time (`model`);
 - Adam is torch's fused kernel (`adam`);
-- freed memory stays with the process (`memory`).
+- freed memory stays with the process (`memory`);
+- threads do not spin where other processes want the cores (`waiting`).
 
 **What it relies on.** Names that Keras and torch do not promise: all of them are in
 `internals.PRIVATE_NAMES`. Before first use they are looked up, once a process. Where one is not
