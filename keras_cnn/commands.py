@@ -332,7 +332,7 @@ def summary(
         format: text, markdown or json.
         batch_size: Images in a batch, for shapes and mult-adds.
         classes: Outputs of a network by name; 10 by default.
-        image_size: Height and width of its input in pixels; 32 by default.
+        image_size: Height and width of its input in pixels; by default as it is made for.
         hidden_units: Width of baseline and enhanced; 32 and 64 by default.
     """
     formats = ("text", "markdown", "json")
@@ -355,7 +355,7 @@ def summary(
         graph = models.classifier(
             model,
             classes or 10,
-            image_size or 32,
+            image_size,
             dropout=models.network(model).dropout,
             hidden_units=hidden_units,
         )

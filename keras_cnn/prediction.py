@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_cnn import files
+from keras_cnn import classifier, files
+from keras_cnn.classifier import Classifier
 from keras_cnn.data import decode, formats, sources
-from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
 from keras_cnn.results import grid, intervals, scores
-
-if TYPE_CHECKING:
-    import keras
-
-BATCH_SIZE = 256
-LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,16 +139,10 @@ def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Pre
     Raises:
         UserError: The model cannot be used, there is no image, or none can be read.
     """
-    paths = _image_files([images] if isinstance(images, str | Path) else images)
-    _require_readable(paths)  # before the framework starts
-    model = _opened(Path(model).expanduser())
-    read, unreadable, outputs = [], [], []
-    for batch in decode.batches([str(path) for path in paths], model.image_size, model.fit):
-        unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
-        if len(batch.indices):
-            read += [paths[index] for index in batch.indices]
-            outputs.append(model.outputs(batch.images))
-    probabilities = model.probabilities(np.concatenate(outputs))
+    paths = image_files([images] if isinstance(images, str | Path) else images)
+    model = classifier.opened(Path(model).expanduser())
+    read, outputs, unreadable = applied(model.outputs, model, paths)
+    probabilities = model.probabilities(outputs)
     is_told = _told(probabilities, model.path)
     no_number = "the model gives what is no number"
     unreadable += [(path, no_number) for path, ok in zip(read, is_told, strict=True) if not ok]
@@ -176,7 +162,7 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     Raises:
         UserError: The model or the data cannot be used, or their classes differ.
     """
-    model = _opened(Path(model).expanduser())
+    model = classifier.opened(Path(model).expanduser())
     fingerprints = model.card.get("fingerprints")
     trained_on = fingerprints.get("data", "") if isinstance(fingerprints, dict) else ""
     dataset = sources.load_for_testing(source, model.image_size, split, trained_on, model.fit)
@@ -204,7 +190,44 @@ def _told(probabilities: np.ndarray, model: Path) -> np.ndarray:
     return is_told
 
 
-def _image_files(given: Sequence[str | Path]) -> list[Path]:
+def applied(
+    function: Callable[[np.ndarray], np.ndarray], model: Classifier, paths: Sequence[Path]
+) -> tuple[list[Path], np.ndarray, list[tuple[Path, str]]]:
+    """What a function makes of image files, of which a few batches are held at a time.
+
+    Args:
+        function: Takes images uint8 (n, h, w, 3), gives rows (n, …).
+        model: Whose size and fit the images get.
+        paths: The files; at least one can be read.
+
+    Returns:
+        The files that were read, their rows, and the other files, each with the reason.
+    """
+    read, unreadable, rows = [], [], []
+    decoded = decode.batches([str(path) for path in paths], model.image_size, model.fit)
+    for batch in _one_ahead(decoded):
+        unreadable += [(Path(path), reason) for path, reason in batch.unreadable]
+        if len(batch.indices):
+            read += [paths[index] for index in batch.indices]
+            rows.append(function(batch.images))
+    return read, np.concatenate(rows), unreadable
+
+
+def _one_ahead(batches: Iterator[decode.Batch]) -> Iterator[decode.Batch]:
+    """The same batches, of which the next is decoded while one is at work."""
+    with ThreadPoolExecutor(1) as thread:  # Pillow and the backends both let go of Python's lock
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
+
+
+def image_files(given: Sequence[str | Path]) -> list[Path]:
+    """Image files, and those of folders and their subfolders: one at least can be read.
+
+    Raises:
+        UserError: There is none, or one that was named is not there.
+    """
     if not given:
         raise UserError("predict needs image files or a folder of them after the model")
     images: list[Path] = []
@@ -226,6 +249,7 @@ def _image_files(given: Sequence[str | Path]) -> list[Path]:
             if not os.path.exists(path):  # a pipe or a device is told as unreadable
                 files.require(path)
             images.append(path)
+    _require_readable(images)
     return images
 
 
@@ -240,124 +264,6 @@ def _require_readable(paths: Sequence[Path]) -> None:
     path, reason = unreadable[0]
     others = f"; none of the {len(paths)} files can be read" if len(paths) > 1 else ""
     raise UserError(f"{path}: {reason}{others}")
-
-
-@dataclass(frozen=True)
-class _Classifier:
-    """A saved model that tells the class of square images, and what is known of it.
-
-    Attributes:
-        path: Its file.
-        network: Raw images, 0 to 255, to one output.
-        card: As `saved.load` gives it.
-        image_size: Height and width, in pixels.
-        fit: How images are brought to a square, as those it was trained on were.
-        is_grey: It takes one channel, not three.
-        class_names: Two for a single output, a sigmoid's.
-    """
-
-    path: Path
-    network: keras.Model
-    card: dict[str, object]
-    image_size: int
-    fit: Fit
-    is_grey: bool
-    class_names: list[str]
-
-    def outputs(self, images: np.ndarray) -> np.ndarray:
-        """What the network gives for RGB images, uint8 (n, h, w, 3): (n, outputs)."""
-        import keras
-
-        given = _grey(images) if self.is_grey else images
-        batch_size = min(BATCH_SIZE, BATCH_PIXELS // self.image_size**2)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-                made = self.network.predict(given, batch_size=batch_size, verbose=0)
-        except saved.faults() as error:
-            raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
-        return np.asarray(keras.tree.flatten(made)[0], np.float32)
-
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs (n, outputs), which may be logits, as probabilities (n, classes)."""
-        ends_in = _last_activation(self.network)
-        numbers = outputs[np.isfinite(outputs).all(axis=1)].astype(np.float64)
-        are_shares = ((numbers >= 0) & (numbers <= 1)).all()
-        if outputs.shape[1] < len(self.class_names):
-            if not are_shares or ends_in == "linear":
-                outputs = 0.5 + 0.5 * np.tanh(0.5 * outputs)  # the sigmoid
-            return np.concatenate([1 - outputs, outputs], axis=1)
-        add_up = np.allclose(numbers.sum(axis=1), 1, atol=1e-3)
-        if are_shares and (add_up or ends_in in ("softmax", "sigmoid")):
-            return outputs
-        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _opened(path: Path) -> _Classifier:
-    """A model's file, found fit to classify images.
-
-    Raises:
-        UserError: It is not.
-    """
-    network, card = saved.load(path)
-    ends = [getattr(network, name, None) for name in ("inputs", "outputs")]
-    if None in ends:
-        raise UserError(f"{path}: has not been built: call the model on images, and save it again")
-    inputs, outputs = ([tuple(tensor.shape) for tensor in tensors] for tensors in ends)
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise UserError(
-            f"{path}: takes {len(inputs)} inputs and gives {len(outputs)} outputs, not an image "
-            "and its probabilities"
-        )
-    image, output = inputs[0], outputs[0]
-    if len(image) == 4 and image[1:3] == (None, None) and isinstance(card.get("image_size"), int):
-        image = (None, card["image_size"], card["image_size"], image[3])
-    if len(image) != 4 or image[1] != image[2] or image[3] not in (1, 3) or (image[1] or 0) < 1:
-        shape = str(image).replace("None", "n", 1).replace("None", "any")
-        raise UserError(f"{path}: takes {shape}, not square images (n, size, size, 3 or 1)")
-    if image[1] > LARGEST_IMAGE:
-        raise UserError(
-            f"{path}: takes images of {image[1]:,} pixels, at most {LARGEST_IMAGE:,} do"
-        )
-    if len(output) != 2 or not output[1]:
-        shape = str(output).replace("None", "n", 1).replace("None", "any")
-        raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
-    is_yes_or_no = output[1] == 1 and _last_activation(network) != "softmax"
-    names = _class_names(path, 2 if is_yes_or_no else output[1], card)
-    return _Classifier(path, network, card, image[1], _fit(path, card), image[3] == 1, names)
-
-
-def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:
-    names = card.get("class_names") or [f"class {label}" for label in range(count)]
-    if len(names) != count:
-        raise UserError(f"{path}: tells {count} classes apart, its card names {len(names)}")
-    return names
-
-
-def _fit(path: Path, card: dict[str, object]) -> Fit:
-    """What the card says; those of older models, and models of others, say nothing."""
-    said = card.get("fit", "crop")
-    if said not in FITS:
-        raise UserError(f"{path}: its card has a fit {said!r}, not {', '.join(FITS)}")
-    return said
-
-
-def _last_activation(network: keras.Model) -> str:
-    """Name of the function that a network ends in; empty where its last layer has none."""
-    import keras
-
-    last = network.layers[-1]
-    while isinstance(last, keras.Model):
-        last = last.layers[-1]
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
-    return getattr(getattr(last, "activation", None), "__name__", "")
-
-
-def _grey(images: np.ndarray) -> np.ndarray:
-    """RGB (n, h, w, 3) in grey (n, h, w, 1), as Pillow weighs the colours; uint8."""
-    weighed = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-    return ((weighed + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def _labels_of_model(

@@ -143,6 +143,7 @@ class _Runs:
         self._began_run: dict = {}  # by run folder, as all of these
         self._figures: dict = {}  # of the last epoch
         self._diverged: dict = {}  # from which epoch on
+        self._notes: set[str] = set()  # said so far
         self._show_all()
 
     def show(self, event: Event) -> None:
@@ -154,7 +155,9 @@ class _Runs:
         elif event.kind == "epoch":
             self._show_epoch(job, event.record)
         elif event.kind == "note":
-            self._display.say(event.record["note"])
+            if (note := event.record["note"]) not in self._notes:  # runs may have the same to say
+                self._display.say(note)
+            self._notes.add(note)
         elif event.kind == "spent":
             return  # `bench sweep` tells it
         elif event.kind == "busy":  # comes again, from its first epoch

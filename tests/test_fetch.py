@@ -722,9 +722,9 @@ def test_weights_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(UserError, match=r"no such file"):
         named.weights_file("convnext_tiny", str(tmp_path / "none.pth"))
-    with pytest.raises(UserError, match=r"only for convnext_tiny, resnet18"):
+    with pytest.raises(UserError, match=r"only for convnext_tiny, efficientnet_lite0, "):
         named.weights_file("convnext_atto", "pretrained")
-    with pytest.raises(UserError, match=r"only for convnext_tiny, resnet18"):
+    with pytest.raises(UserError, match=r"only for convnext_tiny, efficientnet_lite0, "):
         named.weights_file("cinic10", "pretrained")
     with pytest.raises(UserError, match=r"keras_cnn fetch resnet18`, or use --weights=FILE"):
         named.weights_file("resnet18", "pretrained")

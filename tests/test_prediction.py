@@ -262,16 +262,26 @@ def test_a_model_that_fails_on_images_is_one_line(tmp_path, monkeypatch):
         prediction.predict(tmp_path / "m.keras", [tmp_path / "a.png"])
 
 
-def test_of_large_images_fewer_go_through_the_network_at_a_time(tmp_path, monkeypatch):
-    model = keras.Model(*means(size=1024))
+class Counting(keras.layers.Layer):
+    """Notes how many images it is given at a time."""
+
+    def call(self, x):
+        self.at_a_time = {*getattr(self, "at_a_time", ()), x.shape[0]}
+        return x
+
+
+@pytest.mark.parametrize(("size", "most"), [(1024, 1), (256, 16)])
+def test_of_large_images_fewer_go_through_the_network_at_a_time(tmp_path, monkeypatch, size, most):
+    counting = Counting()
+    image, x = means(size=size)
+    model = keras.Model(image, counting(x))
     monkeypatch.setattr(saved, "load", lambda path: (model, {}))
-    at_a_time = []
-    monkeypatch.setattr(
-        *(model, "predict", lambda images, **options: at_a_time.append(options) or np.ones((1, 3)))
-    )
-    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    prediction.predict(tmp_path / "m.keras", [tmp_path / "a.png"])
-    assert at_a_time == [{"batch_size": 1, "verbose": 0}]  # a layer of 64 channels takes 268 MB
+    counting.at_a_time = set()
+    paths = [tmp_path / f"{number}.png" for number in range(20 if most > 1 else 2)]
+    for path in paths:
+        Image.new("RGB", (32, 32)).save(path)
+    prediction.predict(tmp_path / "m.keras", paths)
+    assert max(counting.at_a_time) == most  # a layer of 64 channels takes 268 MB of float32
 
 
 def test_names_reach_no_terminal_raw_and_no_spreadsheet_as_formulas(capsys, tmp_path):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from keras_cnn import files, progress
-from keras_cnn.downloads import registry, transfer
+from keras_cnn.downloads import packaged, registry, transfer
 from keras_cnn.downloads.registry import Download
 from keras_cnn.downloads.unpack import unpack
 from keras_cnn.errors import UserError
@@ -26,7 +26,8 @@ def fetch(name: str) -> list[Path]:
     under its own name, is used in place of a download.
 
     Args:
-        name: One of `registry.DOWNLOADS` or `registry.BUNDLES`.
+        name: One of `registry.DOWNLOADS` or `registry.BUNDLES`. For weights that another package
+            holds, which are not fetched, it gives their file.
 
     Returns:
         The folder of each data set and the file of each set of weights.
@@ -35,6 +36,8 @@ def fetch(name: str) -> list[Path]:
         UserError: The name is unknown, no address gives the right file, an archive cannot be
             unpacked, or the disk does not take it.
     """
+    if name in packaged.PACKAGED:
+        return [packaged.weights_file(name)]
     return [_fetch_one(download) for download in registry.find(name)]
 
 

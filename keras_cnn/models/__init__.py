@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -24,27 +25,40 @@ class Network:
         smallest_image: Height and width in pixels.
         options: Other keywords of the function.
         dropout: Rate of the dropout before the head that it is published with; runs set their own.
+        image_size: Height and width in pixels of the images it is made for.
+        pretrained_image_size: Likewise of its `pretrained` weights, where that is another.
     """
 
     module: str
     smallest_image: int = 1
     options: tuple[str, ...] = ()
     dropout: float = 0.0
+    image_size: int = 32
+    pretrained_image_size: int | None = None
 
 
 _CONVNEXT = Network("keras_cnn.models.convnext", 32, ("stochastic_depth",))
+_EFFICIENTNET = "keras_cnn.models.efficientnet"
 NETWORKS = {
     "baseline": Network("keras_cnn.models.baseline", 4, ("hidden_units",), dropout=0.5),
     "enhanced": Network("keras_cnn.models.enhanced", 8, ("hidden_units",), dropout=0.5),
     "fewshot_cnn": Network("keras_cnn.models.fewshot_cnn", 8, dropout=0.5),
     "siamese_cnn": Network("keras_cnn.models.siamese_cnn", 16),
-    "resnet18": Network("keras_cnn.models.resnet", 32),
+    "resnet18": Network("keras_cnn.models.resnet", 32, pretrained_image_size=224),
     "convnext_atto": _CONVNEXT,
     "convnext_femto": _CONVNEXT,
     "convnext_pico": _CONVNEXT,
     "convnext_nano": _CONVNEXT,
-    "convnext_tiny": _CONVNEXT,
+    "convnext_tiny": replace(_CONVNEXT, pretrained_image_size=224),
+    "efficientnet_lite0": Network(_EFFICIENTNET, 32, dropout=0.2, image_size=224),
+    "efficientnet_lite2": Network(_EFFICIENTNET, 32, dropout=0.3, image_size=260),
 }
+
+OTHER_SIZE = (
+    "the %s weights of %s are of images of %s pixels, and these have %s; what another size can "
+    "cost: fine-tuned on 100 images a class of clothing, the bundled convnext_atto is right for "
+    "64.9 percent at its 32 pixels and for 56.2 at 64 (n = 3)"
+)
 
 
 def network(name: str) -> Network:
@@ -85,6 +99,21 @@ def network(name: str) -> Network:
 def module_of(name: str) -> str:
     """The module that builds a network, by dotted name; imports nothing."""
     return NETWORKS[name].module if name in NETWORKS else name.rpartition(".")[0]
+
+
+def right_image_size(name: str, weights: str = "random") -> int:
+    """Height and width in pixels of the images that a network with such weights is made for.
+
+    Args:
+        name: As for `network`.
+        weights: As for `classifier`; of a file it is not known, and the network's own size taken.
+
+    Raises:
+        UserError: There is no such network.
+    """
+    wanted = network(name)
+    fetched = wanted.pretrained_image_size if weights == "pretrained" else None
+    return fetched or wanted.image_size
 
 
 @cache  # a recipe's runs are mostly of one network
@@ -167,7 +196,7 @@ def _undrawn(
 def classifier(
     name: str,
     class_count: int,
-    image_size: int = 32,
+    image_size: int | None = None,
     weights: str = "random",
     unfrozen_stages: int | None = None,
     head: str = "dense",
@@ -184,9 +213,10 @@ def classifier(
     Args:
         name: As for `backbone`.
         class_count: Outputs.
-        image_size: Height and width of its input, in pixels.
-        weights: What all but the head begins with: `random`, `bundled`, `pretrained` (as fetched),
-            or a file's path, see `pretrained.load`.
+        image_size: Height and width of its input, in pixels; None takes `right_image_size`.
+            Another than that for weights by name is told by a warning.
+        weights: What all but the head begins with: `random`, `bundled`, `pretrained` (as fetched,
+            or as another package has it), or a file's path, see `pretrained.load`.
         unfrozen_stages: The last n stages train, with the head; None trains everything. It sets
             the layers' `trainable`, which the methods go by.
         head: `dense` or `cosine`, see `heads.logits`.
@@ -208,6 +238,10 @@ def classifier(
     from keras_cnn import pretrained
     from keras_cnn.models import freeze, heads, initializers
 
+    right_size = right_image_size(name, weights)
+    if weights in ("bundled", "pretrained") and image_size not in (None, right_size):
+        logging.getLogger(__name__).warning(OTHER_SIZE, weights, name, right_size, image_size)
+    image_size = right_size if image_size is None else image_size
     features = _undrawn(name, image_size, seed, hidden_units, stochastic_depth)
     logits = heads.logits(features.output, class_count, head, dropout, seed, cosine_scale)
     model = keras.Model(features.input, logits, name=name)

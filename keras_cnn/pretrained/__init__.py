@@ -15,7 +15,8 @@ def load(model: keras.Model, weights: str) -> None:
 
     Args:
         model: From `models.classifier` or `models.backbone`.
-        weights: `bundled`, `pretrained` (as fetched), `random` (those it has), or a file's path.
+        weights: `bundled`, `pretrained` (as fetched, or as another package has it), `random` (those
+            it has), or a file's path.
 
     Raises:
         UserError: There are no such weights, or they do not fit.

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,14 @@ CONVNEXT_PARTS = {
     "scale": "scale",
 }
 CONVNEXT_FIXED = {"stem.0": "stem_conv", "stem.1": "stem_norm", "head.norm": "features_norm"}
+EFFICIENTNET_PARTS = {
+    "_expand_conv": "expand_conv",
+    "_bn0": "expand_norm",
+    "_depthwise_conv": "depthwise",
+    "_bn1": "depthwise_norm",
+    "_project_conv": "project_conv",
+    "_bn2": "project_norm",
+}
 # Names by ConvNeXt's authors, and timm's for the same.
 AUTHORS_NAMES = {
     r"downsample_layers\.0\.": r"stem.",
@@ -64,7 +72,7 @@ TORCHVISIONS_PARTS = {
 # In the order that Keras has a layer's weights in: kernel and bias, or gamma, beta and statistics.
 KINDS = ("weight", "bias", "running_mean", "running_var")
 UNUSED = re.compile(
-    r"(fc|head|head\.fc|classifier(\.\d)?)\.(weight|bias)|n_averaged|.*num_batches_tracked"
+    r"(_?fc|head|head\.fc|classifier(\.\d)?)\.(weight|bias)|n_averaged|.*num_batches_tracked"
 )
 # What torch and safetensors raise for content that is damaged or made up.
 FAULTS = (
@@ -80,7 +88,8 @@ def opened(path: Path) -> Iterator[Weights]:
 
     Args:
         path: torchvision's `.pth` (a state dict, or a checkpoint with one inside) or a
-            `.safetensors`, by the names of torchvision, timm or ConvNeXt's authors.
+            `.safetensors`, by the names of torchvision, timm or ConvNeXt's authors; of an
+            EfficientNet-Lite, by those of efficientnet_lite_pytorch.
 
     Yields:
         For each weight the name of our layer and its place among the layer's weights (the name in
@@ -90,16 +99,16 @@ def opened(path: Path) -> Iterator[Weights]:
         UserError: The file cannot be read.
     """
     tensors = _tensors(path)
-    is_resnet = "layer1.0.conv1.weight" in tensors
+    layer_of = _naming(tensors)
     weights: Weights = {}
     for written, tensor in tensors.items():
-        name = written if is_resnet else _timms_name(written)
+        name = _timms_name(written) if layer_of is _convnext_layer else written
         if UNUSED.fullmatch(name):
             continue
         at, _, kind = name.rpartition(".")
         if re.fullmatch(r"stages\.\d\.blocks\.\d+", at) and kind == "gamma":  # the layer scale
             at, kind = f"{at}.scale", "weight"
-        layer = (_resnet_layer if is_resnet else _convnext_layer)(at) if kind in KINDS else None
+        layer = layer_of(at) if kind in KINDS else None
         tensor = _keras_layout(tensor, layer or "")
         where = (layer, KINDS.index(kind)) if layer else (written, -1)
         weights[where] = Stored(written, tuple(tensor.shape), partial(_values, tensor))
@@ -176,6 +185,41 @@ def _timms_name(name: str) -> str:
     for authors, timms in AUTHORS_NAMES.items():
         name = re.sub(f"^{authors}", timms, name)
     return re.sub(r"dwconv|pwconv[12]", lambda match: AUTHORS_PARTS[match[0]], name)
+
+
+def _naming(tensors: Mapping[str, torch.Tensor]) -> Callable[[str], str | None]:
+    """What gives our name for a layer of a file with these tensors, None where we have none."""
+    if "layer1.0.conv1.weight" in tensors:
+        return _resnet_layer
+    if "_conv_stem.weight" in tensors:
+        return partial(_efficientnet_layer, _efficientnet_blocks(tensors))
+    return _convnext_layer
+
+
+def _efficientnet_blocks(tensors: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+    """Stage and block, from 1 on, of each of a file's blocks: with a stage the width changes."""
+    blocks: list[tuple[int, int]] = []
+    stage = block = 0
+    width = ()
+    while (kernel := tensors.get(f"_blocks.{len(blocks)}._project_conv.weight")) is not None:
+        before, width = width, kernel.shape[:1]
+        stage, block = (stage, block + 1) if width == before else (stage + 1, 1)
+        blocks.append((stage, block))
+    return blocks
+
+
+def _efficientnet_layer(blocks: Sequence[tuple[int, int]], at: str) -> str | None:
+    """`_blocks.2._bn1` is our `stage2_block2_depthwise_norm`."""
+    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", at)
+    if match is None:
+        last = f"stage{blocks[-1][0]}_last" if blocks else "last"
+        ends = {"_conv_stem": "stem_conv", "_bn0": "stem_norm"}
+        return (ends | {"_conv_head": f"{last}_conv", "_bn1": f"{last}_norm"}).get(at)
+    number, part = int(match[1]), EFFICIENTNET_PARTS.get(match[2])
+    if number >= len(blocks) or part is None:
+        return None
+    stage, block = blocks[number]
+    return f"stage{stage}_block{block}_{part}"
 
 
 def _resnet_layer(at: str) -> str | None:

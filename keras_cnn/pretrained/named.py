@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_cnn import files
-from keras_cnn.downloads import registry
+from keras_cnn.downloads import packaged, registry
 from keras_cnn.errors import UserError, nearest
 
 # The SHA-256 of each backbone that comes with the package as <name>.weights.h5, here.
@@ -27,8 +27,8 @@ def weights_file(model: str, weights: str) -> Path | None:
 
     Args:
         model: The backbone's name.
-        weights: `random`, `pretrained` (as fetched), `bundled` (as the package has it), or the path
-            of a local file.
+        weights: `random`, `pretrained` (as fetched, or as another package has it), `bundled` (as
+            this package has it), or the path of a local file.
 
     Returns:
         The file, or None for `random`.
@@ -48,8 +48,11 @@ def weights_file(model: str, weights: str) -> Path | None:
 
 
 def _pretrained_file(model: str) -> Path:
-    pretrained = sorted(name for name, item in registry.DOWNLOADS.items() if item.kind == "weights")
-    if model not in pretrained:
+    if model in packaged.PACKAGED:
+        return packaged.weights_file(model)
+    fetched = {name for name, item in registry.DOWNLOADS.items() if item.kind == "weights"}
+    if model not in fetched:
+        pretrained = sorted(fetched | packaged.PACKAGED.keys())
         raise UserError(
             f"there are no pretrained weights for {model}, only for {', '.join(pretrained)}: "
             f"--set model NAME takes one of these, --weights=bundled is there for "
