@@ -25,7 +25,7 @@ from keras_cnn.errors import UserError, nearest, system_words
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "settings", "fetch", "data", "predict", "evaluate", "summary"),
+        *("recipes", "recipe", "settings", "teach", "fetch", "data", "predict", "evaluate", "summary"),
         *("backbone", "report", "cache", "bench"),
     )
 }
@@ -38,6 +38,8 @@ MOST_OF = {
     "--batch-size": 100_000,
     "--threads": 1024,
     "--rounds": 1000,
+    "--minutes": 100_000,
+    "--error-percent": 99,
 }
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from scipy.special import ndtri, softmax
@@ -11,7 +11,7 @@ from scipy.special import ndtri, softmax
 from keras_cnn.results.intervals import wilson
 from keras_cnn.statistics import CONFIDENCE
 from keras_cnn.teach import calibration
-from keras_cnn.teach.taught import Accuracy
+from keras_cnn.teach.taught import Accuracy, Point
 
 NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
 
@@ -71,19 +71,25 @@ def accuracy(share: float, images: int) -> Accuracy:
     return Accuracy(share, *wilson(share, images, NORMAL), images)
 
 
-def foretold(found: OutOfFold, test_images: int) -> Accuracy:
-    """The accuracy that the folds foretell on so many test images.
+def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: int) -> Accuracy:
+    """The accuracy that the folds foretell of a model taught with all training images.
 
-    Its interval is of what those images will show: both they and the training images are a draw.
+    A fold's model has fewer images: the accuracy goes on as from the last but one point of the
+    learning curve to the last, on a logarithmic axis. The interval is of what so many test images
+    will show, where they are like the training images: both are a draw.
+
+    Args:
+        found: Of the chosen candidate.
+        curve: From `search.learning_curve`.
+        fold_count: How many folds there are.
+        images: Test images.
     """
     count = int(found.told.sum())
     share = float(found.right.mean())
-    both = 1 / (1 / count + 1 / test_images)
-    return Accuracy(share, *wilson(share, both, NORMAL), count)
-
-
-def worse(found: OutOfFold, best: OutOfFold) -> float:
-    """By how many standard errors a candidate is worse than another, paired by image."""
-    difference = best.right - found.right
-    error = difference.std(ddof=1) / sqrt(len(difference))
-    return float(difference.mean() / error) if error else float(np.sign(difference.mean())) * np.inf
+    if len(curve) > 1:
+        before, last = curve[-2:]
+        gain = float(np.mean(last.accuracies) - np.mean(before.accuracies))
+        doublings = np.log2(last.images_a_class / before.images_a_class)
+        share += max(0.0, gain / doublings) * np.log2(fold_count / (fold_count - 1))
+    both = 1 / (1 / count + 1 / images)
+    return Accuracy(min(share, 1.0), *wilson(min(share, 1.0), both, NORMAL), count)
