@@ -25,8 +25,9 @@ from keras_cnn.errors import UserError, nearest, system_words
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "settings", "teach", "fetch", "data", "predict", "evaluate", "summary"),
-        *("backbone", "report", "cache", "bench"),
+        *("teach", "predict", "evaluate", "similar", "embed", "export", "data"),
+        *("recipes", "recipe", "settings", "fetch", "summary", "backbone", "report"),
+        *("cache", "bench"),
     )
 }
 # Whole numbers that are no mistake of the user's; beyond them memory or time have no end.

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from keras_cnn import environment, files
 from keras_cnn.data.fit import FITS, check
-from keras_cnn.teach import backbones, figures, keeping, lesson, pictures, runs, search
+from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures, runs, search
 from keras_cnn.teach.lesson import Lesson
 from keras_cnn.teach.pictures import Pictures
 from keras_cnn.teach.search import Clock, Compared, Notify
@@ -99,11 +99,12 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         curve=learned.curve,
         model_file=model_file,
         command=request.command,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - began,  # without the page
         faults=images.faults(),
         equal=images.equal(),
         environment=environment.describe(),
     )
+    page.write(taught, request.out / "index.html")
     return taught
 
 

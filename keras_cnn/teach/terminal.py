@@ -92,8 +92,7 @@ def _classes(taught: Taught) -> list[str]:
             )
         )
     recalls = [
-        (told.predicted[told.labels == label] == label).mean()
-        for label in np.unique(told.labels)
+        (told.predicted[told.labels == label] == label).mean() for label in np.unique(told.labels)
     ]
     rows.append(("mean over classes", "", "", f"{100 * np.mean(recalls):.1f}", ""))
     return grid.aligned(rows, right=(1, 2, 3, 4))
