@@ -29,7 +29,7 @@ def teach(
     Args:
         folder: FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/test/<class>/*.
         minutes: What it may take; the most promising is tried first.
-        backbone: efficientnet_lite0, efficientnet_lite2, convnext_tiny, …; the best at hand by default.
+        backbone: efficientnet_lite0, convnext_tiny, …; those at hand by default, the best first.
         method: nearest_mean, linear_discriminant or linear_probe; all of them by default.
         fit: crop, squash or pad; all are tried by default.
         shots: Training images of each class, at most; all by default.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_cnn.teach.taught import Taught
 
 _PLACES = {"Request": "folder", "Taught": "taught", "teach": "folder"}
-__all__ = [*_PLACES]
+__all__ = ["Request", "Taught", "teach"]
 
 
 def __getattr__(name: str) -> object:
