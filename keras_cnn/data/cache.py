@@ -181,7 +181,7 @@ def _write(
     with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
         with progress.bar(f"decoding {title}", len(items)) as advance:
             done = 0
-            for batch in decode.batches(items, image_size, fit):
+            for batch in decode.batches(items, image_size, fit, hashed=True):
                 scratch.write(batch.images)
                 indices.append(batch.indices)
                 sizes.append(batch.sizes)

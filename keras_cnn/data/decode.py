@@ -69,7 +69,7 @@ class Batch:
         indices: int64 (k,), which of the items these are.
         sizes: int32 (k, 2), height and width before scaling, as stored.
         hashes: uint64 (k,), of the whole pictures, whatever size and fit is asked for
-            (`near_duplicates.hashes`).
+            (`near_duplicates.hashes`); empty where they were not asked for.
         unreadable: Path and reason of each of the others.
     """
 
@@ -80,13 +80,16 @@ class Batch:
     unreadable: list[tuple[str, str]]
 
 
-def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -> Iterator[Batch]:
+def batches(
+    items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop", hashed: bool = False
+) -> Iterator[Batch]:
     """Decodes paths of image files, or images, uint8 (n, h, w, 3), in order, batch by batch.
 
     Args:
         items: The paths or the images.
         image_size: Height and width of what becomes of them.
         fit: As of `decode_image`.
+        hashed: Give perceptual hashes too, for which a JPEG may be read twice.
 
     Raises:
         UserError: A file cannot be read from its disk; a damaged image is listed in its batch.
@@ -96,7 +99,7 @@ def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -
     # Arrays are scaled sooner than they are sent to another process and back.
     if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
         for start in starts:
-            yield decode_batch(items[start : start + count], image_size, fit, start)
+            yield decode_batch(items[start : start + count], image_size, fit, start, hashed)
         return
     with ExitStack() as stack:
         workers: SimpleQueue[subprocess.Popen] = SimpleQueue()
@@ -106,7 +109,7 @@ def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -
         def decode(start: int) -> Batch:
             worker = workers.get()
             try:
-                return _ask(worker, (items[start : start + count], image_size, fit, start))
+                return _ask(worker, (items[start : start + count], image_size, fit, start, hashed))
             finally:
                 workers.put(worker)
 
@@ -122,14 +125,20 @@ def batches(items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop") -
 
 
 def decode_batch(
-    items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop", start: int = 0
+    items: list[str] | np.ndarray,
+    image_size: int,
+    fit: Fit = "crop",
+    start: int = 0,
+    hashed: bool = False,
 ) -> Batch:
     """Decodes a few images in this process; as `batches`, the first item being number `start`."""
     images, indices, sizes, looks, unreadable = [], [], [], [], []
     for index, item in enumerate(items, start):
         try:
             raw = item if isinstance(item, np.ndarray) else _content(item)
-            pixels, size, look = _decoded(raw, image_size, fit)
+            image, size, stored = _picture(raw, image_size, fit)
+            pixels = np.asarray(square(image, image_size, fit))
+            look = [_look(raw, image, stored)] if hashed else []
         except (MemoryError, UserError):
             raise
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
@@ -138,7 +147,7 @@ def decode_batch(
             images.append(pixels)
             indices.append(index)
             sizes.append(size)
-            looks.append(look)
+            looks += look
     side = near_duplicates.SIDE
     return Batch(
         np.array(images, np.uint8).reshape(-1, image_size, image_size, 3),
@@ -179,21 +188,18 @@ def decode_image(
     return np.asarray(square(image, image_size, fit)), size
 
 
-def _decoded(
-    raw: bytes | np.ndarray, image_size: int, fit: Fit
-) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
-    """As `decode_image`, and the whole picture squashed for its hash: uint8 (32, 32, 3)."""
+def _look(
+    raw: bytes | np.ndarray, image: Image.Image, stored: tuple[int, int] | None
+) -> np.ndarray:
+    """The whole picture squashed for its hash, uint8 (32, 32, 3), of what `_picture` gave."""
     side = near_duplicates.SIDE
-    image, size, stored = _picture(raw, image_size, fit)
-    whole = image
     if stored:  # a JPEG at a fraction: which one must not depend on the size that is asked for
         with warnings.catch_warnings(action="ignore"):
             opened = Image.open(io.BytesIO(raw), formats=["JPEG"])
         opened.draft(None, (2 * side, 2 * side))
         if opened.size != stored:
-            whole, _, _ = _picture(raw, side, "squash")
-    pixels = np.asarray(square(image, image_size, fit))
-    return pixels, size, np.asarray(square(whole, side, "squash"))
+            image, _, _ = _picture(raw, side, "squash")
+    return np.asarray(square(image, side, "squash"))
 
 
 def _picture(
@@ -328,7 +334,7 @@ def _worker() -> Iterator[subprocess.Popen]:
         worker.communicate()
 
 
-def _ask(worker: subprocess.Popen, question: tuple[list[str], int, Fit, int]) -> Batch:
+def _ask(worker: subprocess.Popen, question: tuple[list[str], int, Fit, int, bool]) -> Batch:
     """What a worker answers to the arguments of `decode_batch`."""
     try:
         pickle.dump(question, worker.stdin)
