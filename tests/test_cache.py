@@ -16,7 +16,7 @@ from PIL import Image
 
 from keras_cnn import data
 from keras_cnn.__main__ import main
-from keras_cnn.data import cache, decode
+from keras_cnn.data import cache, decode, image_file
 from keras_cnn.data.fit import FITS
 from keras_cnn.errors import UserError
 
@@ -113,7 +113,7 @@ def test_each_fit_has_its_own_file(home, folder):
     assert len(files(home)) == len({one.fingerprint for one in loaded}) == 3
     for fit, one in zip(FITS, loaded, strict=True):
         images = one.splits["test"].images
-        np.testing.assert_array_equal(images[-1], decode.decode_image(wide, SIZE, fit)[0])
+        np.testing.assert_array_equal(images[-1], image_file.decode_image(wide, SIZE, fit)[0])
         np.testing.assert_array_equal(images[:-1], loaded[0].splits["test"].images[:-1])
         assert same(data.load(str(folder), SIZE, ("test",), fit), one)
     with pytest.raises(UserError, match="no fit 'padd': did you mean 'pad'"):
