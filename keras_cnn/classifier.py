@@ -18,9 +18,7 @@ from keras_cnn.models import saved
 if TYPE_CHECKING:
     import keras
 
-BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 # What makes probabilities of a network's outputs. `none`: they are. `rest`: the single one is the
 # second class's, and the first has the rest. `sigmoid`: so it is after a sigmoid.
@@ -109,8 +107,10 @@ class Classifier:
     def _applied(self, network: keras.Model, images: np.ndarray) -> np.ndarray:
         import keras
 
+        from keras_cnn.training import evaluation
+
         given = grey(images) if self.is_grey else images
-        batch_size = min(BATCH_SIZE, BATCH_PIXELS // self.image_size**2)
+        batch_size = evaluation.batch_size(given)
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
                 made = network.predict(given, batch_size=batch_size, verbose=0)

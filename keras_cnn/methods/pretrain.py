@@ -55,7 +55,7 @@ def train(
     changed = partial(_changed, train, settings, size, classes, seed)
     drawn = feed.shuffled(changed, settings.batch_size, seed)
     shares = augment.one_hot(test.labels, classes)
-    tested = feed.in_order(Split(test.images, shares), evaluation.BATCH_SIZE)
+    tested = feed.in_order(Split(test.images, shares), evaluation.batch_size(test.images))
     in_bfloat16 = _multiplies_in_bfloat16(settings.mixed_precision)
     model = torch_fast.fast(network, mixed_precision=in_bfloat16)
     state = Checkpoint(checkpoint)

@@ -91,7 +91,8 @@ def learn(
     if mixed:
         test = Split(test.images, augment.one_hot(test.labels, network.output.shape[-1]))
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    with feeding.batches(settings, train, test, loop.test_batch_size, seed, redraw) as fed:
+    test_batch_size = min(loop.test_batch_size, evaluation.batch_size(test.images))
+    with feeding.batches(settings, train, test, test_batch_size, seed, redraw) as fed:
         model = torch_fast.fast(model, behaviour=loop.behaviour)
         records = descent.fit(
             model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -13,6 +14,7 @@ from keras_cnn.statistics import half_width
 from keras_cnn.training.metrics import cross_entropy, hits
 
 BATCH_SIZE = 256
+BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -23,7 +25,12 @@ def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, …) to a model's outputs, to be called again as it trains."""
     fast = torch_fast.fast(model)
-    return lambda images: np.asarray(fast.predict(images, batch_size=BATCH_SIZE, verbose=0))
+    return lambda images: np.asarray(fast.predict(images, batch_size=batch_size(images), verbose=0))
+
+
+def batch_size(images: np.ndarray) -> int:
+    """How many images or feature maps (n, h, w, c) go at a time; of features (n, c) 256."""
+    return max(1, min(BATCH_SIZE, BATCH_PIXELS // math.prod(images.shape[1:-1])))
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -43,9 +50,9 @@ def means_over_images(
         inputs: (n, …): images, features or embeddings.
         labels: (n,).
     """
-    losses, right = [], []
-    for start in range(0, len(labels), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
+    losses, right, count = [], [], batch_size(inputs)
+    for start in range(0, len(labels), count):
+        part = slice(start, start + count)
         answers = keras.ops.convert_to_tensor(labels[part].astype("int32"))
         logits = classify(keras.ops.convert_to_tensor(inputs[part]))
         losses.append(keras.ops.convert_to_numpy(cross_entropy(answers, logits)))
