@@ -21,12 +21,14 @@ from pathlib import Path
 
 from keras_cnn import __version__, commands
 from keras_cnn.errors import UserError, nearest, system_words
+from keras_cnn.torch_fast import memory
 
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "settings", "fetch", "data", "predict", "evaluate", "summary"),
-        *("backbone", "report", "cache", "bench"),
+        *("teach", "predict", "evaluate", "similar", "embed", "export", "data"),
+        *("recipes", "recipe", "settings", "fetch", "summary", "backbone", "report"),
+        *("cache", "bench"),
     )
 }
 # Whole numbers that are no mistake of the user's; beyond them memory or time have no end.
@@ -38,6 +40,8 @@ MOST_OF = {
     "--batch-size": 100_000,
     "--threads": 1024,
     "--rounds": 1000,
+    "--minutes": 100_000,
+    "--error-percent": 99,
 }
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 
@@ -54,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _open_standard_streams()
+        memory.keep_freed_memory()
         for name in ("SIGTERM", "SIGHUP"):  # the second when the terminal is closed; not nohup's
             number = getattr(signal, name, None)
             if number and signal.getsignal(number) is signal.SIG_DFL:

@@ -14,6 +14,7 @@ from keras_cnn import torch_fast
 from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
+from keras_cnn.training import batch_size
 
 if TYPE_CHECKING:
     import keras
@@ -107,13 +108,10 @@ class Classifier:
     def _applied(self, network: keras.Model, images: np.ndarray) -> np.ndarray:
         import keras
 
-        from keras_cnn.training import evaluation
-
         given = grey(images) if self.is_grey else images
-        batch_size = evaluation.batch_size(given)
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-                made = network.predict(given, batch_size=batch_size, verbose=0)
+                made = network.predict(given, batch_size=batch_size.of(given.shape), verbose=0)
         except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)

@@ -72,8 +72,8 @@ def test_the_table_gives_each_contender_its_median_and_quartiles():
 
 
 def test_every_goal_is_between_contenders_there_are():
-    assert goals.BENCHES.keys() == goals.HOW.keys()
-    for name in goals.BENCHES:
+    assert goals.BENCHES.keys() | goals.PEERS.keys() == goals.HOW.keys()
+    for name in goals.HOW:
         assert set(goals.contenders(name)) <= set(contenders.CONTENDERS)
 
 
@@ -123,13 +123,14 @@ def measured(monkeypatch):
     """Nothing is measured; returns the benches that would have been."""
     asked = []
 
-    def rates(names, rounds, threads):
+    def rates(names, rounds, threads, backend):
         asked.append((names, rounds, threads))
+        assert backend == "torch" or names == goals.contenders(backend)
         return {name: [10.0 + number] * rounds for number, name in enumerate(names)}
 
     machine = {"processor": "abacus", "cores": 2, "device": "cpu", "versions": {"torch": "9"}}
     monkeypatch.setattr(interleave, "rates", rates)
-    monkeypatch.setattr(bench, "_machine", lambda threads: machine)
+    monkeypatch.setattr(bench, "_machine", lambda threads, backend="torch": machine)
     return asked
 
 
@@ -138,6 +139,21 @@ def test_no_name_and_all_take_every_bench(names, measured, capsys):
     assert main(["bench", *names]) == 0
     assert measured == [(goals.contenders(name), 5, 1) for name in goals.BENCHES]
     assert capsys.readouterr().out.count("abacus, 2 cores") == len(goals.BENCHES)
+
+
+def test_peers_are_measured_part_by_part(measured, capsys):
+    assert main(["bench", "peers", "--only=jax,decoding"]) == 0
+    assert [names for names, *_ in measured] == [goals.contenders(x) for x in ("jax", "decoding")]
+    assert "## jax" in capsys.readouterr().out
+    assert main(["bench", "peers"]) == 0
+    assert len(measured) == 2 + len(goals.PEERS)
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(measured, monkeypatch, capsys):
+    monkeypatch.setattr(goals, "find_spec", lambda name: None if name == "higher" else object())
+    assert main(["bench", "peers", "--only=maml"]) == 0
+    assert not [name for name in measured[0][0] if "higher" in name]
+    assert len(measured[0][0]) == 4 and "not installed: higher" in capsys.readouterr().out
 
 
 def test_figures_and_goals_go_to_the_file_and_the_table(measured, tmp_path, capsys):
@@ -163,6 +179,8 @@ def test_figures_and_goals_go_to_the_file_and_the_table(measured, tmp_path, caps
         (["loader", "--threads=0"], "--threads is '0'"),
         (["loader", "--out={file}/figures.json"], "cannot be written"),
         (["intervals", "--out=figures.json"], "no figures for --out"),
+        (["peers", "--only=decodin"], "did you mean 'decoding'"),
+        (["loader", "--only=decoding"], "--only chooses parts of bench peers"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured(

@@ -23,7 +23,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.torch_fast import fast
-from keras_cnn.training import evaluation
+from keras_cnn.training import batch_size
 
 # ImageNet-1k's places of what two photographs show that come with scikit-learn and matplotlib: the
 # summer palace at Beijing, and Rear Admiral Grace Hopper, who has a suit (834) for some eyes.
@@ -114,7 +114,7 @@ def test_no_layer_takes_the_slow_path():
 
 def test_of_large_images_fewer_go_at_a_time():
     shapes = [(32, 32, 3), (64, 64, 3), (224, 224, 3), (2048, 2048, 3), (7, 7, 320), (1280,)]
-    found = [evaluation.batch_size(np.empty((0, *shape))) for shape in shapes]
+    found = [batch_size.of((300, *shape)) for shape in shapes]
     assert found == [256, 256, 20, 1, 256, 256]
 
 

@@ -17,26 +17,39 @@ from keras_cnn.errors import UserError, nearest
 
 FEWEST_ROUNDS = 5
 INTERVALS, SWEEP = "intervals", "sweep"  # which have no peers
+ALL_PEERS = "peers"  # stands for all of `goals.PEERS`
 DESCRIBE = "import json; from keras_cnn import environment as e; print(json.dumps(e.describe()))"
 
 
-def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = None) -> None:
+def bench(
+    names: Sequence[str],
+    rounds: int,
+    threads: int,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+) -> None:
     """Measures, prints tables for each bench and, if asked, writes the figures as JSON.
 
     Args:
-        names: Some of `goals.BENCHES`; `all`, or none, takes all. `sweep` tells where the time of a
-            sweep goes, and `intervals` simulates how often the tables' intervals hold the truth:
-            they are no part of all.
+        names: Some of `goals.BENCHES`; `all`, or none, takes all. No part of all are `peers`, all
+            of `goals.PEERS`; `sweep`, which tells where the time of a sweep goes; and `intervals`,
+            which simulates how often the tables' intervals hold the truth.
         rounds: How often each contender takes its turn, after one that does not count.
         threads: Threads of each contender's process.
         out: A JSON file.
+        only: Some of `goals.PEERS`, in place of all of them.
 
     Raises:
         UserError: There is no such bench, too few rounds, or the file cannot be written.
     """
     for name in names:
-        if name not in (known := (*goals.BENCHES, INTERVALS, SWEEP, "all")):
+        if name not in (known := (*goals.BENCHES, ALL_PEERS, INTERVALS, SWEEP, "all")):
             raise UserError(f"no bench {name!r}: {nearest(name, known)}")
+    for name in only:
+        if name not in goals.PEERS:
+            raise UserError(f"bench peers has no {name!r}: {nearest(name, goals.PEERS)}")
+    if only and ALL_PEERS not in names:
+        raise UserError("--only chooses parts of bench peers: python -m keras_cnn bench peers …")
     if INTERVALS in names:
         if out is not None:
             raise UserError("bench intervals prints its tables, and has no figures for --out")
@@ -49,14 +62,17 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
         raise UserError(f"--rounds is {rounds}: quartiles need at least {FEWEST_ROUNDS}")
     if out is not None:
         files.check_writable(out.parent)
-    with_peers = goals.BENCHES if not names or "all" in names else ()
+    stand_for = {"all": goals.BENCHES, ALL_PEERS: only or goals.PEERS}
     machine = _machine(threads)
     figures = {}
-    for name in dict.fromkeys([*with_peers, *(name for name in names if name != "all")]):
+    wanted = [each for name in names or ["all"] for each in stand_for.get(name, [name])]
+    for name in dict.fromkeys(wanted):
+        environment.require(goals.backend(name))
         load = _load_average()
         found, text, turns = _sweeps() if name == SWEEP else _against_peers(name, rounds, threads)
         figures[name] = {"load_average_before": load, **found}
-        place = _place(machine, name, threads)
+        here = machine if goals.backend(name) == "torch" else _machine(threads, goals.backend(name))
+        place = _place(here, name, threads)
         print(f"## {name}\n\n{text}\n\n{turns}; {place}; load before: {load}.\n", flush=True)
         if out is not None:  # after each: an interrupted call leaves what it has
             content = {"machine": machine, "rounds": rounds, "benches": figures}
@@ -65,9 +81,13 @@ def bench(names: Sequence[str], rounds: int, threads: int, out: Path | None = No
 
 def _against_peers(name: str, rounds: int, threads: int) -> tuple[dict, str, str]:
     """A bench's figures, its tables, and how often it was measured."""
-    rates = interleave.rates(goals.contenders(name), rounds, threads)
+    backend = goals.backend(name)
+    rates = interleave.rates(goals.contenders(name), rounds, threads, backend)
     found = {"images_a_second": rates, "goals": goals.verdicts(name, rates)}
-    return found, f"{goals.HOW[name]}\n\n{goals.markdown(name, rates)}", f"{rounds} rounds"
+    parts = [goals.HOW[name], goals.markdown(name, rates)]
+    if missing := goals.left_out(name):
+        parts.append(f"Left out, as not installed: {', '.join(missing)}.")
+    return found, "\n\n".join(parts), f"{rounds} rounds"
 
 
 def _sweeps() -> tuple[dict, str, str]:
@@ -78,9 +98,9 @@ def _sweeps() -> tuple[dict, str, str]:
     return {"sweeps": found}, "\n\n".join([sweep.HOW, *tables]), "once"
 
 
-def _machine(threads: int) -> dict:
+def _machine(threads: int, backend: str = "torch") -> dict:
     """What contenders run on, as one of their processes sees it."""
-    environ = environment.of_child("torch", threads)
+    environ = environment.of_child(backend, threads)
     command = [*environment.PYTHON, "-c", DESCRIBE]
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

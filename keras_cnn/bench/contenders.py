@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import environment, files
+from keras_cnn.bench import episodes, finetuning, serving
 from keras_cnn.data import Split
 from keras_cnn.torch_fast import memory
 
@@ -284,7 +285,64 @@ def repeats(parallel: int, threads: int) -> Turn:
     return turn
 
 
+# --- against peers -----------------------------------------------------------------------------
+
+
+def counted(prepare: Callable[[], Callable[[], object]], images: int) -> Turn:
+    """A turn of what `prepare` makes, which gets through so many images."""
+    turn = prepare()
+
+    def count() -> int:
+        turn()
+        return images
+
+    return count
+
+
+def _peers() -> Iterator[tuple[str, Callable[[], Turn]]]:
+    layouts = {"torch": False, "torch channels-last": True}
+    for name, job in finetuning.JOBS.items():
+        ways = {"ours": partial(finetuning.ours, job)}
+        for layout, channels_last in layouts.items():
+            loop = partial(finetuning.torch_loop, job, channels_last=channels_last)
+            ways[f"{layout}, features kept"] = partial(loop, keeps_features=True)
+            ways[f"{layout}, no_grad"] = partial(loop, keeps_features=False)
+        for way, prepare in ways.items():
+            yield f"{name} {way}", partial(counted, prepare, job.passes)
+    job = episodes.PROTOTYPICAL
+    ways = {"ours": partial(episodes.our_episodes, job)}
+    for layout, channels_last in layouts.items():
+        ways[f"easyfsl's, {layout}"] = partial(episodes.easyfsl_episodes, job, channels_last)
+    for way, prepare in ways.items():
+        yield f"episodes {way}", partial(counted, prepare, job.images * job.count)
+    job = episodes.MAML
+    for order, second in {"first": False, "second": True}.items():
+        for way, prepare in {
+            "ours": episodes.our_tasks,
+            "functional_call": episodes.functional_tasks,
+            "higher": episodes.higher_tasks,
+        }.items():
+            images = job.images * job.count * episodes.TASKS_A_STEP
+            yield (
+                f"maml {order} order {way}",
+                partial(counted, partial(prepare, job, second), images),
+            )
+    for name, job in serving.SERVED.items():
+        ways = {
+            "ours": partial(serving.predicting_ours, job),
+            "onnxruntime": partial(serving.predicting_in_onnxruntime, job),
+        }
+        for layout, channels_last in layouts.items():
+            ways[layout] = partial(serving.predicting_in_torch, job, channels_last)
+        for way, prepare in ways.items():
+            yield f"predict {name} {way}", partial(counted, prepare, job.images)
+    for name, job in {"224": serving.PHOTOGRAPHS, "32": serving.SMALL}.items():
+        yield f"decode to {name} ours", partial(serving.decoding_ours, job)
+        yield f"decode to {name} DataLoader", partial(serving.decoding_in_loader, job)
+
+
 CONTENDERS: dict[str, Callable[[], Turn]] = {
+    **dict(_peers()),
     **{f"{network} ours": partial(our_fit, network) for network in STEPS},
     **{f"{network} keras fit": partial(keras_fit, network) for network in STEPS},
     **{f"{network} torch": partial(torch_loop, network, False) for network in STEPS},

@@ -13,18 +13,21 @@ CHILD = (*environment.PYTHON, "-m", "keras_cnn.bench.contenders")
 SECONDS_TO_END = 30
 
 
-def rates(contenders: Sequence[str], rounds: int, threads: int) -> dict[str, list[float]]:
+def rates(
+    contenders: Sequence[str], rounds: int, threads: int, backend: str = "torch"
+) -> dict[str, list[float]]:
     """Images a second of each contender in each round.
 
     Args:
         contenders: Names in `contenders.CONTENDERS`.
         rounds: Rounds that count; one more comes first.
         threads: Threads of each process.
+        backend: What they run on.
 
     Raises:
         RuntimeError: A contender's process ended; its error stands above.
     """
-    variables = environment.of_child("torch", threads)
+    variables = environment.of_child(backend, threads)
     workers = {
         name: subprocess.Popen(
             [*CHILD, name, str(threads)],

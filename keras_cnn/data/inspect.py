@@ -146,7 +146,7 @@ def render(description: Description) -> str:
     lines = [f"{description.name}: {len(description.class_names)} classes, at {pixels}"]
     if description.note:
         lines.append(description.note)
-    faults = _faults(description)
+    faults = faults_of(description)
     if not faults:
         faults = ["no faults: every file is an image, none occurs twice, no class is far smaller"]
     return "\n".join(map(printable, [*lines, "", *_table(description), "", *faults, ""]))
@@ -219,7 +219,8 @@ def _table(description: Description) -> list[str]:
     return grid.aligned(rows, right=range(1, len(rows[0])))
 
 
-def _faults(description: Description) -> list[str]:
+def faults_of(description: Description) -> list[str]:
+    """Lines that name the faults of a source, each with its first cases."""
     faults: list[str] = []
     unreadable = [case for split in description.splits.values() for case in split.unreadable]
     named = [f"{path}: {reason}" for path, reason in dict.fromkeys(unreadable)]

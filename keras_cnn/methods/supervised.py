@@ -16,7 +16,7 @@ from keras_cnn import torch_fast
 from keras_cnn.data import Split, augment
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Supervised
-from keras_cnn.training import descent, evaluation, feeding, frozen
+from keras_cnn.training import batch_size, descent, feeding, frozen
 from keras_cnn.training.feed import Redraw
 from keras_cnn.training.history import History
 
@@ -59,7 +59,7 @@ def train(
     Raises:
         UserError: Dropping the last batch leaves none.
     """
-    loop = Loop(evaluation.BATCH_SIZE, ["accuracy"], History(report))
+    loop = Loop(batch_size.MOST, ["accuracy"], History(report))
     redraw = redrawn(train, settings, network.output.shape[-1], seed)
     return learn(network, train, test, settings, seed, redraw, loop)
 
@@ -91,7 +91,7 @@ def learn(
     if mixed:
         test = Split(test.images, augment.one_hot(test.labels, network.output.shape[-1]))
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    test_batch_size = min(loop.test_batch_size, evaluation.batch_size(test.images))
+    test_batch_size = min(loop.test_batch_size, batch_size.of(test.images.shape))
     with feeding.batches(settings, train, test, test_batch_size, seed, redraw) as fed:
         model = torch_fast.fast(model, behaviour=loop.behaviour)
         records = descent.fit(

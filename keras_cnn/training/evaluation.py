@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -11,10 +10,8 @@ import numpy as np
 from keras_cnn import torch_fast
 from keras_cnn.data.sampling import Draw
 from keras_cnn.statistics import half_width
+from keras_cnn.training import batch_size
 from keras_cnn.training.metrics import cross_entropy, hits
-
-BATCH_SIZE = 256
-BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -25,12 +22,9 @@ def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, …) to a model's outputs, to be called again as it trains."""
     fast = torch_fast.fast(model)
-    return lambda images: np.asarray(fast.predict(images, batch_size=batch_size(images), verbose=0))
-
-
-def batch_size(images: np.ndarray) -> int:
-    """How many images or feature maps (n, h, w, c) go at a time; of features (n, c) 256."""
-    return max(1, min(BATCH_SIZE, BATCH_PIXELS // math.prod(images.shape[1:-1])))
+    return lambda images: np.asarray(
+        fast.predict(images, batch_size=batch_size.of(images.shape), verbose=0)
+    )
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -50,7 +44,7 @@ def means_over_images(
         inputs: (n, …): images, features or embeddings.
         labels: (n,).
     """
-    losses, right, count = [], [], batch_size(inputs)
+    losses, right, count = [], [], batch_size.of(inputs.shape)
     for start in range(0, len(labels), count):
         part = slice(start, start + count)
         answers = keras.ops.convert_to_tensor(labels[part].astype("int32"))

@@ -1,0 +1,84 @@
+"""The page's photographs: small, each once however often it is shown, and not too many."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from keras_cnn import pages
+from keras_cnn.data import decode
+from keras_cnn.data.fit import Fit
+from keras_cnn.errors import UserError
+
+SIDE = 128  # pixels
+QUALITY = 70  # of a JPEG: about 4 KB each
+MOST = 400  # photographs
+
+
+class Album:
+    """Photographs to be shown on the page, as the model sees them but larger.
+
+    They are backgrounds in the page's style, so that one shown twice is in the file once.
+
+    Args:
+        folder: What files are relative to.
+        fit: How the model has photographs brought to a square.
+        most: How many photographs there is room for.
+    """
+
+    def __init__(self, folder: Path, fit: Fit, most: int = MOST) -> None:
+        self._folder, self._fit, self._most = folder, fit, most
+        self._numbers: dict[str, int] = {}
+        self._drawn: list[np.ndarray] = []
+
+    def add(self, file: str) -> bool:
+        """Keeps room for a photograph; False where there is none left."""
+        if file not in self._numbers and len(self._numbers) < self._most:
+            self._numbers[file] = len(self._numbers)
+        return file in self._numbers
+
+    def photograph(self, file: str) -> str:
+        """HTML that shows a photograph, beside its name; empty where there was no room for it."""
+        number = self._numbers.get(file)
+        return "" if number is None else _picture(f"p{number}", "photograph")
+
+    def drawing(self, image: np.ndarray, description: str) -> str:
+        """HTML that shows an image of our own, uint8 (h, w, 3), which always has room."""
+        self._drawn.append(image)
+        return _picture(f"d{len(self._drawn) - 1}", description)
+
+    def pixels(self, file: str, side: int = SIDE) -> np.ndarray | None:
+        """A photograph as the model sees it, uint8 (side, side, 3); None where it cannot be read.
+
+        Args:
+            file: Relative to the folder.
+            side: In pixels.
+        """
+        try:
+            images = decode.decode_batch([str(self._folder / file)], side, self._fit).images
+        except UserError:  # it has gone
+            return None
+        return images[0] if len(images) else None
+
+    def style(self) -> str:
+        """The CSS that holds all that was added."""
+        shown = {f"p{number}": self.pixels(file) for file, number in self._numbers.items()}
+        shown |= {f"d{number}": image for number, image in enumerate(self._drawn)}
+        return "".join(
+            f".{name}{{background-image:url({pages.address(_jpeg(image), 'image/jpeg')})}}\n"
+            for name, image in shown.items()
+            if image is not None
+        )
+
+
+def _picture(kind: str, description: str) -> str:
+    return f'<span class="picture {kind}" role="img" aria-label="{pages.text(description)}"></span>'
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "JPEG", quality=QUALITY)
+    return written.getvalue()
