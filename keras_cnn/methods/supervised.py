@@ -59,7 +59,7 @@ def train(
     Raises:
         UserError: Dropping the last batch leaves none.
     """
-    loop = Loop(batch_size.MOST, ["accuracy"], History(report))
+    loop = Loop(batch_size.of(test.images.shape), ["accuracy"], History(report))
     redraw = redrawn(train, settings, network.output.shape[-1], seed)
     return learn(network, train, test, settings, seed, redraw, loop)
 
@@ -91,8 +91,7 @@ def learn(
     if mixed:
         test = Split(test.images, augment.one_hot(test.labels, network.output.shape[-1]))
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    test_batch_size = min(loop.test_batch_size, batch_size.of(test.images.shape))
-    with feeding.batches(settings, train, test, test_batch_size, seed, redraw) as fed:
+    with feeding.batches(settings, train, test, loop.test_batch_size, seed, redraw) as fed:
         model = torch_fast.fast(model, behaviour=loop.behaviour)
         records = descent.fit(
             model,
