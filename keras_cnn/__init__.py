@@ -3,7 +3,8 @@
 - `data.load`: images of a source or a folder as arrays.
 - `models.classifier`: a network by name, with weights; `models.saved`: models on disk.
 - `methods`: what teaches a network, `methods.maml.train(network, train, test)` and others.
-- `predict`: from photo files to probabilities.
+- `predict`: from photo files to probabilities; `embed`, `similar`: to features, and the nearest.
+- `export.write`: a saved model for programs without Keras.
 - `study.run`: a recipe from its name to its results; `results.read`: a finished run.
 - `recipe.read`: a recipe file.
 
@@ -32,12 +33,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
 __version__ = "0.1.0"
 _PLACES = {"study": "keras_cnn.runs.study"}
-__all__ = ["data", "methods", "models", "predict", "pretrained", "recipe", "results", "study"]
+_FUNCTIONS = {
+    "ImageClassifier": "teach.estimator",
+    "embed": "similarity",
+    "predict": "prediction",
+    "similar": "similarity",
+}
+__all__ = [
+    *("ImageClassifier", "data", "embed", "export", "methods", "models", "predict", "pretrained"),
+    *("recipe", "results", "similar", "study", "teach"),
+]
 
 
 def __getattr__(name: str) -> ModuleType | Callable:
-    if name == "predict":
-        return importlib.import_module("keras_cnn.prediction").predict
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"keras_cnn.{_FUNCTIONS[name]}"), name)
     if name not in __all__:
         raise AttributeError(f"keras_cnn has no {name!r}")
     return importlib.import_module(_PLACES.get(name, f"keras_cnn.{name}"))

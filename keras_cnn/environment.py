@@ -56,7 +56,7 @@ def describe() -> dict[str, object]:
     return {
         "backend": backend,
         "device": _device(backend),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: version(name) for name in packages},
         **machine(),
         "threads": int(threads) if threads.isdecimal() else None,
     }
@@ -97,6 +97,15 @@ def own_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # users' code may raise anything
         raise UserError(f"cannot import {name!r} ({type(error).__name__}: {error})") from error
+
+
+def version(package: str) -> str:
+    """The installed version of a package, or of its build for processors; or `unknown`."""
+    for name in (package, f"{package}-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    module = sys.modules.get(package)  # run from a checkout that is not installed
+    return getattr(module, "__version__", "unknown")
 
 
 def machine() -> dict[str, object]:
@@ -328,14 +337,6 @@ def _device(backend: str) -> str:
 
     device = jax.devices()[0]
     return device.device_kind if device.platform != "cpu" else "cpu"
-
-
-def _version(package: str) -> str:
-    for name in (package, f"{package}-cpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    module = sys.modules.get(package)  # run from a checkout that is not installed
-    return getattr(module, "__version__", "unknown")
 
 
 def _processor() -> str:

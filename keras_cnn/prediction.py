@@ -142,12 +142,8 @@ def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Pre
     paths = image_files([images] if isinstance(images, str | Path) else images)
     model = classifier.opened(Path(model).expanduser())
     read, outputs, unreadable = applied(model.outputs, model, paths)
-    probabilities = model.probabilities(outputs)
-    is_told = _told(probabilities, model.path)
-    no_number = "the model gives what is no number"
-    unreadable += [(path, no_number) for path, ok in zip(read, is_told, strict=True) if not ok]
-    read = [path for path, ok in zip(read, is_told, strict=True) if ok]
-    return Predictions(read, model.class_names, probabilities[is_told], unreadable)
+    found = told(read, model.probabilities(outputs), unreadable, model)
+    return Predictions(found[0], model.class_names, *found[1:])
 
 
 def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
@@ -169,19 +165,19 @@ def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:
     names = model.class_names
     labels = _labels_of_model(dataset.splits[split].labels, dataset.class_names, names)
     probabilities = model.probabilities(model.outputs(dataset.splits[split].images))
-    _told(probabilities, model.path)
+    _is_told(probabilities, model.path)
     shared = sources.count_shared(dataset, split) if split != "train" else 0
     names_of_files = dataset.files[split]() if split in dataset.files else []
     return Evaluation(names, labels, probabilities, shared, names_of_files)
 
 
-def _told(probabilities: np.ndarray, model: Path) -> np.ndarray:
-    """Of which images a model's outputs (n, classes) are numbers: bool (n,).
+def _is_told(rows: np.ndarray, model: Path) -> np.ndarray:
+    """Of which images what a model gives, (n, …), is numbers: bool (n,).
 
     Raises:
         UserError: Of none, as where its training diverged.
     """
-    is_told = np.isfinite(probabilities).all(axis=1)
+    is_told = np.isfinite(rows).all(axis=1)
     if not is_told.any():
         raise UserError(
             f"{model}: what it gives is no number for any image: its training diverged; train it "
@@ -211,6 +207,20 @@ def applied(
             read += [paths[index] for index in batch.indices]
             rows.append(function(batch.images))
     return read, np.concatenate(rows), unreadable
+
+
+def told(
+    read: list[Path], rows: np.ndarray, unreadable: list[tuple[Path, str]], model: Classifier
+) -> tuple[list[Path], np.ndarray, list[tuple[Path, str]]]:
+    """What `applied` gives, where images that a model gives no number for are unreadable, too.
+
+    Raises:
+        UserError: It gives none for any.
+    """
+    is_told = _is_told(rows, model.path)
+    no_number = "the model gives what is no number"
+    unreadable += [(path, no_number) for path, ok in zip(read, is_told, strict=True) if not ok]
+    return [path for path, ok in zip(read, is_told, strict=True) if ok], rows[is_told], unreadable
 
 
 def _one_ahead(batches: Iterator[decode.Batch]) -> Iterator[decode.Batch]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import csv as csv_text  # `csv` and `json` are flags' names
-import json as json_text
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cnn import environment, files
-from keras_cnn.errors import UserError, nearest, printable
+from keras_cnn.commands.shell import chosen_backend, picture_path, say, tell
+from keras_cnn.commands.teaching import teach  # noqa: F401 (a command like those below)
+from keras_cnn.commands.trained import (  # noqa: F401 (commands like those below)
+    embed,
+    evaluate,
+    export,
+    predict,
+    similar,
+)
+from keras_cnn.errors import UserError, nearest
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ def recipe(
         variant=variant,
         repeats=repeats,
         overrides=_overrides(set or {}, flags),
-        backend=_backend(backend),
+        backend=chosen_backend(backend),
         out=out,
         parallel=jobs,
         threads=threads,
@@ -151,7 +157,7 @@ def fetch(name: str) -> None:
     from keras_cnn.downloads import fetch as downloads
 
     for path in downloads.fetch(name):
-        _tell(str(path))
+        tell(str(path))
 
 
 def data(
@@ -178,143 +184,14 @@ def data(
 
     kinds = augmentation.kinds(augment) if augment else []
     name = f"{Path(os.path.realpath(source)).name}-{augment or 'samples'}.png"
-    picture = _picture(out or Path(name))
+    picture = picture_path(out or Path(name))
     if kinds:
         pictures.augmented(sources.load(source, image_size, fit=fit), kinds, picture)
-        _tell(f"augmented samples: {picture}")
+        tell(f"augmented samples: {picture}")
         return
     print(inspect.render(inspect.describe(source, image_size, fit)))
     pictures.samples(sources.load(source, image_size, fit=fit), picture)
-    _tell(f"samples: {picture}")
-
-
-def predict(
-    model: Path,
-    *images: str,
-    top: int = 3,
-    json: bool = False,
-    csv: bool = False,
-    backend: str | None = None,
-) -> None:
-    """Classify images, or all images of a folder, with a saved model.
-
-    Args:
-        model: A .keras file, as <run folder>/model.keras.
-        images: Image files or folders.
-        top: How many classes to name for each image.
-        json: Print JSON; a file that cannot be read has an error in it.
-        csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
-        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
-    """
-    from keras_cnn import prediction
-
-    if not images:
-        raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
-    if json and csv:
-        raise UserError("--json and --csv: give one of them")
-    environment.settle(_backend(backend))
-    predictions = prediction.predict(model, images)
-    best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
-    if json:
-        print(_predictions_json(best, predictions.unreadable))
-    elif csv:
-        _print_predictions_csv(best, predictions.unreadable)
-    else:
-        for path, classes in best:
-            _tell(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
-    for path, reason in predictions.unreadable:
-        _say(printable(f"keras_cnn: {path}: {reason}"))
-    if predictions.unreadable:
-        raise SystemExit(2)
-
-
-def _predictions_json(
-    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
-) -> str:
-    keys = ("name", "probability")
-    content: list[dict[str, object]] = [
-        {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
-        for path, classes in best
-    ]
-    content += [{"image": str(path), "error": reason} for path, reason in unreadable]
-    return json_text.dumps(content, indent=2)
-
-
-def _print_predictions_csv(
-    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
-) -> None:
-    from keras_cnn.results.contents import csv_cell
-
-    def cell(text: str) -> str:
-        return csv_cell(printable(text))
-
-    table = csv_text.writer(sys.stdout, lineterminator="\n")
-    table.writerow(("image", "rank", "class", "probability", "error"))
-    for path, classes in best:
-        for rank, (name, share) in enumerate(classes, start=1):
-            table.writerow((cell(path), rank, cell(name), share, ""))
-    for path, reason in unreadable:
-        table.writerow((cell(str(path)), "", "", "", cell(reason)))
-
-
-def evaluate(
-    model: Path,
-    data: str | None = None,
-    split: str = "test",
-    out: Path | None = None,
-    csv: Path | None = None,
-    backend: str | None = None,
-) -> None:
-    """Accuracy, precision, recall, F1 and confusion matrix of a saved model on a data source.
-
-    Args:
-        model: A .keras file, as <run folder>/model.keras.
-        data: A source (cinic10, digits, …; a wrong name lists all) or a folder of images.
-        split: train, valid or test.
-        out: Where the picture goes; by default <model>-confusion.png beside the model.
-        csv: A file for each image's place or name, true and predicted class, and probabilities.
-        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
-    """
-    from keras_cnn import plots, prediction
-    from keras_cnn.data import sources
-
-    if not data:
-        raise UserError("evaluate needs --data=SOURCE_OR_FOLDER")
-    environment.settle(_backend(backend))
-    picture = _picture(out) if out else None
-    if csv:
-        files.check_writable(csv.parent)
-    evaluation = prediction.evaluate(model, data, split)
-    images = len(evaluation.labels)
-    _tell(f"{model} on the {split} split of {data}: {evaluation.accuracy:.2%} of {images} images")
-    low, high = (100 * end for end in evaluation.interval)
-    loss, error = (evaluation.scores[n] for n in ("negative_log_likelihood", "calibration_error"))
-    print(
-        f"95 percent interval on new images {low:.1f} to {high:.1f} percent, negative log "
-        f"likelihood {loss:.3f}, expected calibration error {100 * error:.1f} points"
-    )
-    if evaluation.shared:
-        print(f"{evaluation.shared} of them have the pixels of training images")
-    print()
-    print(evaluation.report())
-    title = f"{model.name} on {sources.title(data)}, {split}"
-    counts, names = evaluation.confusion(), evaluation.class_names
-    picture = picture or model.with_name(f"{model.stem}-confusion.png")
-    plots.save(partial(plots.confusion_matrix, title, counts, names), picture)
-    _tell(f"confusion matrix: {picture}")
-    if csv:
-        _write_csv(csv, evaluation.rows())
-        _tell(f"each image's probabilities: {csv}")
-
-
-def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table of which no cell is one that a spreadsheet takes for a formula."""
-    from keras_cnn.results.contents import csv_cell
-
-    with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv_text.writer(file, lineterminator="\n")
-        for row in rows:
-            writer.writerow(csv_cell(printable(c)) if isinstance(c, str) else c for c in row)
+    tell(f"samples: {picture}")
 
 
 def summary(
@@ -344,7 +221,7 @@ def summary(
     for flag, value in by_name.items():
         if is_file and value is not None:
             raise UserError(f"{flag} is for a network by name: {file} is made as it is")
-    environment.settle(_backend())
+    environment.settle(chosen_backend())
     from keras_cnn import models
     from keras_cnn.models import saved
     from keras_cnn.models import summary as summaries
@@ -374,9 +251,9 @@ def backbone(model: Path, file: Path) -> None:
     if not file.name.endswith(".weights.h5"):
         raise UserError(f"{str(file)!r}: a weights file's name ends in .weights.h5")
     files.check_writable(file.parent)
-    environment.settle(_backend())
+    environment.settle(chosen_backend())
     keras_files.write_backbone(model, file)
-    _tell(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
+    tell(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {named.fingerprint(file)}")
 
 
 def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
@@ -386,7 +263,7 @@ def report(out: Path = DEFAULT_OUT, to: Path | None = None) -> None:
         out: Where results lie: OUT/RECIPE/.
         to: The folder the page goes to; OUT by default.
     """
-    environment.settle(_backend())
+    environment.settle(chosen_backend())
     from keras_cnn import report as reports
 
     reports.report(out, to or out)
@@ -408,7 +285,7 @@ def cache(clear: bool = False) -> None:
         except OSError as error:
             raise UserError(f"{error.filename} cannot be removed: {error.strerror}") from None
         print(f"removed: {files:,} files, {size / 1e6:,.1f} MB")
-    _tell(str(home.home()))
+    tell(str(home.home()))
     rows = [
         (kind, f"{files:,} files", f"{size / 1e6:,.1f} MB")
         for kind, (files, size) in home.usage().items()
@@ -463,23 +340,23 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     cores = ": no more than processor cores" if too_many else ""
     if dry_run:
         estimated = estimate.estimate(plan.runs, plan.out, plan.parallel, plan.fresh)
-        _say(choice)
+        say(choice)
         title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{cores}"
         print(estimate.listing(title, plan.runs, estimated))
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
         return _End(line, 2 if hindrance else 0, estimated.seconds_left)
     work = study.prepare(plan)
-    _say(choice)  # not before: a mistake is told alone
+    say(choice)  # not before: a mistake is told alone
     for row, why in work.left_out.items():
-        _say(f"{plan.recipe.name}: row {row} is left out: {why}")
+        say(f"{plan.recipe.name}: row {row} is left out: {why}")
     if work.missing:
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
         at_a_time = f", {plan.parallel} at a time{cores}" if cores else ""
-        _say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
+        say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
     if work.shared_images:
-        _say(f"{work.shared_images} test images of the data have the pixels of training images")
+        say(f"{work.shared_images} test images of the data have the pixels of training images")
     with progress.shown(work.missing) as show:
         made = study.execute(work, show)
     try:
@@ -567,43 +444,17 @@ def _print_table(study: Study, kept: Path | None) -> None:
     width = shutil.get_terminal_size(fallback=(WIDTH, 0)).columns
     print(terminal.text(study.table, width))
     folder = study.plan.folder
-    _tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
+    tell(f"Tables and pictures are in {folder}, models in {folder}/<run>/model.keras.")
     if kept:
-        _say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
+        say(f"The table that was there showed other runs: it is now in {kept}, with its pictures.")
 
 
 def _tell_failures(failed: Sequence[tuple[Event, str]], damaged: Sequence[UserError]) -> None:
     from keras_cnn import progress
 
     if failed:
-        _say(f"\n{progress.runs(len(failed))} failed; the same command tries again:")
+        say(f"\n{progress.runs(len(failed))} failed; the same command tries again:")
     for event, log in failed:
-        _say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
+        say(f"  {progress.title(event.job)}: {event.error}\n    log: {log}")
     for error in damaged:
-        _say(f"keras_cnn: left out of the table: {error}")
-
-
-def _tell(line: str) -> None:
-    """Prints a line that names files, whatever these are called."""
-    print(printable(line))
-
-
-def _say(text: str) -> None:
-    if text:
-        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
-
-
-def _backend(name: str | None = None) -> str:
-    name = name or os.environ.get("KERAS_BACKEND") or "torch"
-    environment.require(name)
-    return name
-
-
-def _picture(path: Path) -> Path:
-    """A path a picture can be drawn to, found out before the work."""
-    endings = (".png", ".jpg", ".pdf", ".svg")
-    if path.suffix.lower() not in endings:
-        raise UserError(f"--out is {str(path)!r}: a name that ends in {', '.join(endings)}")
-    if not path.parent.is_dir():
-        raise UserError(f"--out is {str(path)!r}: there is no folder {path.parent}")
-    return path
+        say(f"keras_cnn: left out of the table: {error}")
