@@ -33,10 +33,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
 __version__ = "0.1.0"
 _PLACES = {"study": "keras_cnn.runs.study"}
-_FUNCTIONS = {"embed": "similarity", "predict": "prediction", "similar": "similarity"}
+_FUNCTIONS = {
+    "ImageClassifier": "teach.estimator",
+    "embed": "similarity",
+    "predict": "prediction",
+    "similar": "similarity",
+}
 __all__ = [
-    *("data", "embed", "export", "methods", "models", "predict", "pretrained", "recipe"),
-    *("results", "similar", "study"),
+    *("ImageClassifier", "data", "embed", "export", "methods", "models", "predict", "pretrained"),
+    *("recipe", "results", "similar", "study", "teach"),
 ]
 
 

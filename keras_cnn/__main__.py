@@ -25,8 +25,9 @@ from keras_cnn.errors import UserError, nearest, system_words
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
     for name in (
-        *("recipes", "recipe", "settings", "fetch", "data", "predict", "evaluate", "summary"),
-        *("similar", "embed", "export", "backbone", "report", "cache", "bench"),
+        *("teach", "predict", "evaluate", "similar", "embed", "export", "data"),
+        *("recipes", "recipe", "settings", "fetch", "summary", "backbone", "report"),
+        *("cache", "bench"),
     )
 }
 # Whole numbers that are no mistake of the user's; beyond them memory or time have no end.
@@ -38,6 +39,8 @@ MOST_OF = {
     "--batch-size": 100_000,
     "--threads": 1024,
     "--rounds": 1000,
+    "--minutes": 100_000,
+    "--error-percent": 99,
 }
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 

@@ -116,6 +116,28 @@ def bar(
 
 
 @contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows work of several steps while the block runs, and how long each will take yet.
+
+    Yields:
+        A function to call with what is done, how much of it so far, and of how much.
+    """
+    began: dict[str, float] = {}
+    with Display() as display:
+
+        def advance(what: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            so_far = now - began.setdefault(what, now)
+            note = f"{done:,} of {total:,}"
+            if so_far and done < total:
+                note += f", {duration(so_far / done * (total - done))} left"
+            display.bar(what, done, total, note)
+            display.line(f"{what}: {note}")
+
+        yield advance
+
+
+@contextmanager
 def shown(jobs: list[Job]) -> Iterator[Callable[[Event], None]]:
     """Shows the engine's events while the block runs: a bar for all runs, one for each under way.
 

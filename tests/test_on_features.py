@@ -1,10 +1,12 @@
-"""Linear probe and nearest class mean against scikit-learn's own pipelines on the same features."""
+"""What is computed on features, against scikit-learn's own pipelines on the same ones."""
 
 from __future__ import annotations
 
 import method_runs
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -12,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from keras_cnn import data, models
 from keras_cnn.data import Split
-from keras_cnn.methods import linear_probe, nearest_mean
+from keras_cnn.methods import linear_discriminant, linear_probe, nearest_mean
+from keras_cnn.methods.settings import LinearDiscriminant
 from keras_cnn.models import heads
 from keras_cnn.training import evaluation
 
@@ -57,7 +60,7 @@ def test_a_probe_of_two_classes_is_that_of_scikit_learn():
     random = np.random.default_rng(0)
     features = random.normal(3, [1.0, 5.0, 1e-9, 0.2], (60, 4))
     labels = (features[:, 1] + random.normal(0, 2, 60) > 3).astype(int)
-    kernel, bias = linear_probe.fit(features, labels, 1.0)
+    kernel, bias, *_ = linear_probe.fit(features, labels, 1.0)
     logits = features @ kernel + bias
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     expected = pipeline.fit(features[:, [0, 1, 3]], labels).decision_function(
@@ -149,3 +152,16 @@ def test_centering_and_length_matter(network, splits):
     assert (plain == centered).mean() >= 0.995  # without lengths, the center changes no distance
     assert (plain != of_length_one).any()
     assert (of_length_one != both).any() and (centered != both).any()
+
+
+@pytest.mark.parametrize("count", [12, 60])  # fewer than channels, and more
+@pytest.mark.parametrize("shrinkage", [0.1, 0.7])
+def test_linear_discriminant_is_scikit_learns(count: int, shrinkage: float):
+    rng = np.random.default_rng(count)
+    labels = np.arange(count) % 3
+    features = rng.normal(size=(count, 20)) + rng.normal(size=(3, 20))[labels]
+    head = linear_discriminant.fit(features, labels, LinearDiscriminant(shrinkage=shrinkage))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=[1 / 3] * 3)
+    new = rng.normal(size=(30, 20))
+    expected = theirs.fit(features, labels).predict_proba(new)
+    np.testing.assert_allclose(softmax(head.logits(new), axis=1), expected, rtol=1e-6, atol=1e-9)

@@ -531,12 +531,14 @@ def test_published_tables_and_pictures_stand_in_until_there_are_results(out):
     folder.mkdir(parents=True)
     (folder / "table.md").write_text(
         "# Title\n\nMeasured elsewhere.\n\n| row | x |\n|---|---|\n| 4 | 65 |\n\n"
-        "## Differences\n\nPaired.\n\n| row | y |\n|---|---|\n| 4 | +2 |\n"
+        "## Differences\n\nPaired.\n\n| row | y |\n|---|---|\n| 4 | +2 |\n\n"
+        "The deck's own figures, of another measurement.\n\n| row | z |\n|---|---|\n| 4 | 63 |\n"
     )
     (folder / "row-4-curves.png").write_bytes(b"")
     there = section(page(out), "slide-17")
     assert "Published with the package" in there and "Measured elsewhere." in there
-    _, shown, differences = tables(there)  # the deck's own above
+    _, shown, differences, of_deck = tables(there)  # the deck's own above
+    assert of_deck["", "z"] == ["63"] and "clothing): the deck's own figures**" in there
     assert (shown["", "x"], differences["", "y"]) == (["65"], ["+2"])
     assert "clothing): differences**" in there
     assert shown_pictures(there)[0][1].endswith("fewshot_convnext_clothing/row-4-curves.png")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from keras_cnn import environment, files
 from keras_cnn.commands.shell import chosen_backend, picture_path, say, tell
+from keras_cnn.commands.teaching import teach  # noqa: F401 (a command like those below)
 from keras_cnn.commands.trained import (  # noqa: F401 (commands like those below)
     embed,
     evaluate,

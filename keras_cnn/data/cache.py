@@ -8,6 +8,7 @@
         sizes        int32 (n, 2), height and width before scaling
         indices      int64 (n,), which file or array each image was
         digests      uint64 (n,), of each image's pixels (`copies.digests`)
+        hashes       uint64 (n,), of each picture's look (`near_duplicates.hashes`)
         images       uint8 (n, s, s, 3)
         a seal, which tells whether a bit has changed since
 
@@ -38,14 +39,14 @@ from keras_cnn.data.listing import Division, Listing
 from keras_cnn.errors import UserError, printable
 from keras_cnn.home import home
 
-DECODER_VERSION = (
-    3  # raised by hand when the same file would decode to other pixels, or be kept else
-)
+# Raised by hand when the same file would have other pixels or another hash, or be kept else.
+DECODER_VERSION = 4
 ARRAYS = {  # of an image
     "labels": ("<i8", ()),
     "sizes": ("<i4", (2,)),
     "indices": ("<i8", ()),
     "digests": ("<u8", ()),
+    "hashes": ("<u8", ()),
 }
 WHOLE = "all"
 BLOCK = 1024  # images copied together
@@ -61,6 +62,7 @@ class Decoded:
         sizes: int32 (n, 2), height and width before scaling.
         indices: int64 (n,), which item of the listing's content each image was.
         digests: uint64 (n,), equal where the pixels are.
+        hashes: uint64 (n,), nearly equal where the pictures are; the same at any size and fit.
         unreadable: Path, relative to the source's folder, and reason of each file left out.
         fingerprint: Hexadecimal.
     """
@@ -70,6 +72,7 @@ class Decoded:
     sizes: np.ndarray
     indices: np.ndarray
     digests: np.ndarray
+    hashes: np.ndarray
     unreadable: list[tuple[str, str]]
     fingerprint: str
 
@@ -154,7 +157,7 @@ def _read(path: Path, part: str) -> Decoded:
     if part not in head["parts"]:
         raise UserError(
             f"too few images to set some aside for testing: the smallest class has "
-            f"{np.bincount(arrays['labels']).min()}; give each class at least 5, or make train and "
+            f"{np.bincount(arrays['labels']).min()}; give each class at least 2, or make train and "
             "test folders"
         )
     start, stop, fingerprint = head["parts"][part]
@@ -174,7 +177,7 @@ def _write(
     title: str,
 ) -> None:
     items, all_labels = listing.content()
-    indices, sizes, unreadable = [], [], []
+    indices, sizes, hashes, unreadable = [], [], [], []
     with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
         with progress.bar(f"decoding {title}", len(items)) as advance:
             done = 0
@@ -182,6 +185,7 @@ def _write(
                 scratch.write(batch.images)
                 indices.append(batch.indices)
                 sizes.append(batch.sizes)
+                hashes.append(batch.hashes)
                 unreadable += [
                     (os.path.relpath(file_path, listing.folder), reason)
                     for file_path, reason in batch.unreadable
@@ -194,10 +198,12 @@ def _write(
         _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
         shape = (len(labels), image_size, image_size, 3)
         images = np.memmap(scratch, np.uint8, "r", shape=shape)
-        kept = labels, np.concatenate(sizes), chosen, copies.digests(images)
+        kept = labels, np.concatenate(sizes), chosen, copies.digests(images), np.concatenate(hashes)
         arrays = dict(zip(ARRAYS, kept, strict=True))
         head = json.dumps([list(class_names), image_size]).encode()
         _store(path, images, arrays, listing.division, head, unreadable)
+    for note in listing.notes:
+        print(printable(f"{title}: {note}"), file=sys.stderr, flush=True)
     left_out = {"unreadable": _reasons(unreadable), "other": listing.strays}
     if told := [_listed(what, named) for what, named in left_out.items() if named]:
         print(f"{title}: left out {'; '.join(told)}", file=sys.stderr, flush=True)
@@ -212,7 +218,7 @@ def _store(
     unreadable: list[tuple[str, str]],
 ) -> None:
     """Writes the file, its parts one after the other; `head` begins their fingerprints."""
-    order, spans = _parts(division, arrays["labels"], arrays["digests"])
+    order, spans = _parts(division, arrays["labels"], arrays["hashes"])
     parts = {}
     for name, (start, stop) in spans.items():
         digest = hashlib.sha256(head)
@@ -232,12 +238,12 @@ def _store(
 
 
 def _parts(
-    division: Division | None, labels: np.ndarray, digests: np.ndarray
+    division: Division | None, labels: np.ndarray, hashes: np.ndarray
 ) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
     """The order of the images in the file, and where in it each part begins and ends."""
     count = len(labels)
     whole = {WHOLE: (0, count)}
-    is_test = division.draw(labels, digests) if division else None
+    is_test = division.draw(labels, hashes) if division else None
     if is_test is None:
         return np.arange(count), whole
     middle = count - int(is_test.sum())

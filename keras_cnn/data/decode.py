@@ -26,7 +26,7 @@ from queue import SimpleQueue
 import numpy as np
 from PIL import ExifTags, Image
 
-from keras_cnn.data import formats
+from keras_cnn.data import formats, near_duplicates
 from keras_cnn.data.fit import Fit, scaled_size, square
 from keras_cnn.environment import cores
 from keras_cnn.errors import UserError, printable
@@ -68,12 +68,15 @@ class Batch:
         images: uint8 (k, s, s, 3); those that could be decoded.
         indices: int64 (k,), which of the items these are.
         sizes: int32 (k, 2), height and width before scaling, as stored.
+        hashes: uint64 (k,), of the whole pictures, whatever size and fit is asked for
+            (`near_duplicates.hashes`).
         unreadable: Path and reason of each of the others.
     """
 
     images: np.ndarray
     indices: np.ndarray
     sizes: np.ndarray
+    hashes: np.ndarray
     unreadable: list[tuple[str, str]]
 
 
@@ -122,11 +125,11 @@ def decode_batch(
     items: list[str] | np.ndarray, image_size: int, fit: Fit = "crop", start: int = 0
 ) -> Batch:
     """Decodes a few images in this process; as `batches`, the first item being number `start`."""
-    images, indices, sizes, unreadable = [], [], [], []
+    images, indices, sizes, looks, unreadable = [], [], [], [], []
     for index, item in enumerate(items, start):
         try:
             raw = item if isinstance(item, np.ndarray) else _content(item)
-            pixels, size = decode_image(raw, image_size, fit)
+            pixels, size, look = _decoded(raw, image_size, fit)
         except (MemoryError, UserError):
             raise
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
@@ -135,10 +138,13 @@ def decode_batch(
             images.append(pixels)
             indices.append(index)
             sizes.append(size)
+            looks.append(look)
+    side = near_duplicates.SIDE
     return Batch(
         np.array(images, np.uint8).reshape(-1, image_size, image_size, 3),
         np.array(indices, np.int64),
         np.array(sizes, np.int32).reshape(-1, 2),
+        near_duplicates.hashes(np.array(looks, np.uint8).reshape(-1, side, side, 3)),
         unreadable,
     )
 
@@ -169,9 +175,34 @@ def decode_image(
     Returns:
         uint8 (image_size, image_size, 3), and the (height, width) it had.
     """
+    image, size, _ = _picture(raw, image_size, fit)
+    return np.asarray(square(image, image_size, fit)), size
+
+
+def _decoded(
+    raw: bytes | np.ndarray, image_size: int, fit: Fit
+) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
+    """As `decode_image`, and the whole picture squashed for its hash: uint8 (32, 32, 3)."""
+    side = near_duplicates.SIDE
+    image, size, stored = _picture(raw, image_size, fit)
+    whole = image
+    if stored:  # a JPEG at a fraction: which one must not depend on the size that is asked for
+        with warnings.catch_warnings(action="ignore"):
+            opened = Image.open(io.BytesIO(raw), formats=["JPEG"])
+        opened.draft(None, (2 * side, 2 * side))
+        if opened.size != stored:
+            whole, _, _ = _picture(raw, side, "squash")
+    pixels = np.asarray(square(image, image_size, fit))
+    return pixels, size, np.asarray(square(whole, side, "squash"))
+
+
+def _picture(
+    raw: bytes | np.ndarray, image_size: int, fit: Fit
+) -> tuple[Image.Image, tuple[int, int], tuple[int, int] | None]:
+    """An image as RGB and upright, its (height, width), and a JPEG's size as it was read."""
     if isinstance(raw, np.ndarray):
         image = Image.fromarray(raw)
-        return np.asarray(square(image, image_size, fit)), (image.height, image.width)
+        return image, (image.height, image.width), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images and odd metadata
         try:
@@ -180,9 +211,10 @@ def decode_image(
             if not raw.startswith(_PNG):
                 raise
             image, size = _loaded(_without_texts(raw), image_size, fit)
+        stored = image.size if image.format == "JPEG" else None
         if not _ORIENTED.isdisjoint(image.info):
             image = _upright(image)
-        return np.asarray(square(_rgb(image), image_size, fit)), size
+        return _rgb(image), size, stored
 
 
 def _loaded(raw: bytes, image_size: int, fit: Fit) -> tuple[Image.Image, tuple[int, int]]:

@@ -1,43 +1,35 @@
-"""Finds the layout of a folder of images, and lists its files."""
+"""What a folder of images has to train and to test on, and its files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from keras_cnn.data import formats
-from keras_cnn.data.formats import IMAGE_SUFFIXES
+from keras_cnn.data import formats, layout
+from keras_cnn.data.layout import Level
 from keras_cnn.data.listing import Division, Listing, Source
 from keras_cnn.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
-SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 LAYOUT = "train/<class>/*.png and test/<class>/*.png, or one <class>/*.png, are expected"
-TEST_FRACTION = 0.2
-FLAT_SEED = 0
-
-# By class, the folders that hold it: of names that are one in Unicode, such as the two forms of é,
-# a file system may hold both.
-Classes: TypeAlias = "dict[str, list[Path]]"
+NAMED = 3  # examples given in a line
 
 
 def source(folder: Path) -> Source:
     """What to train and test on in a folder.
 
-    `train|valid|test/<class>/*` gives the splits of these names (`val` and `validation` are read
-    as `valid`); where there is no test folder, valid serves as test. Any other folder of folders is
-    one flat `<class>/*`; scikit-learn splits it, stratified, always in the same way, but for equal
-    images, which stay on one side. Classes are sorted by name. Names that begin with a dot are
-    passed over.
+    `train|valid|test/<class>/*` gives the splits of these names, in any of their usual spellings
+    (`layout.SPLIT_NAMES`); where there is no test folder, valid serves as test. Any other folder of
+    folders is one flat `<class>/*`, about a fifth of which is test (`division`). A class has all
+    images below its folder; `layout.classes` tells which folders are classes. They are sorted by
+    name. Names that begin with a dot are passed over.
 
     Args:
         folder: The folder of images.
@@ -46,30 +38,41 @@ def source(folder: Path) -> Source:
         UserError: The layout is neither, or the splits differ in their classes.
     """
     folder = Path(os.path.realpath(folder))  # `resolve` raises on a link to itself
-    splits = split_folders(folder)
+    inside = layout.unpacked(folder)
+    splits = layout.split_folders(inside)
     if not splits:
-        return _flat(folder)
+        return _flat(folder, inside)
     if "train" not in splits:
-        raise UserError(f"{folder} has {splits.popitem()[1].name} but no train: {LAYOUT}")
+        raise UserError(f"{inside} has {splits.popitem()[1].name} but no train: {LAYOUT}")
+    beside = _beside(inside, splits)
     if len(splits) == 1:
         raise UserError(
-            f"{folder} has train but neither test nor valid with class folders in it: add one, or "
+            f"{inside} has train but neither test nor valid with class folders in it: add one, or "
             f"give {splits['train']}, which is then split into train and test"
         )
-    note = ""
+    notes = []
     if "test" not in splits:
-        note = f"there is no test folder with classes in it: {splits['valid'].name} serves as test"
+        notes += [
+            f"there is no test folder with classes in it: {splits['valid'].name} serves as test"
+        ]
         splits["test"] = splits.pop("valid")
-    classes = {split: _classes(at) for split, at in splits.items()}
-    _refuse_other_classes(splits, classes)
-    _refuse_one_class(splits["train"], classes["train"])
+    levels = {"train": layout.classes(splits["train"])}
+    levels |= {
+        split: layout.classes(at, levels["train"].depth)
+        for split, at in splits.items()
+        if split != "train"
+    }
+    _refuse_other_classes(splits, levels)
+    _refuse_one_class(splits["train"], levels["train"])
+    told = {"train": [*_of_groups(splits["train"], levels["train"]), *_left_out(beside, splits)]}
     return Source(
-        class_names=tuple(classes["train"]),
+        class_names=tuple(levels["train"].classes),
         splits={
-            split: partial(_listing, folder, at, classes[split]) for split, at in splits.items()
+            split: partial(_listing, folder, at, levels[split], told.get(split, ()))
+            for split, at in splits.items()
         },
-        note=note,
-        strays=_strays(folder, splits.values()),
+        notes=tuple(notes),
+        strays=tuple(entry.name + "/" * layout.is_folder(entry) for entry in beside),
     )
 
 
@@ -84,32 +87,32 @@ def source_for_testing(folder: Path, split: str) -> Source:
         UserError: There is no such split, or no image in it.
     """
     folder = Path(os.path.realpath(folder))  # `resolve` raises on a link to itself
-    splits = split_folders(folder)
+    inside = layout.unpacked(folder)
+    splits = layout.split_folders(inside)
     if not splits and split != "test":
         raise UserError(
             f"{folder} has no split {split!r}: it is one flat <class>/*, whose images all are test"
         )
-    splits = splits or {"test": folder}
+    splits = splits or {"test": inside}
     if "valid" in splits:
         splits.setdefault("test", splits["valid"])
     if split not in splits:
         raise UserError(f"{folder} has no split {split!r}: {nearest(split, splits)}")
     at = splits[split]
-    classes = {name: places for name, places in _classes(at).items() if _has_image(places)}
+    depth = layout.classes(splits["train"]).depth if "train" in splits else None
+    level = layout.classes(at, depth)
+    classes = {name: places for name, places in level.classes.items() if layout.has_image(places)}
     if not classes:
         raise UserError(f"no folders of images in {at}: {LAYOUT}")
-    whole = Division("all", draw_test) if at == folder else None
-    return Source(tuple(classes), {split: partial(_listing, folder, at, classes, whole)})
+    level = level._replace(classes=classes)
+    whole = Division("all", _draw_test) if at == inside else None
+    told = _of_groups(at, level)
+    return Source(tuple(classes), {split: partial(_listing, folder, at, level, told, whole)})
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """By split, the folder with its classes; none where a folder is flat."""
-    return {
-        split: folder / name
-        for split, names in SPLIT_FOLDERS.items()
-        for name in reversed(names)
-        if (folder / name).is_dir() and _classes(folder / name)
-    }
+def has_training_images(folder: Path) -> bool:
+    """Whether a folder has a train split."""
+    return "train" in layout.split_folders(layout.unpacked(Path(os.path.realpath(folder))))
 
 
 def similar(path: Path) -> Path | None:
@@ -117,85 +120,53 @@ def similar(path: Path) -> Path | None:
     while not path.parent.is_dir():
         path = path.parent
     try:
-        beside = [entry.name for entry in _entries(path.parent) if _is(entry.is_dir)]
+        beside = [entry.name for entry in layout.entries(path.parent) if layout.is_folder(entry)]
     except UserError:  # not ours to read
         return None
     close = get_close_matches(path.name, beside, n=1)
     return path.with_name(close[0]) if close else None
 
 
-def draw_test(labels: np.ndarray, digests: np.ndarray) -> np.ndarray | None:
-    """Draws a fifth of a flat folder's images of each class as test, always the same.
-
-    Images of equal pixels stay on one side, unless a class has too few that differ.
-
-    Args:
-        labels: (n,) integers.
-        digests: (n,) equal where the pixels are.
-
-    Returns:
-        Bool (n,); None where a class has too few images.
-    """
-    import numpy as np
-
-    _, first, number = np.unique(digests, return_index=True, return_inverse=True)
-    for originals in (first[number], np.arange(len(labels))):
-        is_test = _drawn(labels, originals)
-        if is_test is not None:
-            break
-    return is_test
-
-
-def _drawn(labels: np.ndarray, originals: np.ndarray) -> np.ndarray | None:
-    """Which images are copies of drawn ones; None where a class is lost on one side."""
-    import numpy as np
-    from sklearn.model_selection import train_test_split
-
-    distinct = np.unique(originals)
-    try:
-        _, test = train_test_split(
-            distinct,
-            test_size=TEST_FRACTION,
-            stratify=labels[distinct],
-            random_state=FLAT_SEED,
-        )
-    except ValueError:  # a class of one image, or fewer test images than classes
-        return None
-    is_test = np.isin(originals, test)
-    sides = [len(np.unique(labels[side])) for side in (is_test, ~is_test)]
-    return is_test if sides == [len(np.unique(labels))] * 2 else None
-
-
-def _flat(folder: Path) -> Source:
-    classes = _classes(folder)
-    if not classes:
-        raise UserError(f"no folders of images in {folder}: {LAYOUT}")
-    if not any(map(_has_image, classes.values())):
-        raise UserError(f"no images in the folders of {folder}: {LAYOUT}")
-    _refuse_one_class(folder, classes)
+def _flat(folder: Path, at: Path) -> Source:
+    level = layout.classes(at)
+    if not level.classes:
+        raise UserError(f"no folders of images in {at}: {LAYOUT}")
+    if not any(map(layout.has_image, level.classes.values())):
+        raise UserError(f"no images in the folders of {at}: {LAYOUT}")
+    _refuse_one_class(at, level)
+    told = _of_groups(at, level)
     return Source(
-        class_names=tuple(classes),
+        class_names=tuple(level.classes),
         splits={
-            part: partial(_listing, folder, folder, classes, Division(part, draw_test))
+            part: partial(_listing, folder, at, level, told, Division(part, _draw_test))
             for part in ("train", "test")
         },
-        note=f"one flat folder: {TEST_FRACTION:.0%} of each class, drawn with seed {FLAT_SEED}, "
-        "are test; equal images are on one side",
+        notes=(
+            "one flat folder: about a fifth of each class are test, each image by its own look, so "
+            "that others may join or leave; equal and nearly equal images are on one side",
+        ),
     )
 
 
-def _listing(folder: Path, at: Path, classes: Classes, division: Division | None = None) -> Listing:
-    """The images of `at/<class>/*`, sorted by class and name."""
+def _listing(
+    folder: Path, at: Path, level: Level, told: Iterable[str], division: Division | None = None
+) -> Listing:
+    """The images below class folders, sorted by class, folder and name."""
     paths: list[str] = []
     labels: list[int] = []
-    strays = [entry for entry in _entries(at) if _is_image(entry)]
-    digest = hashlib.sha256(repr((str(at), tuple(classes), division is None)).encode())
-    for label, places in enumerate(classes.values()):
-        inside = [entry for place in places for entry in _entries(place)]
-        images = [entry for entry in inside if _is_image(entry)]
-        strays += [entry for entry in inside if not _is_image(entry)]
+    deeper: list[str] = []
+    strays = [
+        one for passed in level.passed for one in layout.entries(passed) if layout.is_image(one)
+    ]
+    names = tuple(level.classes)
+    digest = hashlib.sha256(repr((str(at), names, division is None)).encode())
+    for label, places in enumerate(level.classes.values()):
+        found = [layout.below(place) for place in places]
+        images = [entry for one in found for entry in one.images]
+        strays += [entry for one in found for entry in one.strays]
+        deeper += [os.path.relpath(entry.path, at) for one in found for entry in one.deeper]
         if not images:
-            raise UserError(f"{places[0]} holds no images ({' '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"{places[0]} holds no images ({' '.join(formats.IMAGE_SUFFIXES)})")
         states = [entry.stat() for entry in images]
         seen = [(state.st_size, state.st_mtime_ns) for state in states]
         paths += [entry.path for entry in images]
@@ -203,9 +174,21 @@ def _listing(folder: Path, at: Path, classes: Classes, division: Division | None
         digest.update(repr([*zip((entry.path for entry in images), seen, strict=True)]).encode())
         if any(entry.name.lower().endswith(formats.HEIC_SUFFIXES) for entry in images):
             digest.update(repr(formats.reads_heic()).encode())  # installed later, it reads them
-    shown = tuple(os.path.relpath(entry.path, folder) + "/" * _is(entry.is_dir) for entry in strays)
+    shown = tuple(
+        os.path.relpath(entry.path, folder) + "/" * layout.is_folder(entry) for entry in strays
+    )
+    notes = [*told]
+    if deeper:
+        notes += [f"images in {_some(deeper)} are of the class whose folder that lies in"]
     content = partial(_content, paths, labels)
-    return Listing(digest.hexdigest(), content, str(folder), shown, division)
+    return Listing(digest.hexdigest(), content, str(folder), shown, division, tuple(notes))
+
+
+def _draw_test(labels: np.ndarray, hashes: np.ndarray) -> np.ndarray | None:
+    """As `division.draw_test`."""
+    from keras_cnn.data import division  # it imports NumPy
+
+    return division.draw_test(labels, hashes)
 
 
 def _content(paths: list[str], labels: list[int]) -> tuple[list[str], np.ndarray]:
@@ -214,22 +197,54 @@ def _content(paths: list[str], labels: list[int]) -> tuple[list[str], np.ndarray
     return paths, np.array(labels, np.int64)
 
 
-def _strays(folder: Path, splits: Iterable[Path]) -> tuple[str, ...]:
+def _beside(folder: Path, splits: Mapping[str, Path]) -> list[os.DirEntry[str]]:
     """Folders and images beside the folders of the splits."""
-    names = {path.name for path in splits}
-    beside = [entry for entry in _entries(folder) if entry.name not in names]
-    return tuple(
-        entry.name + "/" * _is(entry.is_dir)
+    names = {path.name for path in splits.values()}
+    return [
+        entry
+        for entry in layout.entries(folder)
+        if entry.name not in names and (layout.is_folder(entry) or layout.is_image(entry))
+    ]
+
+
+def _left_out(beside: Iterable[os.DirEntry[str]], splits: Mapping[str, Path]) -> list[str]:
+    """A line on the folders of images beside the splits; none where there are none."""
+    names = [
+        f"{entry.name}/"
         for entry in beside
-        if _is(entry.is_dir) or _is_image(entry)
-    )
+        if layout.is_folder(entry) and layout.has_image([Path(entry.path)])
+    ]
+    if not names:
+        return []
+    others = ", ".join(path.name for path in splits.values())
+    return [
+        f"the images of {_some(names)} beside {others} are left out: to use them, put them into "
+        f"the class folders of {splits['train'].name}"
+    ]
 
 
-def _refuse_other_classes(splits: Mapping[str, Path], classes: Mapping[str, Classes]) -> None:
+def _of_groups(at: Path, level: Level) -> list[str]:
+    """A line that says why classes have paths for names; none where they have not."""
+    if not level.depth:
+        return []
+    groups = dict.fromkeys(name.rpartition("/")[0] for name in level.classes)
+    return [
+        f"{at.name}: {_some([*filter(None, groups)])} hold no images themselves and are read as "
+        f"groups of classes, such as {next(iter(level.classes))}"
+    ]
+
+
+def _some(names: list[str]) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _refuse_other_classes(splits: Mapping[str, Path], levels: Mapping[str, Level]) -> None:
     """All splits must have the classes of train."""
     for split in splits:
         for has, lacks in (("train", split), (split, "train")):
-            missing = sorted(classes[has].keys() - classes[lacks].keys())
+            missing = sorted(levels[has].classes.keys() - levels[lacks].classes.keys())
             if missing:
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 raise UserError(
@@ -238,50 +253,6 @@ def _refuse_other_classes(splits: Mapping[str, Path], classes: Mapping[str, Clas
                 )
 
 
-def _refuse_one_class(folder: Path, classes: Classes) -> None:
-    if len(classes) < 2:
-        raise UserError(f"{folder} has one class only ({next(iter(classes))}): {LAYOUT}")
-
-
-def _classes(folder: Path) -> Classes:
-    """The folders within a folder, by class; links that lead back to where they lie are none."""
-    inside = os.path.realpath(folder)
-    classes: Classes = {}
-    for entry in _entries(folder):
-        target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-        if not _is(entry.is_dir) or (target and Path(inside).is_relative_to(target)):
-            continue
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:  # no table and no model could hold it
-            raise UserError(
-                f"{folder}: the folder {entry.name!r} is not named in UTF-8: rename it"
-            ) from None
-        classes.setdefault(unicodedata.normalize("NFC", entry.name), []).append(Path(entry.path))
-    return dict(sorted(classes.items()))
-
-
-def _has_image(places: Sequence[Path]) -> bool:
-    return any(_is_image(entry) for place in places for entry in _entries(place))
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What the folder holds, sorted by name, without names that begin with a dot."""
-    try:
-        with os.scandir(folder) as entries:
-            seen = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from None
-    return sorted(seen, key=attrgetter("name"))
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and _is(entry.is_file)
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    """Whether an entry is a file, or a folder; a link to itself is neither."""
-    try:
-        return kind()
-    except OSError:
-        return False
+def _refuse_one_class(folder: Path, level: Level) -> None:
+    if len(level.classes) < 2:
+        raise UserError(f"{folder} has one class only ({next(iter(level.classes))}): {LAYOUT}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_cnn.data import cache, copies, sources
+from keras_cnn.data import cache, copies, near_duplicates, sources
 from keras_cnn.data.cache import Decoded
 from keras_cnn.data.fit import Fit, check
 from keras_cnn.data.listing import Listing
@@ -66,32 +66,43 @@ class Description:
         name: As it was asked for.
         image_size: Height and width in pixels.
         class_names: In the order of the labels.
-        note: How its splits came about; may be empty.
+        notes: How its splits and classes came about, a line each.
         splits: By name, all the source has.
         strays: What lies among the images, or where none are looked for, and is not read.
         duplicates: Groups of images with the same pixels, in any splits and classes.
+        near_duplicates: Groups of images that look nearly the same, and are not all equal.
         fit: How images were brought to a square.
     """
 
     name: str
     image_size: int
     class_names: tuple[str, ...]
-    note: str
+    notes: tuple[str, ...]
     splits: dict[str, SplitDescription]
     strays: tuple[str, ...]
     duplicates: tuple[tuple[Sample, ...], ...]
+    near_duplicates: tuple[tuple[Sample, ...], ...] = ()
     fit: Fit = "crop"
 
     def shared(self, first: str, second: str) -> list[tuple[Sample, ...]]:
         """For each image that two splits share, or one holds more than once, its copies there."""
-        inside = (
-            tuple(s for s in group if s.split in (first, second)) for group in self.duplicates
-        )
-        return [g for g in inside if len(g) > 1 and {s.split for s in g} == {first, second}]
+        return _shared(self.duplicates, first, second)
+
+    def nearly_shared(self, first: str, second: str) -> list[tuple[Sample, ...]]:
+        """As `shared`, of images that look nearly the same."""
+        return _shared(self.near_duplicates, first, second)
 
     def conflicting(self) -> list[tuple[Sample, ...]]:
         """Groups of the same pixels in different classes."""
         return [group for group in self.duplicates if len({s.class_name for s in group}) > 1]
+
+
+def _shared(
+    groups: Sequence[tuple[Sample, ...]], first: str, second: str
+) -> list[tuple[Sample, ...]]:
+    """What of each group lies in two splits, where it lies in both."""
+    inside = (tuple(s for s in group if s.split in (first, second)) for group in groups)
+    return [g for g in inside if len(g) > 1 and {s.split for s in g} == {first, second}]
 
 
 def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
@@ -108,9 +119,11 @@ def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
     check(fit)
     source = sources.find(name)
     splits: dict[str, SplitDescription] = {}
-    strays = dict.fromkeys(source.strays)
+    strays, notes = dict.fromkeys(source.strays), dict.fromkeys(source.notes)
     samples: list[Sample] = []
     digests: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []
+    has_files = False
     for split, listed in source.splits.items():
         listing = listed()
         title = sources.title(name)
@@ -118,22 +131,31 @@ def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
         names = _names(split, listing, decoded)
         splits[split] = _describe_split(decoded, names, source.class_names, image_size, fit)
         strays |= dict.fromkeys(listing.strays)
+        notes |= dict.fromkeys(listing.notes)
         samples += [
             Sample(split, image_name, source.class_names[label])
             for image_name, label in zip(names, decoded.labels, strict=True)
         ]
         digests.append(decoded.digests)
-    groups = [
-        tuple(samples[index] for index in group) for group in copies.groups(np.concatenate(digests))
-    ]
+        hashes.append(decoded.hashes)
+        has_files = bool(listing.folder)
+    pixels = np.concatenate(digests)
+    # What is no folder's is not the user's to mend.
+    near = near_duplicates.groups(np.concatenate(hashes)) if has_files else []
+    near = [group for group in near if len(np.unique(pixels[group])) > 1]
+
+    def sampled(groups: list[list[int]]) -> tuple[tuple[Sample, ...], ...]:
+        return tuple(tuple(samples[index] for index in group) for group in groups)
+
     return Description(
         name=name,
         image_size=image_size,
         class_names=source.class_names,
-        note=source.note,
+        notes=tuple(notes),
         splits=splits,
         strays=tuple(strays),
-        duplicates=tuple(groups),
+        duplicates=sampled(copies.groups(pixels)),
+        near_duplicates=sampled(near),
         fit=fit,
     )
 
@@ -144,9 +166,8 @@ def render(description: Description) -> str:
     fit = "" if description.fit == "crop" else f", fit {description.fit}"
     pixels = f"{size}x{size} pixels{fit}"
     lines = [f"{description.name}: {len(description.class_names)} classes, at {pixels}"]
-    if description.note:
-        lines.append(description.note)
-    faults = _faults(description)
+    lines += description.notes
+    faults = faults_of(description)
     if not faults:
         faults = ["no faults: every file is an image, none occurs twice, no class is far smaller"]
     return "\n".join(map(printable, [*lines, "", *_table(description), "", *faults, ""]))
@@ -219,7 +240,8 @@ def _table(description: Description) -> list[str]:
     return grid.aligned(rows, right=range(1, len(rows[0])))
 
 
-def _faults(description: Description) -> list[str]:
+def faults_of(description: Description) -> list[str]:
+    """Lines that name the faults of a source, each with its first cases."""
     faults: list[str] = []
     unreadable = [case for split in description.splits.values() for case in split.unreadable]
     named = [f"{path}: {reason}" for path, reason in dict.fromkeys(unreadable)]
@@ -232,6 +254,8 @@ def _faults(description: Description) -> list[str]:
         groups = [_joined(group) for group in description.shared(first, second)]
         where = f"more than once in {first}" if first == second else f"in {first} and {second}"
         faults += _fault(f"same pixels {where}", groups)
+        groups = [_joined(group, " ≈ ") for group in description.nearly_shared(first, second)]
+        faults += _fault(f"nearly the same pictures {where}", groups)
     for name, split in description.splits.items():
         counts = dict(zip(description.class_names, split.counts, strict=True))
         named = [f"{class_name}: {counts[class_name]:,}" for class_name in split.small_classes]
@@ -250,9 +274,9 @@ def _fault(what: str, cases: Sequence[str]) -> list[str]:
     return [f"{what} ({len(cases):,})", *(f"    {case}" for case in cases[:NAMED]), *more]
 
 
-def _joined(group: Sequence[Sample]) -> str:
+def _joined(group: Sequence[Sample], sign: str = " = ") -> str:
     """`train 17 (cat) = test 3 (dog)`."""
-    named = " = ".join(f"{s.name} ({s.class_name})" for s in group[:NAMED])
+    named = sign.join(f"{s.name} ({s.class_name})" for s in group[:NAMED])
     return named + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "")
 
 

@@ -19,7 +19,7 @@ class Division(NamedTuple):
 
     Attributes:
         part: Which of them.
-        draw: Gives for labels (n,) and digests of the pixels (n,) which images are test, bool (n,).
+        draw: Gives for labels (n,) and perceptual hashes (n,) which images are test, bool (n,).
     """
 
     part: Literal["train", "test", "all"]
@@ -37,6 +37,7 @@ class Listing:
         folder: Where the files lie; empty for arrays.
         strays: What lies among the images and is passed over, relative to `folder`.
         division: The part of the content that the split is; None: all of it.
+        notes: What to say of it once it is decoded, a line each.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Listing:
     folder: str = ""
     strays: tuple[str, ...] = ()
     division: Division | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class Source:
     Attributes:
         class_names: In the order of the labels.
         splits: By name (`train`, `valid`, `test`), what lists it.
-        note: What a reader of the data should know about its splits; may be empty.
+        notes: What a reader of the data should know about its splits, a line each.
         strays: Folders and images beside the splits, which are passed over.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Listing]]
-    note: str = ""
+    notes: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
 
 

@@ -61,6 +61,7 @@ class Dataset:
         image_size: Height and width in pixels.
         fit: How they were brought to a square.
         digests: By split, a number for each image (n,), equal where the pixels are.
+        hashes: By split, one that is nearly equal where the pictures are: `near_duplicates`.
         files: By split, what gives each image's file, relative to the folder; of a folder only.
     """
 
@@ -71,6 +72,7 @@ class Dataset:
     image_size: int
     fit: Fit = "crop"
     digests: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    hashes: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     files: dict[str, Callable[[], list[str]]] = field(default_factory=dict, repr=False)
 
 
@@ -83,8 +85,8 @@ def load(
     """Loads images, decoding them the first time.
 
     A folder of images holds either `train|valid|test/<class>/*` (without a test folder, valid
-    serves as test) or one `<class>/*`, of which 20 % of each class become the test split. Files
-    that cannot be decoded are left out, with one line on stderr when that is found.
+    serves as test) or one `<class>/*`, of which about a fifth is test (`division`). Files that
+    cannot be decoded are left out, with one line on stderr when that is found.
 
     Args:
         name: `clothing` (photographs that come with the package; `clothing:large_test` has more to
@@ -139,7 +141,7 @@ def count_shared(dataset: Dataset, split: str = "test") -> int:
     import numpy as np
 
     name, train = dataset.name, dataset.digests.get("train")
-    if train is None and (is_named(name) or "train" in folders.split_folders(_folder(name))):
+    if train is None and (is_named(name) or folders.has_training_images(_folder(name))):
         loaded = load_for_testing(name, dataset.image_size, "train", fit=dataset.fit)
         train = loaded.digests["train"]
     return 0 if train is None else int(np.isin(dataset.digests[split], train).sum())
@@ -178,6 +180,7 @@ def _loaded(name: str, source: Source, image_size: int, splits: Sequence[str], f
         image_size=image_size,
         fit=fit,
         digests={split: content.digests for split, content in decoded.items()},
+        hashes={split: content.hashes for split, content in decoded.items()},
         files=names,
     )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 
 from keras_cnn.data import Split
 from keras_cnn.methods import on_features
 from keras_cnn.methods.interface import Learned, Report, method
+from keras_cnn.methods.on_features import Head
 from keras_cnn.methods.settings import LinearProbe
-from keras_cnn.models.heads import LOGITS
 
 VERSION = 1  # raised when a change makes the same settings give another result
 MOST_ITERATIONS = 2000
@@ -37,23 +39,12 @@ def train(
     Raises:
         UserError: A class has no training image.
     """
-
-    def head(
-        features: keras.KerasTensor, shots: np.ndarray, labels: np.ndarray
-    ) -> keras.KerasTensor:
-        kernel, bias = fit(shots, labels, settings.regularization_strength)
-        dense = keras.layers.Dense(kernel.shape[1], name=LOGITS)
-        logits = dense(features)
-        dense.set_weights([kernel, bias])
-        return logits
-
-    return on_features.learn(network, train, test, report, head)
+    strength = settings.regularization_strength
+    return on_features.learn(network, train, test, report, partial(fit, strength=strength))
 
 
-def fit(
-    features: np.ndarray, labels: np.ndarray, strength: float | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The dense layer of a logistic regression, its standardisation folded in.
+def fit(features: np.ndarray, labels: np.ndarray, strength: float | None) -> Head:
+    """A logistic regression, its standardisation folded in.
 
     Args:
         features: (n, channels).
@@ -61,8 +52,6 @@ def fit(
         strength: The inverse of scikit-learn's C. None takes that of `STRENGTHS` with the least
             loss in cross-validation, or 1 where a class has a single image.
 
-    Returns:
-        Kernel (channels, classes) and bias (classes,), for features as they are.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -83,4 +72,4 @@ def fit(
     if len(weights) == 1:  # two classes: the logits of the second against the first
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     kernel = (weights / spread).T  # (classes, channels) -> (channels, classes)
-    return kernel, bias - mean @ kernel
+    return Head(kernel, bias - mean @ kernel)

@@ -6,12 +6,15 @@ not at hand here: features are centred on the mean of the shots.
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 
 from keras_cnn.data import Split
 from keras_cnn.methods import on_features
 from keras_cnn.methods.interface import Learned, Report, method
+from keras_cnn.methods.on_features import Head
 from keras_cnn.methods.settings import NearestMean
 from keras_cnn.models import heads
 
@@ -39,20 +42,22 @@ def train(
     Raises:
         UserError: A class has no training image.
     """
+    return on_features.learn(network, train, test, report, partial(fit, settings=settings))
 
-    def head(
-        features: keras.KerasTensor, shots: np.ndarray, labels: np.ndarray
-    ) -> keras.KerasTensor:
-        center = shots.mean(axis=0) if settings.centered else np.zeros_like(shots[0])
-        if settings.centered:
-            features = keras.layers.Normalization(
-                mean=center.tolist(), variance=np.ones_like(center).tolist(), name="head_centering"
-            )(features)
-        moved = shots - center
-        if settings.normalised:
-            features = keras.layers.UnitNormalization(name="head_norm")(features)
-            moved = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-        means = heads.class_means(moved, labels, network.output.shape[-1])
-        return heads.prototype_logits(features, means, "squared_euclidean")
 
-    return on_features.learn(network, train, test, report, head)
+def fit(features: np.ndarray, labels: np.ndarray, settings: NearestMean) -> Head:
+    """The head whose softmax is that of minus the squared distances to the classes' means.
+
+    |z - p|^2 is |z|^2 + |p|^2 - 2 z p, and softmax does not see |z|^2.
+
+    Args:
+        features: (n, channels).
+        labels: (n,), every class from 0 on at least once.
+        settings: How.
+    """
+    center = features.mean(axis=0) if settings.centered else None
+    moved = features if center is None else features - center
+    if settings.normalised:
+        moved = on_features.unit_length(moved)
+    means = heads.class_means(moved, labels, labels.max() + 1)
+    return Head(2 * means.T, -(np.linalg.norm(means, axis=1) ** 2), center, settings.normalised)

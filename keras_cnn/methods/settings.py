@@ -504,6 +504,20 @@ class NearestMean(OnFeatures):
     normalised: bool = True
 
 
+class LinearDiscriminant(OnFeatures):
+    """How linear discriminant analysis classifies a backbone's features, which stay as they are.
+
+    Attributes:
+        shrinkage: How far the covariance of the features round their class means is drawn to a
+            multiple of the identity, in (0, 1]: the fewer images, the farther.
+        normalised: Bring features to length 1 first, after subtracting the mean of all shots.
+    """
+
+    module = "keras_cnn.methods.linear_discriminant"
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    normalised: bool = False
+
+
 def check_each_class(train: Split) -> None:
     """Refuses training images without one of each class: there is no mean of it to be had.
 
@@ -522,5 +536,6 @@ METHODS: tuple[type[Method], ...] = (
     Maml,
     Pretrain,
     LinearProbe,
+    LinearDiscriminant,
     NearestMean,
 )

@@ -62,7 +62,12 @@ def classifier(model: keras.Model) -> keras.Model:
     return keras.Model(plain.input, probabilities, name="classifier")
 
 
-def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
+def save(
+    model: keras.Model,
+    path: str | Path,
+    card: dict[str, object],
+    members: Mapping[str, bytes] | None = None,
+) -> None:
     """Writes a model and its card.
 
     Args:
@@ -70,6 +75,7 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
         path: Ends in `.keras`; appears whole or not at all.
         card: `class_names` and whatever else tells where the model comes from. The earliest
             version of Keras that loads the file is added to it.
+        members: What else is to be in the archive, by name; Keras ignores it.
 
     Raises:
         UserError: The name ends otherwise.
@@ -94,6 +100,8 @@ def save(model: keras.Model, path: str | Path, card: dict[str, object]) -> None:
                     else:
                         shutil.copyfileobj(read, written, 1 << 20)
             target.writestr(CARD, files.json_text(card))
+            for name, content in (members or {}).items():
+                target.writestr(name, content)
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class Spec(Group):
         backend: The Keras backend.
         threads: Processor threads it computes with: sums are split among them, and rounded so.
         plain: On torch, trained by Keras's own step in place of `torch_fast`'s.
+        folds: What it says of the training images is of this many folds, each by a model that has
+            not seen it: its test images are the training images. None: it is tested on test images.
     """
 
     method: str
@@ -74,6 +76,7 @@ class Spec(Group):
     backend: Backend = "torch"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     plain: bool = False
+    folds: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +142,6 @@ class Run(Group):
 def flat_settings(spec: Mapping[str, object]) -> dict[str, object]:
     """All settings of a spec, given as plain data, by name; how it computes is none."""
     groups = ("images", "network", "training")
-    others = (*groups, "threads", "plain")
+    others = (*groups, "threads", "plain", "folds")
     flat = {name: value for name, value in spec.items() if name not in others}
     return flat | {name: value for group in groups for name, value in spec[group].items()}

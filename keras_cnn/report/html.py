@@ -64,7 +64,8 @@ def _picture(image: SyntaxTreeNode, folder: Path) -> str:
     text = escape(_text(image))
     return (
         f'<figure>{pages.box(text)}<img src="{address}" alt="{text}"'
-        f' width="{width}" height="{height}"></div><figcaption>{text}</figcaption></figure>'
+        f' width="{width}" height="{height}"></div><figcaption>{text}'
+        '<label class="zoom"><input type="checkbox"> full size</label></figcaption></figure>'
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.report.markdown import escape, missing, picture
 
+DECK = "The deck's own figures"
 FOLDER = Path(__file__).parents[2] / "artifacts" / "published"
 
 
@@ -39,4 +40,6 @@ def _paragraphs(text: str, title: str) -> list[str]:
             parts += [f"**{escape(caption)}**", paragraph]
         elif not paragraph.startswith("# "):
             parts.append(paragraph)
+            if paragraph.startswith(DECK):  # below it is their table, without a heading of its own
+                caption = f"{title}: the deck's own figures"
     return parts

@@ -95,8 +95,8 @@ def least_of_set(probabilities: np.ndarray, labels: np.ndarray, coverage: float)
         0, all classes, where n is too small to promise anything.
     """
     told = np.sort(probabilities[np.arange(len(labels)), labels])
-    place = int(np.floor((1 - coverage) * (len(told) + 1))) - 1
-    return float(told[place]) if place >= 0 else 0.0
+    above = int(np.ceil(coverage * (len(told) + 1) - 1e-9))  # of all, with the new one
+    return float(told[len(told) - above]) if above <= len(told) else 0.0
 
 
 def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:

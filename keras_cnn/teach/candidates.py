@@ -26,14 +26,21 @@ class Candidate:
     settings: Method
 
     @property
+    def start(self) -> tuple[str, str]:
+        """The backbone's name and its weights."""
+        return self.backbone, self.weights
+
+    @property
+    def own_settings(self) -> str:
+        """The method's settings that are not at their defaults."""
+        own = self.settings.model_dump(exclude_defaults=True)
+        return " ".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in own.items()
+        )
+
+    @property
     def title(self) -> str:
         """What people call it, in a few words."""
-        own = self.settings.model_dump(exclude_defaults=True)
-        words = [
-            self.settings.name(),
-            *(
-                f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in own.items()
-            ),
-        ]
-        return " ".join([*words, self.backbone, self.fit])
+        words = (self.settings.name(), self.own_settings, self.backbone, self.fit)
+        return " ".join(filter(None, words))

@@ -13,6 +13,7 @@ from keras_cnn.statistics import half_width
 from keras_cnn.training.metrics import cross_entropy, hits
 
 BATCH_SIZE = 256
+BATCH_PIXELS = 1 << 20  # of images larger than 64 pixels fewer go at a time, for memory
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -23,7 +24,13 @@ def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, …) to a model's outputs, to be called again as it trains."""
     fast = torch_fast.fast(model)
-    return lambda images: np.asarray(fast.predict(images, batch_size=BATCH_SIZE, verbose=0))
+
+    def evaluate(images: np.ndarray) -> np.ndarray:
+        pixels = images[0, ..., 0].size if images.ndim == 4 else 1
+        batch_size = max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels))
+        return np.asarray(fast.predict(images, batch_size=batch_size, verbose=0))
+
+    return evaluate
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -150,7 +150,8 @@ def _matrix_cell(
     if not count:
         return f'<td class="{kind} none">0</td>' if true == said else "<td></td>"
     anchor = f"cell-{true}-{said}"
-    share = f"{100 * FULL * count / total:.0f}%"
+    part = count / total if true == said else (count / total) ** 0.5  # few are to be seen too
+    share = f"{100 * FULL * part:.0f}%"
     number = _opener(anchor, f"{count:,}", taught, true, said, count) if anchor in listed else count
     return f'<td class="{kind}" style="--share:{share}">{number}</td>'
 

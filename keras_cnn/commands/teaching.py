@@ -1,0 +1,66 @@
+"""The command that teaches a folder of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_cnn import environment
+from keras_cnn.commands.shell import chosen_backend, tell
+from keras_cnn.errors import shell_line
+from keras_cnn.home import DEFAULT_OUT
+
+
+def teach(
+    folder: str,
+    minutes: int = 10,
+    backbone: str = "auto",
+    method: str = "auto",
+    fit: str = "auto",
+    shots: int | None = None,
+    out: Path | None = None,
+    error_percent: int = 5,
+    backend: str | None = None,
+) -> None:
+    """Teach a model the classes of a folder of photographs, and tell how far it can be trusted.
+
+    Backbones and methods are compared on held-out training images; the best is tested once on the
+    images set aside. What was stopped goes on where it was.
+
+    Args:
+        folder: FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/test/<class>/*.
+        minutes: What it may take; the most promising is tried first.
+        backbone: efficientnet_lite0, convnext_tiny, …; those at hand by default, the best first.
+        method: nearest_mean, linear_discriminant or linear_probe; all of them by default.
+        fit: crop, squash or pad; all are tried by default.
+        shots: Training images of each class, at most; all by default.
+        out: Where the page and the model go; OUT/index.html. By default artifacts/teach/<folder>.
+        error_percent: Below which share of wrong answers the model is to stay, by saying unsure.
+        backend: torch, tensorflow or jax; KERAS_BACKEND by default.
+    """
+    environment.settle(chosen_backend(backend))
+    from keras_cnn import progress
+    from keras_cnn import teach as teaching
+    from keras_cnn.data import sources
+    from keras_cnn.teach import terminal
+
+    out = out or DEFAULT_OUT / "teach" / sources.title(folder)
+    words = ["python", "-m", "keras_cnn", "teach", folder, f"--out={out}"]
+    flags = {"backbone": backbone, "method": method, "fit": fit, "shots": shots}
+    words += [f"--{name}={value}" for name, value in flags.items() if value not in ("auto", None)]
+    request = teaching.Request(
+        folder,
+        out,
+        backbone,
+        method,
+        fit,
+        shots,
+        minutes=minutes,
+        error_rate=error_percent / 100,
+        command=shell_line(words),
+    )
+    with progress.steps() as notify:
+        taught = teaching.teach(request, notify)
+    for line in terminal.lines(taught):
+        tell(line)
+    tell(f"model: {taught.model_file}")
+    tell(f"page: {out / 'index.html'}")

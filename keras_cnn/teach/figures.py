@@ -1,0 +1,95 @@
+"""What the folds say of a candidate: accuracy, log loss, and what to expect of new images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri, softmax
+
+from keras_cnn.results.intervals import wilson
+from keras_cnn.statistics import CONFIDENCE
+from keras_cnn.teach import calibration
+from keras_cnn.teach.taught import Accuracy, Point
+
+NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What models say of training images that they have not seen.
+
+    Attributes:
+        labels: (n,).
+        logits: (repeats, n, classes); minus infinity for a class of which a fold had no image.
+        temperature: Of least log loss.
+    """
+
+    labels: np.ndarray
+    logits: np.ndarray
+    temperature: float
+
+    @property
+    def told(self) -> np.ndarray:
+        """Which images a fold can say something of, bool (n,): it knew their class."""
+        own = self.logits[:, np.arange(len(self.labels)), self.labels]
+        return np.isfinite(own).all(axis=0)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Calibrated, the mean over the repeats, (n, classes); nan where nothing is told."""
+        mean = softmax(self.logits / self.temperature, axis=-1).mean(axis=0)
+        return np.where(self.told[:, None], mean, np.nan)
+
+    @property
+    def right(self) -> np.ndarray:
+        """How often each image told is classified right, (told,), in [0, 1]."""
+        return (self.logits.argmax(axis=-1) == self.labels).mean(axis=0)[self.told]
+
+
+def out_of_fold(labels: np.ndarray, logits: np.ndarray) -> OutOfFold:
+    """Calibrates what the folds say; its arguments are those of `OutOfFold`."""
+    one = OutOfFold(labels, logits, 1.0)
+    told = one.told
+    repeats, _, classes = logits.shape
+    if not told.any():
+        return one
+    flat = logits[:, told].reshape(-1, classes)
+    return OutOfFold(labels, logits, calibration.temperature(flat, np.tile(labels[told], repeats)))
+
+
+def log_loss(found: OutOfFold) -> float:
+    """The mean negative log likelihood after calibration, over repeats and images told."""
+    told = found.told
+    probabilities = softmax(found.logits[:, told] / found.temperature, axis=-1)
+    return float(np.mean([calibration.log_loss(p, found.labels[told]) for p in probabilities]))
+
+
+def accuracy(share: float, images: int) -> Accuracy:
+    """A share of images with its 95 percent interval on new ones (Wilson's)."""
+    return Accuracy(share, *wilson(share, images, NORMAL), images)
+
+
+def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: int) -> Accuracy:
+    """The accuracy that the folds foretell of a model taught with all training images.
+
+    A fold's model has fewer images: the accuracy goes on as from the last but one point of the
+    learning curve to the last, on a logarithmic axis. The interval is of what so many test images
+    will show, where they are like the training images: both are a draw.
+
+    Args:
+        found: Of the chosen candidate.
+        curve: From `search.learning_curve`.
+        fold_count: How many folds there are.
+        images: Test images.
+    """
+    count = int(found.told.sum())
+    share = float(found.right.mean())
+    if len(curve) > 1:
+        before, last = curve[-2:]
+        gain = float(np.mean(last.accuracies) - np.mean(before.accuracies))
+        doublings = np.log2(last.images_a_class / before.images_a_class)
+        share += max(0.0, gain / doublings) * np.log2(fold_count / (fold_count - 1))
+    both = 1 / (1 / count + 1 / images)
+    return Accuracy(min(share, 1.0), *wilson(min(share, 1.0), both, NORMAL), count)

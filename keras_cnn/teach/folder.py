@@ -1,0 +1,144 @@
+"""From a folder of photographs to a model, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from keras_cnn import environment, files
+from keras_cnn.data.fit import FITS, check
+from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures, runs, search
+from keras_cnn.teach.lesson import Lesson
+from keras_cnn.teach.pictures import Pictures
+from keras_cnn.teach.search import Clock, Compared, Notify
+from keras_cnn.teach.taught import Accuracy, Scored, Taught, Told
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        source: The photographs: a folder, or a data source's name.
+        out: Where the model and all else goes.
+        backbone: A network's name, or `auto`.
+        method: A method's name, or `auto`.
+        fit: `crop`, `squash`, `pad`, or `auto`.
+        shots: Training images of each class, at most; None takes all.
+        minutes: What it may take.
+        error_rate: The share of answers that may be wrong where the model is not unsure.
+        seed: Seeds the folds and the draw of the shots.
+        command: The command line that asks for it.
+    """
+
+    source: str
+    out: Path
+    backbone: str = "auto"
+    method: str = "auto"
+    fit: str = "auto"
+    shots: int | None = None
+    minutes: float = 10.0
+    error_rate: float = 0.05
+    seed: int = 213
+    command: str = ""
+
+
+def teach(request: Request, notify: Notify = lambda what, done, total: None) -> Taught:
+    """Teaches a backbone the classes of a folder, and tells how far the result can be trusted.
+
+    Backbones, fits and methods are compared on held-out training images. The best is taught with
+    all of them, calibrated by what the folds say, and tested once on the images set aside.
+
+    Args:
+        request: What is asked for.
+        notify: Called with what is done, how much of it, of how much.
+
+    Raises:
+        UserError: The images or the weights cannot be used.
+    """
+    began, clock = time.monotonic(), Clock(60 * request.minutes)
+    methods, fits = search.heads(request.method), _fits(request.fit)
+    tried, why = backbones.choose(request.backbone)
+    files.check_writable(request.out)
+    images = pictures.of(request.source, tried[0].image_size, request.shots, request.seed)
+    photos = images.training()
+    environment.seed_everything(request.seed)
+    places = [(backbone, fit) for backbone in tried for fit in fits]
+    compared = search.search(photos, places, methods, clock, request.seed, notify)
+    learned, *others = (
+        lesson.of(one, tried, photos, request.error_rate, request.seed, notify)
+        for one in _of_two_methods(compared)
+    )
+    test = _tested(images, learned, notify)
+    model_file = request.out / "model.keras"
+    keeping.save(learned, images.class_names, model_file)
+    folders = [
+        runs.write(one, images, request.out, request.seed, request.shots, learned.fold_count)
+        for one in compared
+    ]
+    found = learned.compared.found
+    taught = Taught(
+        folder=Path(request.source),
+        class_names=images.class_names,
+        chosen=learned.compared.candidate,
+        why_backbone=why,
+        candidates=tuple(map(_scored, compared, folders)),
+        train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
+        test=test,
+        foretold=learned.foretold(len(test.labels)),
+        tested=_accuracy(test),
+        runner_up=_accuracy(_tested(images, others[0], notify)) if others else None,
+        majority=float((test.labels == np.bincount(images.all_labels()).argmax()).mean()),
+        calibration=learned.calibration,
+        curve=learned.curve,
+        model_file=model_file,
+        command=request.command,
+        seconds=time.monotonic() - began,  # without the page
+        faults=images.faults(),
+        equal=images.equal(),
+        environment=environment.describe(),
+    )
+    page.write(taught, request.out / "index.html")
+    return taught
+
+
+def _of_two_methods(compared: Sequence[Compared]) -> list[Compared]:
+    """The best candidate, and the best of another method, if any."""
+    best = compared[0]
+    method = type(best.candidate.settings)
+    others = (one for one in compared if type(one.candidate.settings) is not method)
+    return [best, *islice(others, 1)]
+
+
+def _fits(fit: str) -> tuple[str, ...]:
+    if fit == "auto":
+        return FITS
+    check(fit)
+    return (fit,)
+
+
+def _tested(images: Pictures, learned: Lesson, notify: Notify) -> Told:
+    """What a lesson says of the images set aside."""
+    backbone, fit = learned.backbone, learned.compared.candidate.fit
+    shown = images.test_images(backbone.image_size, fit)
+    what = f"features of the test images, {backbone.name}, {fit}"
+    features = backbones.features(backbone, shown, lambda done: notify(what, done, len(shown)))
+    probabilities = softmax(learned.head.logits(features).astype(np.float64), axis=1)
+    scores = learned.familiar.score(features)
+    return Told(images.files("test"), images.test_labels(), probabilities, scores)
+
+
+def _accuracy(told: Told) -> Accuracy:
+    return figures.accuracy(float((told.predicted == told.labels).mean()), len(told.labels))
+
+
+def _scored(compared: Compared, folder: Path) -> Scored:
+    found = compared.found
+    accuracy = figures.accuracy(float(found.right.mean()), int(found.told.sum()))
+    return Scored(compared.candidate, accuracy, figures.log_loss(found), compared.seconds, folder)

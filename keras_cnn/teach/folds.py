@@ -1,0 +1,67 @@
+"""Training images held out in turn, to judge candidates without the test images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+# From places of training images and of held-out ones, (k,) each, to logits of the latter,
+# (held-out, classes).
+Learner = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+MOST_FOLDS = 5
+IMAGES_OF_REPEATS = 1000  # with fewer images the folds are drawn again, up to MOST_REPEATS times
+MOST_REPEATS = 10
+
+
+def draw(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each image: classes spread evenly, images of a group in one fold.
+
+    Args:
+        labels: (n,) integers.
+        groups: (n,) equal for images that are to stay together, as near duplicates.
+        seed: Seeds the draw.
+
+    Returns:
+        int64 (repeats, n): of few images the folds are drawn several times.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    largest = np.bincount(labels).max()
+    count = int(min(MOST_FOLDS, largest, len(np.unique(groups))))
+    repeats = int(np.clip(IMAGES_OF_REPEATS // len(labels), 1, MOST_REPEATS))
+    drawn = np.zeros((repeats, len(labels)), np.int64)
+    for repeat, fold_of in enumerate(drawn):
+        splitter = StratifiedGroupKFold(max(count, 2), shuffle=True, random_state=seed + repeat)
+        with warnings.catch_warnings():  # of classes with fewer images than folds
+            warnings.simplefilter("ignore")
+            for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+                fold_of[held_out] = fold
+    return drawn
+
+
+def out_of_fold(
+    learn: Learner, labels: np.ndarray, folds: np.ndarray, class_count: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """What models say of images they have not seen, fold by fold.
+
+    Args:
+        learn: Teaches on some images and classifies others; its labels count the classes it is
+            given, so a class without a training image in a fold is left out there.
+        labels: (n,).
+        folds: From `draw`.
+        class_count: How many classes.
+
+    Yields:
+        The repeat, the fold, the places of the held-out images and their logits (held-out,
+        classes), minus infinity for a class that the fold's training images lack.
+    """
+    for repeat, fold_of in enumerate(folds):
+        for fold in np.unique(fold_of):
+            (held_out,) = np.nonzero(fold_of == fold)
+            (training,) = np.nonzero(fold_of != fold)
+            logits = np.full((len(held_out), class_count), -np.inf)
+            logits[:, np.unique(labels[training])] = learn(training, held_out)
+            yield repeat, int(fold), held_out, logits

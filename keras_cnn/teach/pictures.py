@@ -1,0 +1,110 @@
+"""The images of a folder, as `teach` sees them: at any size, brought to a square in any way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from keras_cnn import data
+from keras_cnn.data import Dataset, copies, inspect
+from keras_cnn.data.fit import FITS
+from keras_cnn.teach.search import Photos
+
+MOST_PAIRS = 200  # of equal or alike images that are told
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder's training and test images.
+
+    Attributes:
+        source: A folder, or a data source's name.
+        image_size: Height and width, in pixels, at which equal images are looked for.
+        chosen: The training images that are used, places in the training split.
+    """
+
+    source: str
+    image_size: int
+    chosen: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return tuple(self._dataset().class_names)
+
+    def training(self) -> Photos:
+        """The training images, equal ones in one group."""
+        dataset = self._dataset()
+        labels = np.asarray(dataset.splits["train"].labels)[self.chosen]
+        _, groups = np.unique(dataset.digests["train"][self.chosen], return_inverse=True)
+        return Photos(labels, groups, self._training_images)
+
+    def all_labels(self) -> np.ndarray:
+        """Of all training images of the folder, used or not."""
+        return np.asarray(self._dataset().splits["train"].labels)
+
+    def test_labels(self) -> np.ndarray:
+        """Of the test images."""
+        return np.asarray(self._dataset().splits["test"].labels)
+
+    def test_images(self, image_size: int, fit: str) -> np.ndarray:
+        """uint8 (n, s, s, 3)."""
+        return self._dataset(image_size, fit).splits["test"].images
+
+    def files(self, split: str) -> list[str]:
+        """Each image's file, relative to the folder; of a data source, its place."""
+        dataset = self._dataset()
+        if split in dataset.files:
+            names = dataset.files[split]()
+        else:
+            names = [f"{split} {place}" for place in range(len(dataset.splits[split].labels))]
+        return [names[place] for place in self.chosen] if split == "train" else names
+
+    def faults(self) -> tuple[str, ...]:
+        """A line for each fault of the folder, and for the first cases of it."""
+        return tuple(inspect.faults_of(inspect.describe(self.source, self.image_size)))
+
+    def equal(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of files with the same pixels."""
+        dataset = self._dataset()
+        names = [*self.files("train"), *self.files("test")]
+        digests = [dataset.digests["train"][self.chosen], dataset.digests["test"]]
+        groups = copies.groups(np.concatenate(digests))
+        pairs = [pair for group in groups for pair in combinations(group, 2)]
+        return tuple((names[one], names[other]) for one, other in pairs[:MOST_PAIRS])
+
+    def _training_images(self, image_size: int, fit: str) -> np.ndarray:
+        images = self._dataset(image_size, fit).splits["train"].images
+        return images if len(self.chosen) == len(images) else images[self.chosen]
+
+    def _dataset(self, image_size: int | None = None, fit: str = FITS[0]) -> Dataset:
+        return data.load(self.source, image_size or self.image_size, fit=fit)
+
+
+def of(source: str, image_size: int, shots: int | None, seed: int) -> Pictures:
+    """The images of a folder, decoded the first time.
+
+    Args:
+        source: A folder, or a data source's name.
+        image_size: Height and width, in pixels.
+        shots: Training images of each class; a class with fewer is taken whole. None takes all.
+        seed: Seeds the draw.
+
+    Raises:
+        UserError: There is no such folder, or it holds no images in a layout that is known.
+    """
+    labels = np.asarray(data.load(source, image_size).splits["train"].labels)
+    return Pictures(source, image_size, _drawn(labels, shots, seed))
+
+
+def _drawn(labels: np.ndarray, shots: int | None, seed: int) -> np.ndarray:
+    if shots is None:
+        return np.arange(len(labels))
+    drawn: Sequence[np.ndarray] = [
+        np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(labels == label))
+        for label in np.unique(labels)
+    ]
+    return np.concatenate([one[:shots] for one in drawn])

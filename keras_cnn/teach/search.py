@@ -1,0 +1,220 @@
+"""Candidates compared on held-out training images, and the best of them taught with all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import softmax
+
+from keras_cnn.errors import UserError, nearest
+from keras_cnn.methods.on_features import Head
+from keras_cnn.methods.settings import LinearDiscriminant, LinearProbe, Method, NearestMean
+from keras_cnn.teach import backbones, figures, folds, learners
+from keras_cnn.teach.backbones import Backbone
+from keras_cnn.teach.candidates import Candidate
+from keras_cnn.teach.figures import OutOfFold
+from keras_cnn.teach.taught import Point
+from keras_cnn.training.evaluation import loss_and_accuracy
+
+STRENGTHS = (30.0, 300.0)  # of the linear probe's penalty
+SHRINKAGES = (0.03, 0.1, 0.2, 0.4, 0.7, 0.9)  # of the linear discriminant
+HEADS: dict[str, tuple[Method, ...]] = {
+    "nearest_mean": (NearestMean(),),
+    "linear_discriminant": tuple(
+        LinearDiscriminant(shrinkage=shrinkage, normalised=normalised)
+        for normalised in (False, True)
+        for shrinkage in SHRINKAGES
+    ),
+    "linear_probe": tuple(LinearProbe(regularization_strength=one) for one in STRENGTHS),
+}
+SLOWER = 3.0  # times: what a backbone that was not tried yet may take beside another
+CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images a class of the learning curve
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Training images.
+
+    Attributes:
+        labels: int64 (n,), every class from 0 on at least once.
+        groups: (n,) equal for images that are to stay on one side of every fold.
+        images: From a height and width in pixels, and a fit, to uint8 (n, s, s, 3).
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    images: Callable[[int, str], np.ndarray]
+
+    @property
+    def class_count(self) -> int:
+        """How many classes."""
+        return int(self.labels.max()) + 1
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate, and what the folds say.
+
+    Attributes:
+        candidate: What was tried.
+        found: What models say of images they have not seen.
+        head: Taught with all training images.
+        train: Loss and accuracy of that on them, before calibration.
+        seconds: It took, without the features.
+    """
+
+    candidate: Candidate
+    found: OutOfFold
+    head: Head
+    train: tuple[float, float]
+    seconds: float
+
+
+@dataclass
+class Clock:
+    """The time there is.
+
+    Attributes:
+        seconds: From now on.
+        began: When it was started, by `time.monotonic`.
+    """
+
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds, not below 0."""
+        return max(0.0, self.seconds - (time.monotonic() - self.began))
+
+
+# Called with what is done, how much of it, of how much: "features", 256, 3068.
+Notify = Callable[[str, int, int], None]
+
+
+def heads(method: str) -> tuple[Method, ...]:
+    """The settings to try of a method, or of all of them: `auto`.
+
+    Raises:
+        UserError: There is no such method here.
+    """
+    if method == "auto":
+        return tuple(one for settings in HEADS.values() for one in settings)
+    if method not in HEADS:
+        raise UserError(f"no method {method!r}: {nearest(method, ['auto', *HEADS])}")
+    return HEADS[method]
+
+
+def search(
+    photos: Photos,
+    places: Sequence[tuple[Backbone, str]],
+    methods: Sequence[Method],
+    clock: Clock,
+    seed: int,
+    notify: Notify = lambda what, done, total: None,
+) -> list[Compared]:
+    """Compares methods on the features of backbones and fits, as many as the time allows.
+
+    Args:
+        photos: The training images.
+        places: Backbones and fits; the first is tried whatever the time, each other one where it
+            will take no more than is left.
+        methods: Settings of the methods to try on each.
+        clock: The time there is.
+        seed: Seeds the folds.
+        notify: Called as the work goes on.
+
+    Returns:
+        The candidates, that of least log loss on the held-out images first: of few images it
+        tells more than accuracy does.
+    """
+    compared: list[Compared] = []
+    took: dict[str, float] = {}  # seconds, by backbone
+    for backbone, fit in places:
+        before = took.get(backbone.name, max(took.values(), default=0) * SLOWER)
+        if compared and before > clock.left / 2:  # the test images' features are to come
+            continue
+        began = time.monotonic()
+        features = features_of(photos, backbone, fit, notify)
+        compared += _compared(photos, backbone, fit, features, methods, seed, notify)
+        took[backbone.name] = time.monotonic() - began
+    return sorted(compared, key=lambda one: figures.log_loss(one.found))
+
+
+def features_of(
+    photos: Photos, backbone: Backbone, fit: str, notify: Notify = lambda what, done, total: None
+) -> np.ndarray:
+    """The features (n, channels) of the training images, kept on disk."""
+    images = photos.images(backbone.image_size, fit)
+    what = f"features of {backbone.name}, {fit}"
+    return backbones.features(backbone, images, lambda done: notify(what, done, len(images)))
+
+
+def _compared(
+    photos: Photos,
+    backbone: Backbone,
+    fit: str,
+    features: np.ndarray,
+    methods: Sequence[Method],
+    seed: int,
+    notify: Notify,
+) -> Iterator[Compared]:
+    drawn = folds.draw(photos.labels, photos.groups, seed)
+    for number, settings in enumerate(methods, start=1):
+        began = time.perf_counter()
+        learn = learners.on_features(settings, features, photos.labels)
+        found = said(learn, photos.labels, drawn)
+        candidate = Candidate(backbone.name, backbone.weights, backbone.image_size, fit, settings)
+        head = learners.fitter(settings)(features, photos.labels)
+        train = loss_and_accuracy(softmax(head.logits(features), axis=1), photos.labels)
+        yield Compared(candidate, found, head, train, time.perf_counter() - began)
+        notify(f"candidates on {backbone.name}, {fit}", number, len(methods))
+
+
+def said(learn: folds.Learner, labels: np.ndarray, drawn: np.ndarray) -> OutOfFold:
+    """What a learner says of each image from the folds that do not hold it."""
+    classes = int(labels.max()) + 1
+    logits = np.empty((len(drawn), len(labels), classes))
+    for repeat, _, held_out, given in folds.out_of_fold(learn, labels, drawn, classes):
+        logits[repeat, held_out] = given
+    return figures.out_of_fold(labels, logits)
+
+
+def learning_curve(
+    settings: Method, features: np.ndarray, labels: np.ndarray, drawn: np.ndarray
+) -> tuple[Point, ...]:
+    """Accuracy on held-out images against the number of training images of each class.
+
+    Of a class with fewer images all are taken. The last point is that of whole folds.
+
+    Args:
+        settings: The method's.
+        features: (n, channels).
+        labels: (n,).
+        drawn: From `folds.draw`.
+    """
+    most = round(np.bincount(labels).max() * (1 - 1 / (drawn.max() + 1)))  # in a fold's training
+    points = []
+    for count in [*(size for size in CURVE if size < most), most]:
+        learn = learners.on_features(settings, features, labels)
+        fewer = _of_at_most(learn, labels, count)
+        accuracies = []
+        for _, _, held_out, logits in folds.out_of_fold(fewer, labels, drawn, labels.max() + 1):
+            accuracies.append(float((logits.argmax(axis=1) == labels[held_out]).mean()))
+        points.append(Point(count, tuple(accuracies)))
+    return tuple(points)
+
+
+def _of_at_most(learn: folds.Learner, labels: np.ndarray, count: int) -> folds.Learner:
+    """A learner that takes so many training images of each class, drawn at random."""
+
+    def taught(training: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(len(training))
+        shuffled = rng.permutation(training)
+        kept = [shuffled[labels[shuffled] == one][:count] for one in np.unique(labels[training])]
+        return learn(np.concatenate(kept), held_out)
+
+    return taught

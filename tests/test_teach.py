@@ -1,0 +1,211 @@
+"""`teach`: its parts by NumPy and simulation, the whole on a folder."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import log_softmax, softmax
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from keras_cnn import ImageClassifier, data, prediction, results
+from keras_cnn.errors import UserError
+from keras_cnn.methods.settings import NearestMean
+from keras_cnn.models import saved
+from keras_cnn.teach import Request, calibration, familiar, figures, folds, learners, search, teach
+
+ROOMY = {"backbone": "convnext_atto", "method": "nearest_mean"}  # quick, and always at hand
+
+
+@pytest.fixture(scope="module")
+def shirts():
+    """Forty photographs of three kinds of clothing."""
+    split = data.load("clothing").splits["train"]
+    kept = np.concatenate([np.flatnonzero(split.labels == label)[:40] for label in (1, 4, 6)])
+    return np.asarray(split.images[kept]), np.array(split.class_names)[split.labels[kept]]
+
+
+@pytest.fixture
+def folder(tmp_path, shirts):
+    """Two classes, twelve images to train on and eight to test on; one of them twice."""
+    images, names = shirts
+    for name in ("hat", "pants"):
+        for place, image in enumerate(images[names == name][:20]):
+            split = "train" if place < 12 else "test"
+            path = tmp_path / "photos" / split / f"{name} <b>" / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    first = tmp_path / "photos" / "train" / "hat <b>" / "0.png"
+    first.with_name("again.png").write_bytes(first.read_bytes())
+    return tmp_path / "photos"
+
+
+def test_a_group_is_in_one_fold_and_classes_in_all():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    groups = np.arange(200) // 2
+    labels = labels[groups * 2]  # copies have one label
+    for drawn in folds.draw(labels, groups, seed=1):
+        assert all(len(np.unique(drawn[groups == group])) == 1 for group in np.unique(groups))
+        for fold in range(5):
+            counts = np.bincount(labels[drawn == fold], minlength=4)
+            assert (np.abs(counts - np.bincount(labels) / 5) <= 4).all()
+
+
+def test_of_few_images_the_folds_are_drawn_several_times_and_differently():
+    labels = np.arange(50) % 5
+    drawn = folds.draw(labels, np.arange(50), seed=1)
+    assert len(drawn) == 10 and len(np.unique(drawn, axis=0)) == 10
+    assert len(folds.draw(np.arange(2000) % 5, np.arange(2000), seed=1)) == 1
+
+
+def test_held_out_images_are_not_learnt_from():
+    """Labels that have nothing to do with the features are told no better than by chance."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(600, 50)), rng.integers(0, 2, 600)
+    learn = learners.on_features(NearestMean(), features, labels)
+    found = search.said(learn, labels, folds.draw(labels, np.arange(600), 0))
+    assert abs(found.right.mean() - 0.5) < 0.08
+
+
+def test_of_a_class_with_one_image_nothing_is_told():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 6 + [1] * 6 + [2])
+    features = rng.normal(size=(13, 4)) + 5 * np.eye(4)[labels]
+    learn = learners.on_features(NearestMean(), features, labels)
+    found = search.said(learn, labels, folds.draw(labels, np.arange(13), 0))
+    assert found.told.tolist() == [True] * 12 + [False]
+    assert np.isnan(found.probabilities[-1]).all()
+    assert np.isfinite(figures.log_loss(found))
+
+
+@pytest.mark.parametrize("true", [0.2, 1.0, 4.0])
+def test_the_temperature_that_made_the_labels_is_found(true: float):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 4)) * 3
+    shares = softmax(logits / true, axis=1)
+    labels = (shares.cumsum(axis=1) < rng.random((len(logits), 1))).sum(axis=1)
+    found = calibration.temperature(logits, labels)
+    assert found == pytest.approx(true, rel=0.05)
+    grid = np.geomspace(0.05, 20, 200)
+    losses = [-log_softmax(logits / t, axis=1)[np.arange(20_000), labels].mean() for t in grid]
+    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.05)
+
+
+def test_answers_above_the_threshold_keep_the_error_rate_and_no_lower_one_would():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 3)) * 2
+    shares = softmax(logits, axis=1)
+    labels = (shares.cumsum(axis=1) < rng.random((500, 1))).sum(axis=1)
+    threshold = calibration.threshold(shares, labels, 0.1)
+    sure, wrong = shares.max(axis=1), shares.argmax(axis=1) != labels
+    assert wrong[sure >= threshold].mean() <= 0.1
+    lower = np.unique(sure[sure < threshold])
+    assert all(wrong[sure >= other].mean() > 0.1 for other in lower)
+    assert calibration.threshold(shares, labels, 0.9) == 0
+    assert calibration.threshold(shares, (shares.argmax(axis=1) + 1) % 3, 0.1) == 1
+
+
+def test_prediction_sets_cover_what_they_promise():
+    """Over 2,000 draws of held-out images, the mean coverage of new ones."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(2000):
+        shares = softmax(rng.normal(size=(60, 5)), axis=1)
+        labels = (shares.cumsum(axis=1) < rng.random((60, 1))).sum(axis=1)
+        least = calibration.least_of_set(shares[:39], labels[:39], 0.9)
+        told = shares[39:, :][np.arange(21), labels[39:]]
+        covered.append((told >= least).mean())
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.01)  # (39 + 1) * 0.9 is whole
+    assert calibration.least_of_set(shares[:5], labels[:5], 0.95) == 0
+
+
+def test_familiarity_is_the_cosine_of_the_fifth_nearest():
+    rng = np.random.default_rng(0)
+    features, new = rng.normal(size=(30, 8)), rng.normal(size=(6, 8))
+    kept = familiar.of(features, seed=0)
+    moved, other = features - features.mean(axis=0), new - features.mean(axis=0)
+    cosines = (other @ moved.T) / np.outer(
+        np.linalg.norm(other, axis=1), np.linalg.norm(moved, axis=1)
+    )
+    np.testing.assert_allclose(kept.score(new), np.sort(cosines, axis=1)[:, -5], atol=2e-3)
+    alone = familiar.among_themselves(features, np.arange(30), seed=0)
+    cosines = moved @ moved.T / np.outer(*[np.linalg.norm(moved, axis=1)] * 2)
+    np.fill_diagonal(cosines, -1)
+    np.testing.assert_allclose(alone, np.sort(cosines, axis=1)[:, -5], atol=1e-5)
+
+
+def test_a_folder_is_taught_tested_and_kept(folder: Path, tmp_path: Path):
+    request = Request(str(folder), tmp_path / "out", **ROOMY)
+    taught = teach(request)
+    assert taught.class_names == ("hat <b>", "pants <b>")
+    assert len(taught.train.labels) == 25 and len(taught.test.labels) == 16
+    assert {*taught.equal} == {("train/hat <b>/0.png", "train/hat <b>/again.png")}
+    assert len(taught.candidates) == 3  # a fit each
+    # The file gives what was said of the test images, and the runs are read as any.
+    evaluation = prediction.evaluate(taught.model_file, str(folder))
+    np.testing.assert_allclose(evaluation.probabilities, taught.test.probabilities, atol=1e-4)
+    assert evaluation.accuracy == taught.tested.value
+    for one in taught.candidates:
+        result = results.read(one.folder)
+        assert result.metrics["test_accuracy_over_images"] == pytest.approx(
+            one.accuracy.value, abs=0.1
+        )
+        assert result.predictions.names.tolist() == taught.train.files
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "hat &lt;b&gt;" in page and "hat <b>" not in page
+    card = json.loads(zipfile.ZipFile(taught.model_file).read(saved.CARD))
+    assert card["calibration"]["temperature"] == taught.calibration.temperature
+    again = teach(request)
+    np.testing.assert_array_equal(again.test.probabilities, taught.test.probabilities)
+
+
+def test_no_test_image_has_a_say_in_the_choice(folder: Path, tmp_path: Path):
+    first = teach(Request(str(folder), tmp_path / "one", **ROOMY))
+    for path in sorted(folder.glob("test/*/*.png")):  # every test image in the wrong class
+        other = "pants <b>" if path.parent.name == "hat <b>" else "hat <b>"
+        path.rename(folder / "test" / other / f"moved-{path.name}")
+    second = teach(Request(str(folder), tmp_path / "two", **ROOMY))
+    assert [one.candidate for one in first.candidates] == [
+        one.candidate for one in second.candidates
+    ]
+    assert first.calibration == second.calibration
+    assert second.tested.value == pytest.approx(1 - first.tested.value)
+
+
+def test_the_estimator_is_one_of_scikit_learns(shirts, tmp_path: Path):
+    images, names = shirts
+    classifier = ImageClassifier(**ROOMY)
+    assert clone(classifier).get_params() == classifier.get_params()
+    scores = cross_val_score(classifier, images, names, cv=2)
+    assert scores.mean() > 0.7  # a third is chance
+    searched = GridSearchCV(classifier, {"square": ["crop", "pad"]}, cv=2).fit(images, names)
+    assert searched.predict(images[:2]).tolist() == names[:2].tolist()
+    model = searched.best_estimator_
+    model.save(tmp_path / "clothes.keras")
+    paths = []
+    for place in (0, 50):
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(images[place]).save(paths[-1])
+    told = prediction.predict(tmp_path / "clothes.keras", paths)
+    assert told.class_names == ["hat", "pants", "shoes"]
+    np.testing.assert_allclose(told.probabilities, model.predict_proba(paths), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "labels", "words"),
+    [
+        ({"backbone": "vgg"}, 4, 4, "no backbone 'vgg'"),
+        ({"method": "svm"}, 4, 4, "no method 'svm'"),
+        ({}, 4, 3, "4 images and 3 labels"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_a_line(settings, images: int, labels: int, words: str):
+    pixels = np.zeros((images, 8, 8, 3), np.uint8)
+    with pytest.raises(UserError, match=words):
+        ImageClassifier(**{**ROOMY, **settings}).fit(pixels, np.arange(labels) % 2)
