@@ -52,6 +52,23 @@ def test_classes_draw_independently():
     assert all((drawn[:, 0] != drawn[:, other]).any() for other in range(1, 5))
 
 
+def test_at_most_so_many_are_all_of_a_small_class():
+    labels = np.concatenate([LABELS, [5] * 3, [6] * 20])
+    np.testing.assert_array_equal(
+        sampling.draw_at_most(LABELS, 20, seed=3), draw_shots(LABELS, 20, seed=3)
+    )
+    drawn = sampling.draw_at_most(labels, 20, seed=3)
+    assert len(np.unique(drawn)) == len(drawn)
+    assert np.bincount(labels[drawn]).tolist() == [20] * 5 + [3, 20]
+    assert labels[drawn[:21]].tolist() == [*range(7)] * 3 and 5 not in labels[drawn[21:]]
+    kept = draw_shots(LABELS, 20, seed=3)
+    np.testing.assert_array_equal(drawn[labels[drawn] < 5], kept)
+    with pytest.raises(UserError, match="class 'none' has 0 images"):
+        sampling.draw_at_most(np.zeros(4, int), 2, 0, ("some", "none"))
+    with pytest.raises(UserError, match="shots is 0"):
+        sampling.draw_at_most(LABELS, 0, 0)
+
+
 def test_every_image_has_the_same_chance():
     labels = np.repeat([0, 1], 20)
     hits = np.zeros(40)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn import environment, prediction, study
+from keras_cnn import data, environment, prediction, study
 from keras_cnn.__main__ import main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.results import identity
-from keras_cnn.runs import estimate
+from keras_cnn.runs import estimate, images
 
 OWN = """\
 from keras_cnn import methods
@@ -269,6 +269,32 @@ def test_images_of_a_run_are_brought_to_a_square_as_its_settings_say(tmp_path):
     (model,) = (tmp_path / "fewshot_methods").glob("nearest_mean-*/model.keras")
     assert saved.load(model)[1]["fit"] == "squash"
     assert prediction.evaluate(model, str(tmp_path / "wide")).accuracy == 1
+
+
+def test_small_classes_of_a_users_folder_are_taken_whole_and_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, count in (("few", 5), ("more", 20), ("pair", 2)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{number}.png")
+    asked = {"rows": ["nearest_mean"], "profile": "mini", "repeats": 1, "variant": "corrected"}
+    mine = {"data": str(tmp_path / "mine"), "shots": 8, "weights": "random"}
+    work = study.prepare(study.plan("fewshot_methods", overrides=mine, out=tmp_path, **asked))
+    train, test = images.sample(work.jobs[0].run.spec)
+    whole = data.load(mine["data"]).splits
+    counts = np.bincount(whole["train"].labels)
+    assert np.bincount(train.labels).tolist() == np.minimum(counts, 8).tolist()
+    assert len(test.labels) == len(whole["test"].labels) == 27 - counts.sum()
+    assert work.taken_whole == {"few": counts[0], "pair": 1} and counts[1] > 8
+    command = ["recipe", "fewshot_methods", "--profile=mini", "--rows=nearest_mean", "--shots=8"]
+    command += ["--repeats=1", "--weights=random", f"--data={mine['data']}", f"--out={tmp_path}"]
+    assert main(command) == 0
+    line = f"fewer training images than shots, all of them used: few {counts[0]}, pair 1\n"
+    assert capsys.readouterr().err.count(line) == 1
+    named = {"data": "synthetic:20", "shots": 8, "weights": "random"}
+    with pytest.raises(UserError, match="at most 2 shots can be drawn"):
+        study.prepare(study.plan("fewshot_methods", overrides=named, out=tmp_path, **asked))
 
 
 def test_a_frame_without_pandas_is_one_line(options, monkeypatch):

@@ -352,6 +352,10 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
         on_disk = f", {done} on disk already" if done else ""
         at_a_time = f", {plan.parallel} at a time{cores}" if cores else ""
         say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
+    if few := work.taken_whole:
+        named = [f"{name} {count:,}" for name, count in few.items()]
+        more = f" and {len(few) - 3:,} more classes" if len(few) > 3 else ""
+        say(f"fewer training images than shots, all of them used: {', '.join(named[:3])}{more}")
     if work.shared_images:
         say(f"{work.shared_images} test images of the data have the pixels of training images")
     with progress.shown(work.missing) as show:

@@ -45,11 +45,43 @@ def draw_shots(
             f"{shots} shots a class: class {name} has {count} images; "
             f"at most {count} shots can be drawn"
         )
+    return _in_turn(classes, members, shots, seed)
+
+
+def draw_at_most(
+    labels: np.ndarray, shots: int, seed: int, class_names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Draws as `draw_shots` does, and of a class with fewer images all.
+
+    Args:
+        labels: As for `draw_shots`, and so are the others.
+        shots: Images from each class, at most.
+        seed: Not negative.
+        class_names: In the order of the labels; each then needs an image.
+
+    Returns:
+        int64, at most shots * classes indices into `labels`; where each class has as many images
+        as are asked for, those that `draw_shots` gives.
+
+    Raises:
+        UserError: A class has no image.
+    """
+    classes, members, _, count = _members(labels, class_names)
+    if shots < 1 or not count:
+        return draw_shots(labels, shots, seed, class_names)  # which says what is wrong
+    return _in_turn(classes, members, shots, seed)
+
+
+def _in_turn(
+    classes: np.ndarray, members: Sequence[np.ndarray], shots: int, seed: int
+) -> np.ndarray:
+    """Images of each class in an order of their own: the classes take turns while they last."""
     drawn = [
         np.random.default_rng([seed, int(label)]).permutation(indices)[:shots]
         for label, indices in zip(classes, members, strict=True)
     ]
-    return np.stack(drawn, axis=1).reshape(-1)  # (shots, classes): the classes take turns
+    turns = np.concatenate([np.arange(len(indices)) for indices in drawn])
+    return np.concatenate(drawn)[np.argsort(turns, kind="stable")]
 
 
 def draw_episodes(

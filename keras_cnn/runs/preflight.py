@@ -69,6 +69,16 @@ def row_and_variant(run: Run) -> str:
     return f"{run.place.row} {run.place.variant}"
 
 
+def taken_whole(runs: Sequence[Run]) -> dict[str, int]:
+    """Classes of which some run has all images because they are few, and how many."""
+    asked = {
+        (one.data, one.image_size, one.fit, one.shots): run.spec
+        for run in runs
+        for one in (run.spec.images,)
+    }
+    return {name: n for spec in asked.values() for name, n in images.taken_whole(spec).items()}
+
+
 def count_shared(runs: Sequence[Run]) -> int:
     """The most test images of any run's data that have the pixels of its training images."""
     asked = ((run.spec.images, run.spec) for run in runs)

@@ -76,12 +76,15 @@ class Work:
         left_out: By row, or row and variant, why it cannot be run here: its backend is not
             installed, or its method cannot learn from so few images.
         shared_images: How many test images have the pixels of training images.
+        taken_whole: Classes of a user's folder with fewer training images than were asked for, and
+            how many.
     """
 
     plan: Plan
     jobs: list[engine.Job]
     left_out: dict[str, str]
     shared_images: int = 0
+    taken_whole: dict[str, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[engine.Job]:
@@ -253,7 +256,9 @@ def prepare(plan: Plan) -> Work:
         preflight.refuse(unfit)
     files.check_writable(plan.folder)
     shared = preflight.count_shared(runs)
-    return replace(work, jobs=jobs, left_out=left_out | unfit, shared_images=shared)
+    few = preflight.taken_whole(runs)
+    work = replace(work, jobs=jobs, left_out=left_out | unfit)
+    return replace(work, shared_images=shared, taken_whole=few)
 
 
 def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) -> Study:

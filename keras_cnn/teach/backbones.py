@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from keras_cnn.pretrained import named
 if TYPE_CHECKING:
     import keras
 
+TIMED = 8  # images on which a backbone's speed is measured
 BLOCK = 256  # images whose features are kept on disk together, should the command be killed
 
 
@@ -95,6 +97,21 @@ def choose(name: str = "auto") -> tuple[list[Backbone], str]:
 @cache  # it is asked for several times in a command
 def _network(backbone: Backbone) -> keras.Model:
     return backbone.network()
+
+
+@cache  # of the machine as it is now
+def seconds_an_image(backbone: Backbone) -> float:
+    """How long a backbone takes for an image here, the median of a few small batches."""
+    from keras_cnn.training import evaluation
+
+    size = backbone.image_size
+    noise = np.random.default_rng(0).integers(0, 256, (TIMED, size, size, 3), np.uint8)
+    run, seconds = evaluation.evaluator(_network(backbone)), []
+    for _ in range(4):
+        began = time.perf_counter()
+        run(noise)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:])) / TIMED
 
 
 def features(

@@ -80,7 +80,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         photos = Photos(counted, groups, lambda image_size, fit: pixels)
         methods = search.heads(self.method)
         clock = Clock(60 * self.minutes)
-        compared = search.search(photos, [(first, self.square)], methods, clock, self.seed)
+        compared = search.search(photos, [first], [self.square], methods, clock, self.seed)
         self.classes_ = classes
         self.compared_ = compared
         self.lesson_ = lesson.of(compared[0], [first], photos, self.error_rate, self.seed)

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from keras_cnn import environment, files
 from keras_cnn.data.fit import FITS, check
 from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures, runs, search
+from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.lesson import Lesson
 from keras_cnn.teach.pictures import Pictures
 from keras_cnn.teach.search import Clock, Compared, Notify
@@ -69,8 +70,7 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
     images = pictures.of(request.source, tried[0].image_size, request.shots, request.seed)
     photos = images.training()
     environment.seed_everything(request.seed)
-    places = [(backbone, fit) for backbone in tried for fit in fits]
-    compared = search.search(photos, places, methods, clock, request.seed, notify)
+    compared = search.search(photos, tried, fits, methods, clock, request.seed, notify)
     learned, *others = (
         lesson.of(one, tried, photos, request.error_rate, request.seed, notify)
         for one in _of_two_methods(compared)
@@ -87,7 +87,7 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         folder=Path(request.source),
         class_names=images.class_names,
         chosen=learned.compared.candidate,
-        why_backbone=why,
+        why_backbone=_why(why, learned, tried),
         candidates=tuple(map(_scored, compared, folders)),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
@@ -106,6 +106,17 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
     )
     page.write(taught, request.out / "index.html")
     return taught
+
+
+def _why(first: str, learned: Lesson, tried: Sequence[Backbone]) -> str:
+    """A sentence: which backbone was chosen, and why."""
+    chosen = learned.backbone
+    if chosen == tried[0]:
+        return first
+    return (
+        f"{chosen.name} at {chosen.image_size} pixels, trained on {chosen.about}: on held-out "
+        f"training images it does better than {tried[0].name}"
+    )
 
 
 def _of_two_methods(compared: Sequence[Compared]) -> list[Compared]:

@@ -30,7 +30,6 @@ HEADS: dict[str, tuple[Method, ...]] = {
     ),
     "linear_probe": tuple(LinearProbe(regularization_strength=one) for one in STRENGTHS),
 }
-SLOWER = 3.0  # times: what a backbone that was not tried yet may take beside another
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images a class of the learning curve
 
 
@@ -110,7 +109,8 @@ def heads(method: str) -> tuple[Method, ...]:
 
 def search(
     photos: Photos,
-    places: Sequence[tuple[Backbone, str]],
+    tried: Sequence[Backbone],
+    fits: Sequence[str],
     methods: Sequence[Method],
     clock: Clock,
     seed: int,
@@ -118,10 +118,13 @@ def search(
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
 
+    Backbones are compared at the first fit, and then the other fits on the best of them.
+
     Args:
         photos: The training images.
-        places: Backbones and fits; the first is tried whatever the time, each other one where it
-            will take no more than is left.
+        tried: The backbones; the first is tried whatever the time, each other one where it will
+            take no more than is left.
+        fits: How images are brought to a square.
         methods: Settings of the methods to try on each.
         clock: The time there is.
         seed: Seeds the folds.
@@ -132,16 +135,30 @@ def search(
         tells more than accuracy does.
     """
     compared: list[Compared] = []
-    took: dict[str, float] = {}  # seconds, by backbone
-    for backbone, fit in places:
-        before = took.get(backbone.name, max(took.values(), default=0) * SLOWER)
-        if compared and before > clock.left / 2:  # the test images' features are to come
-            continue
+    spent = 0.0  # by the last one, but for the backbone's features
+
+    def add(backbone: Backbone, fit: str) -> None:
+        nonlocal spent
+        each = backbones.seconds_an_image(backbone)
+        # The images set aside are to come, at most as many as these.
+        if compared and spent + 2 * each * len(photos.labels) > clock.left:
+            notify(f"no time for {backbone.name}, {fit}", 0, 1)
+            return
         began = time.monotonic()
         features = features_of(photos, backbone, fit, notify)
-        compared += _compared(photos, backbone, fit, features, methods, seed, notify)
-        took[backbone.name] = time.monotonic() - began
-    return sorted(compared, key=lambda one: figures.log_loss(one.found))
+        compared.extend(_compared(photos, backbone, fit, features, methods, seed, notify))
+        spent = max(spent, time.monotonic() - began - each * len(photos.labels))
+
+    for backbone in tried:
+        add(backbone, fits[0])
+    best = min(compared, key=_log_loss).candidate.start
+    for fit in fits[1:]:
+        add(next(one for one in tried if (one.name, one.weights) == best), fit)
+    return sorted(compared, key=_log_loss)
+
+
+def _log_loss(compared: Compared) -> float:
+    return figures.log_loss(compared.found)
 
 
 def features_of(
