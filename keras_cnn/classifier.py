@@ -14,13 +14,12 @@ from keras_cnn import torch_fast
 from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
+from keras_cnn.training import batch_size
 
 if TYPE_CHECKING:
     import keras
 
-BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 # What makes probabilities of a network's outputs. `none`: they are. `rest`: the single one is the
 # second class's, and the first has the rest. `sigmoid`: so it is after a sigmoid.
@@ -110,10 +109,9 @@ class Classifier:
         import keras
 
         given = grey(images) if self.is_grey else images
-        batch_size = min(BATCH_SIZE, BATCH_PIXELS // self.image_size**2)
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-                made = network.predict(given, batch_size=batch_size, verbose=0)
+                made = network.predict(given, batch_size=batch_size.of(given.shape), verbose=0)
         except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)

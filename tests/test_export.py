@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from keras_cnn import classifier, environment, export, models
 from keras_cnn.__main__ import main
+from keras_cnn.data import decode
 from keras_cnn.errors import UserError
 from keras_cnn.export import convert, formats
 from keras_cnn.models import saved
@@ -192,6 +195,20 @@ def test_other_probabilities_leave_no_file(monkeypatch, model_path, folder, caps
     assert main(command) == 0
     assert {path.name for path in out.parent.iterdir()} == {"mine.xml", "mine.bin", "mine.xml.json"}
     assert "class_names" in out.read_text()
+
+
+def test_the_example_prepares_photographs_as_predict_does(tmp_path):
+    code = re.search(r"(    def square.*?)\n\n", export.__doc__, re.DOTALL)[1]
+    names: dict = {"np": np, "Image": Image, "ImageOps": ImageOps, "about": {"image_size": 24}}
+    exec(textwrap.dedent(code), names)
+    random, turned = np.random.default_rng(0), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for number, (width, height) in enumerate(((400, 301), (97, 310), (60, 50), (24, 20))):
+        pixels = random.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(pixels).resize((width, height)).save(path, exif=turned)
+        (seen,) = decode.decode_batch([str(path)], 24).images
+        np.testing.assert_array_equal(names["square"](path), seen)
 
 
 def test_a_converter_that_fails_is_one_line(monkeypatch, model_path, tmp_path, capsys):

@@ -20,6 +20,7 @@ def predict(
     top: int = 3,
     json: bool = False,
     csv: bool = False,
+    page: Path | None = None,
     backend: str | None = None,
 ) -> None:
     """Classify images, or all images of a folder, with a saved model.
@@ -30,14 +31,19 @@ def predict(
         top: How many classes to name for each image.
         json: Print JSON; a file that cannot be read has an error in it.
         csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
+        page: An .html file of small photographs, sorted by class and certainty.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
-    from keras_cnn import prediction
+    from keras_cnn import contact_sheet, prediction
 
     if not images:
         raise UserError("predict needs IMAGES; see: python -m keras_cnn predict --help")
     if json and csv:
         raise UserError("--json and --csv: give one of them")
+    if page:
+        if page.suffix.lower() != ".html":
+            raise UserError(f"--page is {str(page)!r}: a name that ends in .html")
+        files.check_writable(page.parent)
     environment.settle(chosen_backend(backend))
     predictions = prediction.predict(model, images)
     best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
@@ -48,6 +54,9 @@ def predict(
     else:
         for path, classes in best:
             tell(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
+    if page:
+        contact_sheet.write(predictions, page)
+        say(f"photographs by class: {page}")
     _tell_unreadable(predictions.unreadable)
 
 

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from keras_cnn.data import copies, decode
+from keras_cnn.data import decode, near_duplicates
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import DEFAULT_SEED
 from keras_cnn.teach import backbones, keeping, lesson, search
@@ -76,7 +76,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             raise UserError(f"there is one class ({classes[0]}): two or more are told apart")
         (first, *_), _ = backbones.choose(self.backbone)
         pixels = _squares(images, first.image_size, self.square)
-        _, groups = np.unique(copies.digests(pixels), return_inverse=True)
+        small = _squares(images, near_duplicates.SIDE, "squash")
+        groups = near_duplicates.chains(near_duplicates.hashes(small))
         photos = Photos(counted, groups, lambda image_size, fit: pixels)
         methods = search.heads(self.method)
         clock = Clock(60 * self.minutes)

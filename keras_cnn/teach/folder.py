@@ -82,7 +82,7 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         runs.write(one, images, request.out, request.seed, request.shots, learned.fold_count)
         for one in compared
     ]
-    found = learned.compared.found
+    found, (equal, near) = learned.compared.found, images.copies()
     taught = Taught(
         folder=Path(request.source),
         class_names=images.class_names,
@@ -101,7 +101,8 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         command=request.command,
         seconds=time.monotonic() - began,  # without the page
         faults=images.faults(),
-        equal=images.equal(),
+        equal=equal,
+        near=near,
         environment=environment.describe(),
     )
     page.write(taught, request.out / "index.html")

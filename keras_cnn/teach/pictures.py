@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from keras_cnn import data
-from keras_cnn.data import Dataset, copies, inspect
+from keras_cnn.data import Dataset, inspect, near_duplicates
 from keras_cnn.data.fit import FITS
 from keras_cnn.teach.search import Photos
 
+Pairs = tuple[tuple[str, str], ...]
 MOST_PAIRS = 200  # of equal or alike images that are told
 
 
@@ -36,10 +36,10 @@ class Pictures:
         return tuple(self._dataset().class_names)
 
     def training(self) -> Photos:
-        """The training images, equal ones in one group."""
+        """The training images, those that look nearly the same in one group."""
         dataset = self._dataset()
         labels = np.asarray(dataset.splits["train"].labels)[self.chosen]
-        _, groups = np.unique(dataset.digests["train"][self.chosen], return_inverse=True)
+        groups = near_duplicates.chains(dataset.hashes["train"][self.chosen])
         return Photos(labels, groups, self._training_images)
 
     def all_labels(self) -> np.ndarray:
@@ -67,14 +67,22 @@ class Pictures:
         """A line for each fault of the folder, and for the first cases of it."""
         return tuple(inspect.faults_of(inspect.describe(self.source, self.image_size)))
 
-    def equal(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of files with the same pixels."""
-        dataset = self._dataset()
+    def copies(self) -> tuple[Pairs, Pairs]:
+        """Pairs of files with the same pixels, and pairs of others that look nearly the same."""
         names = [*self.files("train"), *self.files("test")]
-        digests = [dataset.digests["train"][self.chosen], dataset.digests["test"]]
-        groups = copies.groups(np.concatenate(digests))
-        pairs = [pair for group in groups for pair in combinations(group, 2)]
-        return tuple((names[one], names[other]) for one, other in pairs[:MOST_PAIRS])
+        digests, hashes = self._of_all("digests"), self._of_all("hashes")
+        pairs = near_duplicates.pairs(hashes)
+        are_equal = digests[pairs[:, 0]] == digests[pairs[:, 1]]
+        equal, near = pairs[are_equal][:MOST_PAIRS], pairs[~are_equal][:MOST_PAIRS]
+        return (
+            tuple((names[one], names[other]) for one, other in equal),
+            tuple((names[one], names[other]) for one, other in near),
+        )
+
+    def _of_all(self, what: str) -> np.ndarray:
+        """Of the training and the test images, one number each."""
+        numbers = getattr(self._dataset(), what)
+        return np.concatenate([numbers["train"][self.chosen], numbers["test"]])
 
     def _training_images(self, image_size: int, fit: str) -> np.ndarray:
         images = self._dataset(image_size, fit).splits["train"].images
