@@ -18,6 +18,8 @@ from keras_cnn.models import saved
 if TYPE_CHECKING:
     import keras
 
+    from keras_cnn.teach.trust import Trust
+
 BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
 BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
@@ -39,6 +41,7 @@ class Classifier:
         fit: How images are brought to a square, as those it was trained on were.
         is_grey: It takes one channel, not three.
         class_names: Two for a single output, a sigmoid's.
+        trust: What it knows of its answers, where `teach` has left it.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Classifier:
     fit: Fit
     is_grey: bool
     class_names: list[str]
+    trust: Trust | None = None
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for RGB images, uint8 (n, h, w, 3): (n, outputs) float32."""
@@ -56,6 +60,15 @@ class Classifier:
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the network's head is given for RGB images, uint8 (n, h, w, 3): (n, channels)."""
         return self._applied(self._fast_features, images)
+
+    def outputs_of_features(self, features: np.ndarray) -> np.ndarray:
+        """What the network gives for images of which `features` are known: (n, outputs)."""
+        import keras
+
+        from keras_cnn.models import heads
+
+        rest = keras.Model(heads.features(self.network), self.network.output)
+        return np.asarray(rest.predict(features, batch_size=BATCH_SIZE, verbose=0), np.float32)
 
     def ending(self, outputs: np.ndarray) -> Ending:
         """What makes probabilities of outputs (n, outputs), by its last layer and their values."""
@@ -150,7 +163,18 @@ def opened(path: Path) -> Classifier:
         raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
     is_yes_or_no = output[1] == 1 and _last_activation(network) != "softmax"
     names = _class_names(path, 2 if is_yes_or_no else output[1], card)
-    return Classifier(path, network, card, image[1], _fit(path, card), image[3] == 1, names)
+    from keras_cnn.teach import trust
+
+    return Classifier(
+        path,
+        network,
+        card,
+        image[1],
+        _fit(path, card),
+        image[3] == 1,
+        names,
+        trust.read(path, card),
+    )
 
 
 def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:
