@@ -19,6 +19,8 @@ from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
 from keras_cnn.results import grid, intervals, scores
 
+UNSURE, STRANGE = "unsure", "nothing of the kind"
+
 if TYPE_CHECKING:
     from keras_cnn.teach.trust import Trust
 
@@ -55,6 +57,16 @@ class Predictions:
         return [
             [(self.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:count]]
             for row in self.probabilities
+        ]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of each image: `nothing of the kind`, `unsure`, or nothing."""
+        if self.unsure is None or self.strange is None:
+            return [""] * len(self.paths)
+        return [
+            STRANGE if strange else UNSURE if unsure else ""
+            for strange, unsure in zip(self.strange, self.unsure, strict=True)
         ]
 
     def sets(self, coverage: float = 0.9) -> list[list[str]]:
