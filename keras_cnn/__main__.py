@@ -21,6 +21,7 @@ from pathlib import Path
 
 from keras_cnn import __version__, commands
 from keras_cnn.errors import UserError, nearest, system_words
+from keras_cnn.torch_fast import memory
 
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _open_standard_streams()
+        memory.keep_freed_memory()
         for name in ("SIGTERM", "SIGHUP"):  # the second when the terminal is closed; not nohup's
             number = getattr(signal, name, None)
             if number and signal.getsignal(number) is signal.SIG_DFL:

@@ -14,15 +14,14 @@ from keras_cnn import torch_fast
 from keras_cnn.data.fit import FITS, Fit
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
+from keras_cnn.training import batch_size
 
 if TYPE_CHECKING:
     import keras
 
     from keras_cnn.teach.trust import Trust
 
-BATCH_SIZE = 256
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
-BATCH_PIXELS = 1 << 20  # of large images fewer go at a time: layers are 64 channels wide and more
 
 # What makes probabilities of a network's outputs. `none`: they are. `rest`: the single one is the
 # second class's, and the first has the rest. `sigmoid`: so it is after a sigmoid.
@@ -68,7 +67,8 @@ class Classifier:
         from keras_cnn.models import heads
 
         rest = keras.Model(heads.features(self.network), self.network.output)
-        return np.asarray(rest.predict(features, batch_size=BATCH_SIZE, verbose=0), np.float32)
+        made = rest.predict(features, batch_size=batch_size.of(features.shape), verbose=0)
+        return np.asarray(made, np.float32)
 
     def ending(self, outputs: np.ndarray) -> Ending:
         """What makes probabilities of outputs (n, outputs), by its last layer and their values."""
@@ -123,10 +123,9 @@ class Classifier:
         import keras
 
         given = grey(images) if self.is_grey else images
-        batch_size = min(BATCH_SIZE, BATCH_PIXELS // self.image_size**2)
         try:
             with warnings.catch_warnings(action="ignore"):  # of a single input in a dict
-                made = network.predict(given, batch_size=batch_size, verbose=0)
+                made = network.predict(given, batch_size=batch_size.of(given.shape), verbose=0)
         except saved.faults() as error:
             raise UserError(f"{self.path}: cannot be applied ({saved.first_line(error)})") from None
         return np.asarray(keras.tree.flatten(made)[0], np.float32)

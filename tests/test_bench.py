@@ -181,6 +181,9 @@ def test_figures_and_goals_go_to_the_file_and_the_table(measured, tmp_path, caps
         (["intervals", "--out=figures.json"], "no figures for --out"),
         (["peers", "--only=decodin"], "did you mean 'decoding'"),
         (["loader", "--only=decoding"], "--only chooses parts of bench peers"),
+        (["growth", "--only=image"], "did you mean 'images'"),
+        (["growth", "--most=9"], "the least number of images is 1,000"),
+        (["loader", "--most=9"], "--most is for bench growth"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured(

@@ -124,3 +124,16 @@ def test_workers_go_when_the_process_that_trains_is_killed(tmp_path):
     while any(worker.exists() for worker in workers) and time.monotonic() < patience:
         time.sleep(0.1)
     assert not any(worker.exists() for worker in workers)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others take NumPy's arrays")
+def test_images_stay_where_they_lie_and_are_copied_where_nobody_may_write(recwarn):
+    images = IMAGES.copy()
+    held = feed.on_device(images)
+    if held.device.type == "cpu":
+        assert held.data_ptr() == images.ctypes.data
+    images.flags.writeable = False
+    copied = feed.on_device(images)
+    assert copied.data_ptr() != images.ctypes.data
+    assert (held == copied).all() and held.dtype == copied.dtype
+    assert not [warning for warning in recwarn if "writable" in str(warning.message)]

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_cnn import environment, files
-from keras_cnn.bench import episodes, finetuning, serving
+from keras_cnn.bench import episodes, finetuning, neighbours, serving
 from keras_cnn.data import Split
-from keras_cnn.torch_fast import memory
+from keras_cnn.torch_fast import memory, waiting
 
 if TYPE_CHECKING:
     import keras
@@ -299,6 +299,14 @@ def counted(prepare: Callable[[], Callable[[], object]], images: int) -> Turn:
     return count
 
 
+def tuned(sleeps_beside_others: bool) -> Turn:
+    """An epoch of fine-tuning, to be taken beside other processes."""
+    job = finetuning.Job("convnext_atto", images=320, epochs=1)
+    if sleeps_beside_others:
+        waiting.sleep_beside_others()
+    return counted(partial(finetuning.ours, job), job.images)
+
+
 def _peers() -> Iterator[tuple[str, Callable[[], Turn]]]:
     layouts = {"torch": False, "torch channels-last": True}
     for name, job in finetuning.JOBS.items():
@@ -343,6 +351,9 @@ def _peers() -> Iterator[tuple[str, Callable[[], Turn]]]:
 
 CONTENDERS: dict[str, Callable[[], Turn]] = {
     **dict(_peers()),
+    neighbours.SLEEPS: partial(tuned, sleeps_beside_others=True),
+    neighbours.SPINS: partial(tuned, sleeps_beside_others=False),
+    neighbours.ALONE: partial(tuned, sleeps_beside_others=False),
     **{f"{network} ours": partial(our_fit, network) for network in STEPS},
     **{f"{network} keras fit": partial(keras_fit, network) for network in STEPS},
     **{f"{network} torch": partial(torch_loop, network, False) for network in STEPS},

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from keras_cnn import environment
 
 CHILD = (*environment.PYTHON, "-m", "keras_cnn.bench.contenders")
 SECONDS_TO_END = 30
+
+
+Turn = Callable[[str], dict[str, float]]  # a contender's next: `images` and `seconds`
 
 
 def rates(
@@ -27,6 +30,28 @@ def rates(
     Raises:
         RuntimeError: A contender's process ended; its error stands above.
     """
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    with started(contenders, threads, backend) as take_turn:
+        for number in range(rounds + 1):
+            for name, values in found.items():
+                turn = take_turn(name)
+                if number:
+                    values.append(turn["images"] / turn["seconds"])
+    return found
+
+
+@contextlib.contextmanager
+def started(contenders: Sequence[str], threads: int, backend: str = "torch") -> Iterator[Turn]:
+    """Contenders in processes of their own, while it lasts.
+
+    Args:
+        contenders: Names in `contenders.CONTENDERS`.
+        threads: Threads of each process.
+        backend: What they run on.
+
+    Yields:
+        Has one of them take its next turn; raises RuntimeError where its process ended.
+    """
     variables = environment.of_child(backend, threads)
     workers = {
         name: subprocess.Popen(
@@ -38,17 +63,11 @@ def rates(
         )
         for name in contenders
     }
-    found: dict[str, list[float]] = {name: [] for name in contenders}
     try:
-        for number in range(rounds + 1):
-            for name, worker in workers.items():
-                turn = _turn(name, worker)
-                if number:
-                    found[name].append(turn["images"] / turn["seconds"])
+        yield lambda name: _turn(name, workers[name])
     finally:
         for worker in workers.values():
             _end(worker)
-    return found
 
 
 def _turn(name: str, worker: subprocess.Popen) -> dict[str, float]:

@@ -299,22 +299,25 @@ def bench(
     threads: int = 1,
     out: Path | None = None,
     only: list[str] | None = None,
+    most: int | None = None,
 ) -> None:
-    """Measure speed against peers: training, loader, fewshot, repeats; or peers, sweep, intervals.
+    """Measure speed: training, loader, fewshot, repeats; peers, growth, neighbours; and others.
 
     Args:
         names: Which of them, or all; all by default. Asked for by name alone: peers, the same work
             in the field's own tools (fine-tuning, episodes, MAML, prediction, decoding, other
-            backends); sweep, where the time of a sweep goes; and intervals, how often the tables'
-            intervals hold the truth.
+            backends); growth, what more images, runs and classes cost; neighbours, what a run
+            loses to busy processes beside it; sweep, where the time of a sweep goes; and intervals,
+            how often the tables' intervals hold the truth.
         rounds: How often each contender takes its turn, at least 5; one more warms up.
         threads: Threads of each contender's process; repeats has its own.
-        out: A JSON file for the figures.
-        only: Parts of peers, as maml,decoding.
+        out: A JSON file for the figures; pictures and CSV files of growth go beside it.
+        only: Parts of peers, as maml,decoding; or of growth: images, runs, classes.
+        most: The largest size of growth, as 50000 images.
     """
     from keras_cnn import bench as benches
 
-    benches.bench(names, rounds, threads, out, only or ())
+    benches.bench(names, rounds, threads, out, only or (), most)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from keras_cnn.plots.bar_chart import bars
 from keras_cnn.plots.by_epoch import curves, lines, runs
 from keras_cnn.plots.canvas import save
 from keras_cnn.plots.confusions import confusion, confusion_matrix
+from keras_cnn.plots.growth import growth
 from keras_cnn.plots.intervals import interval
 from keras_cnn.plots.plot import Plot
 from keras_cnn.plots.rows import rows
@@ -24,4 +25,4 @@ KINDS: dict[str, Callable[[Plot], Figure]] = {
     for kind in (curves, runs, lines, bars, scatter, trend, heat_map, interval, rows)
 }
 
-__all__ = ["KINDS", "Plot", "confusion", "confusion_matrix", "save"]
+__all__ = ["KINDS", "Plot", "confusion", "confusion_matrix", "growth", "save"]

@@ -112,10 +112,19 @@ def shuffled(split: Split | Redraw, batch_size: int, seed: int) -> Feed:
 
 
 def on_device(array: np.ndarray) -> object:
-    """An array where batches are cut from it without a detour: on torch a tensor on the device."""
+    """An array where batches are cut from it without a detour: on torch a tensor on the device.
+
+    On a processor the tensor is the array's own memory: images that are mapped from a file stay
+    there, and runs side by side share them.
+    """
     if keras.backend.backend() != "torch":
         return array  # TensorFlow and JAX take NumPy's batches without a detour
-    return keras.ops.convert_to_tensor(np.ascontiguousarray(array))
+    import torch
+
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:  # torch warns of others
+        array = torch.from_numpy(array)
+    return keras.ops.convert_to_tensor(array)  # which would copy an array
 
 
 def _on_device_together(batches: Sequence[Draw]) -> list[tuple]:

@@ -192,7 +192,7 @@ def candidates(taught: Taught) -> Section:
         "Each was taught on some of the training images and tried on the others, in turns. The "
         "images set aside took no part in the choice."
     ) + pages.table(
-        f"Candidates by the accuracy of the folds{n}",
+        f"Candidates, best first, on held-out training images{n}",
         [
             *("method", "settings", "backbone", "images"),
             *("accuracy (95 percent interval)", "log loss", "seconds"),
@@ -205,22 +205,16 @@ def candidates(taught: Taught) -> Section:
 
 def _candidate(scored: Scored, is_chosen: bool) -> list[str]:
     one = scored.candidate
-    own = one.settings.model_dump(exclude_defaults=True)
-    settings = ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in own.items())
     name = pages.text(one.settings.name().replace("_", " "))
     return [
         f'{name} <span class="mark chosen">chosen</span>' if is_chosen else name,
-        pages.text(settings) or "-",
+        pages.text(one.own_settings) or "-",
         pages.text(f"{one.backbone}, {one.weights}"),
         pages.text(f"{one.image_size:,} pixels, {one.fit}"),
         with_interval(scored.accuracy),
         f"{scored.log_loss:.3f}",
         f"{scored.seconds:.1f}",
     ]
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def made(taught: Taught) -> Section:

@@ -14,7 +14,7 @@ def section(taught: Taught) -> Section:
     commands = [
         ["predict", model, "photo.jpg"],
         ["evaluate", model, f"--data={folder}"],
-        ["export", model],
+        ["export", model, "--format=onnx"],
     ]
     lines = "\n".join(shell_line(["python", "-m", "keras_cnn", *words]) for words in commands)
     python = (
