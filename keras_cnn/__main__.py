@@ -21,6 +21,7 @@ from pathlib import Path
 
 from keras_cnn import __version__, commands
 from keras_cnn.errors import UserError, nearest, system_words
+from keras_cnn.torch_fast import memory
 
 COMMANDS: dict[str, Callable[..., None]] = {
     name: getattr(commands, name)
@@ -41,6 +42,7 @@ MOST_OF = {
     "--rounds": 1000,
     "--minutes": 100_000,
     "--error-percent": 99,
+    "--sets": 99,
 }
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _open_standard_streams()
+        memory.keep_freed_memory()
         for name in ("SIGTERM", "SIGHUP"):  # the second when the terminal is closed; not nohup's
             number = getattr(signal, name, None)
             if number and signal.getsignal(number) is signal.SIG_DFL:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from keras_cnn import data
 from keras_cnn.__main__ import main
-from keras_cnn.data import cache, decode
+from keras_cnn.data import cache, decode, image_file
 from keras_cnn.data.fit import FITS
 from keras_cnn.errors import UserError
 
@@ -67,7 +67,7 @@ def test_decoded_once(home, folder, monkeypatch):
     written = [path.stat().st_mtime_ns for path in files(home)]
     assert len(written) == 2
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(decode, "batches", refuse)
@@ -113,7 +113,7 @@ def test_each_fit_has_its_own_file(home, folder):
     assert len(files(home)) == len({one.fingerprint for one in loaded}) == 3
     for fit, one in zip(FITS, loaded, strict=True):
         images = one.splits["test"].images
-        np.testing.assert_array_equal(images[-1], decode.decode_image(wide, SIZE, fit)[0])
+        np.testing.assert_array_equal(images[-1], image_file.decode_image(wide, SIZE, fit)[0])
         np.testing.assert_array_equal(images[:-1], loaded[0].splits["test"].images[:-1])
         assert same(data.load(str(folder), SIZE, ("test",), fit), one)
     with pytest.raises(UserError, match="no fit 'padd': did you mean 'pad'"):
@@ -124,8 +124,8 @@ def first_batch_then(end) -> None:
     """Makes decoding end after one batch in the way given."""
     whole = decode.batches
 
-    def cut(*given):
-        yield next(whole(*given))
+    def cut(*given, **named):
+        yield next(whole(*given, **named))
         end()
 
     decode.batches = cut
@@ -174,7 +174,7 @@ def test_a_process_killed_while_decoding_does_no_harm(home, folder):
 def test_of_two_processes_that_ask_together_one_decodes(home, folder, tmp_path):
     wait = """
 whole = decode.batches
-def slow(*given):
+def slow(*given, **named):
     print("decodes", flush=True)
     with open({there!r} + ".new", "w") as file:
         file.write(str(os.getpid()))
@@ -182,7 +182,7 @@ def slow(*given):
     deadline = time.monotonic() + 20
     while not os.path.exists({go!r}) and time.monotonic() < deadline:
         time.sleep(0.02)
-    yield from whole(*given)
+    yield from whole(*given, **named)
 decode.batches = slow
 """.format(there=str(tmp_path / "there"), go=str(tmp_path / "go"))
     both = [child(folder, wait) for _ in range(2)]

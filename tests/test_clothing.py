@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_cnn import data
-from keras_cnn.data import clothing, decode
+from keras_cnn.data import clothing, image_file
 from keras_cnn.errors import UserError
 
 # From the listing of the repository's own folders.
@@ -71,7 +71,7 @@ def test_it_is_made_from_the_folder_by_the_decoding_any_folder_gets(tmp_path):
                 photograph = Image.fromarray(coarse).resize((90, 70), Image.Resampling.BICUBIC)
                 photograph.save(folder / f"{number}.jpg", quality=95)
                 raw = (folder / f"{number}.jpg").read_bytes()
-                squares[part, name, number] = decode.decode_image(raw, 64)[0]
+                squares[part, name, number] = image_file.decode_image(raw, 64)[0]
     bundle = tmp_path / "made.zip"
     clothing.make(tmp_path, bundle)
     with zipfile.ZipFile(bundle) as made:

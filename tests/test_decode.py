@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_cnn.data import decode
+from keras_cnn.data import decode, image_file
 from keras_cnn.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
 
 
 def decoded(raw: bytes, size: int = SIZE) -> np.ndarray:
-    pixels, _ = decode.decode_image(raw, size)
+    pixels, _ = image_file.decode_image(raw, size)
     assert pixels.shape == (size, size, 3)
     assert pixels.dtype == np.uint8
     return pixels
@@ -68,7 +68,7 @@ def test_lossy_formats_are_near(kind):
 
 def test_other_formats_are_refused():
     with pytest.raises(Image.UnidentifiedImageError):
-        decode.decode_image(encoded(PIXELS, "GIF"), SIZE)
+        image_file.decode_image(encoded(PIXELS, "GIF"), SIZE)
 
 
 def test_grey():
@@ -270,7 +270,7 @@ def test_the_centre_square_is_kept(height, width):
     top, left = (height - 16) // 2, (width - 16) // 2
     expected = image[top : top + 16, left : left + 16]
     np.testing.assert_array_equal(decoded(encoded(image)), expected)
-    pixels, size = decode.decode_image(image, 16)
+    pixels, size = image_file.decode_image(image, 16)
     np.testing.assert_array_equal(pixels, expected)
     assert size == (height, width)
 
@@ -282,13 +282,13 @@ def test_padding_keeps_every_pixel_within_a_grey_border(height, width):
     top, left = (SIZE - height) // 2, (SIZE - width) // 2
     expected[top : top + height, left : left + width] = image
     for given in (encoded(image), image):
-        pixels, size = decode.decode_image(given, SIZE, "pad")
+        pixels, size = image_file.decode_image(given, SIZE, "pad")
         np.testing.assert_array_equal(pixels, expected)
         assert size == (height, width)
 
 
 def test_squashing_scales_each_side_by_itself():
-    pixels, size = decode.decode_image(encoded(smooth(32, 96)), SIZE, "squash")
+    pixels, size = image_file.decode_image(encoded(smooth(32, 96)), SIZE, "squash")
     assert size == (32, 96)
     slope = 255 * ((np.arange(SIZE) + 0.5) / SIZE - 1 / 64)  # of the old pixels' centres
     inner = slice(2, -2)
@@ -307,17 +307,19 @@ def test_a_jpeg_that_is_read_at_a_fraction_looks_the_same_in_each_fit(
     exif = Image.Exif()
     exif[274] = orientation
     raw = encoded(image, "JPEG", quality=95, exif=exif)
-    found, size = decode.decode_image(raw, 32, fit)
+    found, size = image_file.decode_image(raw, 32, fit)
     # Of an array nothing is read at a fraction.
-    expected, _ = decode.decode_image(np.ascontiguousarray(UPRIGHT[orientation](image)), 32, fit)
+    expected, _ = image_file.decode_image(
+        np.ascontiguousarray(UPRIGHT[orientation](image)), 32, fit
+    )
     error = np.abs(found.astype(int) - expected)
     assert size == (height, width)
     assert error.mean() < 1.5 and error.max() < 60  # at an edge
 
 
 def test_size_before_scaling():
-    assert decode.decode_image(encoded(smooth(50, 70)), 8)[1] == (50, 70)
-    assert decode.decode_image(encoded(smooth(500, 700), "JPEG"), 8)[1] == (500, 700)
+    assert image_file.decode_image(encoded(smooth(50, 70)), 8)[1] == (50, 70)
+    assert image_file.decode_image(encoded(smooth(500, 700), "JPEG"), 8)[1] == (500, 700)
 
 
 def test_scaling_down_averages():
@@ -416,7 +418,7 @@ def test_files_without_end_and_bombs_are_left_out_before_they_are_read(tmp_path)
 
 def test_a_large_jpeg_is_no_bomb():
     raw = encoded(Image.new("L", (9000, 9000), 77), "JPEG")
-    assert decode.decode_image(raw, 8)[1] == (9000, 9000)
+    assert image_file.decode_image(raw, 8)[1] == (9000, 9000)
 
 
 def test_a_batch_of_damaged_files_alone(tmp_path):
@@ -484,7 +486,7 @@ def test_workers_give_what_this_process_gives(tmp_path, workers):
         if index % 37 == 5:
             expected[3].append((path, "not a PNG, JPEG, WebP, BMP, TIFF or HEIC image"))
             continue
-        pixels, size = decode.decode_image(Path(path).read_bytes(), 8)
+        pixels, size = image_file.decode_image(Path(path).read_bytes(), 8)
         expected[0].append(pixels.tolist())
         expected[1].append(index)
         expected[2].append(list(size))

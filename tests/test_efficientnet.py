@@ -23,6 +23,7 @@ from keras_cnn.errors import UserError
 from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.torch_fast import fast
+from keras_cnn.training import batch_size
 
 # ImageNet-1k's places of what two photographs show that come with scikit-learn and matplotlib: the
 # summer palace at Beijing, and Rear Admiral Grace Hopper, who has a suit (834) for some eyes.
@@ -99,6 +100,22 @@ def test_its_classes_name_two_photographs(name):
     palace, hopper = model.predict(photographs(model.input.shape[1]), verbose=0)
     assert palace.argmax() == PALACE
     assert MILITARY_UNIFORM in hopper.argsort()[-2:]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch calls")
+def test_no_layer_takes_the_slow_path():
+    from keras_cnn.torch_fast.layer_calls import torch_call
+
+    model = models.classifier("efficientnet_lite2", 3)
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
+    slow = [n.operation.name for n in nodes if not n.is_input and torch_call(n) is None]
+    assert len(nodes) > 150 and slow == []
+
+
+def test_of_large_images_fewer_go_at_a_time():
+    shapes = [(32, 32, 3), (64, 64, 3), (224, 224, 3), (2048, 2048, 3), (7, 7, 320), (1280,)]
+    found = [batch_size.of((300, *shape)) for shape in shapes]
+    assert found == [256, 256, 20, 1, 256, 256]
 
 
 def test_stages_are_frozen_but_the_last():

@@ -11,7 +11,7 @@ from PIL import Image
 from test_decode import ALPHA, PIXELS, RNG, SIZE, UPRIGHT, decoded, encoded, on_white, smooth
 
 from keras_cnn import data
-from keras_cnn.data import decode, formats
+from keras_cnn.data import decode, formats, image_file
 from keras_cnn.errors import UserError
 
 BITS, COMPRESSION, PHOTOMETRIC, STRIP, ORIENTATION, SAMPLES, ROWS, LENGTH, COLOURS, EXTRA, KIND = (
@@ -128,7 +128,8 @@ def test_a_tiff_is_turned_as_it_says(orientation):
     wide = encoded(PIXELS[:8], "TIFF", tiffinfo={ORIENTATION: orientation}, compression="tiff_lzw")
     upright = np.ascontiguousarray(UPRIGHT[orientation](PIXELS[:8]))
     np.testing.assert_array_equal(
-        decode.decode_image(wide, SIZE, "pad")[0], decode.decode_image(upright, SIZE, "pad")[0]
+        image_file.decode_image(wide, SIZE, "pad")[0],
+        image_file.decode_image(upright, SIZE, "pad")[0],
     )
 
 
@@ -142,8 +143,8 @@ def test_the_first_page_of_a_tiff():
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_a_tiff_of_measurements_is_left_out(kind):
     raw = encoded(Image.fromarray(RNG.integers(0, 99, (SIZE, SIZE)).astype(kind)), "TIFF")
-    with pytest.raises(decode.Unreadable, match="8 or 16 bits"):
-        decode.decode_image(raw, SIZE)
+    with pytest.raises(image_file.Unreadable, match="8 or 16 bits"):
+        image_file.decode_image(raw, SIZE)
 
 
 def heic(pixels: np.ndarray, **options: object) -> bytes:
@@ -161,8 +162,8 @@ def test_heic_is_near_and_turned_as_it_says():
         exif[ORIENTATION] = orientation
         raw = heic(image, exif=exif.tobytes())
         upright = np.ascontiguousarray(UPRIGHT[orientation](image))
-        expected, size = decode.decode_image(upright, 64, "pad")
-        found = decode.decode_image(raw, 64, "pad")
+        expected, size = image_file.decode_image(upright, 64, "pad")
+        found = image_file.decode_image(raw, 64, "pad")
         assert found[1] == size
         assert np.abs(found[0].astype(int) - expected).max() < 10
     clear = heic(np.concatenate([image, np.zeros_like(image[..., :1])], axis=2))

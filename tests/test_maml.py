@@ -15,7 +15,7 @@ from keras_cnn.methods import maml
 from keras_cnn.methods.settings import Maml
 from keras_cnn.methods.tasks import Task, Tasks
 from keras_cnn.models import freeze, heads, saved
-from keras_cnn.training import batch_statistics, evaluation, gradients
+from keras_cnn.training import batch_size, batch_statistics, gradients
 
 CLASS_COUNT = 4
 NAMES = ("circle", "square", "star", "cross")
@@ -267,7 +267,7 @@ def test_stored_statistics_are_the_mean_over_batches_by_their_size():
 
 def test_statistics_are_of_batches_in_which_classes_are_mixed():
     """A user's folder comes class by class: batches of one class each would lack their spread."""
-    model, each = small_network(batch_norm=True), evaluation.BATCH_SIZE
+    model, each = small_network(batch_norm=True), batch_size.MOST
     labels = np.repeat(np.arange(CLASS_COUNT), each)
     shades = np.broadcast_to(60 * labels[:, None, None, None], (len(labels), 8, 8, 3))
     train = Split(shades.astype(np.uint8), labels, NAMES)

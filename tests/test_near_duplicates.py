@@ -11,14 +11,14 @@ from scipy.fft import dctn
 from test_decode import smooth
 
 from keras_cnn import data
-from keras_cnn.data import decode, inspect, near_duplicates
+from keras_cnn.data import image_file, inspect, near_duplicates
 from keras_cnn.data.fit import FITS
 
 RNG = np.random.default_rng(0)
 
 
 def squashed(image: Image.Image) -> np.ndarray:
-    return decode.decode_image(np.asarray(image), near_duplicates.SIDE, "squash")[0]
+    return image_file.decode_image(np.asarray(image), near_duplicates.SIDE, "squash")[0]
 
 
 def test_hashes_are_signs_of_scipys_dct():

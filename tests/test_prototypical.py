@@ -15,7 +15,7 @@ from keras_cnn.deck.settings import PrototypicalSplitBatches
 from keras_cnn.errors import UserError
 from keras_cnn.methods import prototypical
 from keras_cnn.models import heads, saved
-from keras_cnn.training import evaluation
+from keras_cnn.training import batch_size, evaluation
 from keras_cnn.training.metrics import cross_entropy, hits
 
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
@@ -152,7 +152,7 @@ def test_the_head_classifies_as_the_distances_do(distance, tmp_path):
 
 def test_figures_of_all_images_are_means_over_them_however_they_are_cut():
     """More images than are looked at in one go, the last of them fewer."""
-    count = evaluation.BATCH_SIZE + 50
+    count = batch_size.MOST + 50
     embeddings, labels = RNG.normal(size=(count, 6)).astype("float32"), np.arange(count) % 4
     means = keras.ops.convert_to_tensor(RNG.normal(size=(4, 6)).astype("float32"))
     found = evaluation.means_over_images(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_cnn import data
 from keras_cnn.errors import printable
 from keras_cnn.methods.settings import LinearProbe, NearestMean
 from keras_cnn.models import saved
@@ -127,7 +128,7 @@ def taught_on(folder, files, labels, test_files, test_labels, class_names, model
         equal=((files[0], test_files[-1]),),
         near=((files[1], files[-1]),),
         faults=("<broken>.jpg: empty file",),
-        environment={"backend": "torch"},
+        environment={"backend": "torch", "versions": {"keras_cnn": "0.1"}},
     )
 
 
@@ -266,7 +267,7 @@ def test_figures_are_those_of_numpy(example, written):
         assert row[4] == f"{100 * right[of].mean():.1f}% of {of.sum()}"
     chosen, other = table(reader, "Candidates")[1:]
     assert chosen[0] == "linear probe chosen" and other[0] == "nearest mean"
-    assert chosen[1] == "regularization strength 10" and chosen[-2:] == ["0.500", "12.3"]
+    assert chosen[1] == "regularization_strength=10" and chosen[-2:] == ["0.500", "12.3"]
 
 
 def test_temperature_is_taken_back():
@@ -283,6 +284,16 @@ def test_usage_names_the_real_files(example, written):
     assert f"predict({model!r}, ['photo.jpg'])" in text
     assert f"keras_cnn evaluate '{example.folder}/the model'\"'\"'s.keras'" in text
     assert text.count(example.command) == 2
+    assert "Made with backend torch, keras cnn 0.1." in text
+
+
+def test_images_of_a_data_source_are_seen_without_files():
+    album = page.Album(Path("digits"), 16, "crop")
+    digits = data.load("digits", 16).splits["test"].images
+    np.testing.assert_array_equal(album.pixels("test 3", 16), digits[3])
+    assert album.pixels("test 3").shape == (128, 128, 3)
+    for name in ("test 1000000", "test", "3", "gone/photo.jpg", "a 3"):
+        assert album.pixels(name) is None
 
 
 def test_a_curve_needs_two_points(example):
@@ -333,7 +344,7 @@ def test_the_page_stays_small(classes, tmp_path):
     taught = taught_on(tmp_path, files[:500], labels[:500], files, labels, names, tmp_path / "no")
     # Pixels that no JPEG makes small, in the place of every file.
     taught = replace(taught, equal=tuple(zip(files[:300], files[300:600], strict=True)))
-    album = page.Album(tmp_path, "crop")
+    album = page.Album(tmp_path, 32, "crop")
     for file in files:
         album.add(file)
     album.pixels = lambda file, side=128: noise

@@ -35,6 +35,8 @@ def network(name):
         return mixed()
     if name == "small_maps":
         return small_maps()
+    if name == "inverted":
+        return inverted()
     if name == "convnext_atto":
         return models.classifier(name, 4, image_size=32, seed=3, stochastic_depth=0.2)
     return models.classifier(name, 4, image_size=16, dropout=0.4, seed=3, hidden_units=4)
@@ -72,6 +74,33 @@ def small_maps():
     return keras.Model(inputs, layers.Dense(4, **start)(layers.Flatten()(x)))
 
 
+def inverted():
+    """Depthwise and 1x1 convolutions whose norms, one of them frozen, go into their kernels."""
+    inputs = keras.Input((16, 16, 3))
+    start = keras.initializers.GlorotUniform(5)
+    bare = {"padding": "same", "use_bias": False}
+
+    def normalised(x, trainable=True):  # most of it between 0 and 6, some beyond
+        x = layers.BatchNormalization(
+            gamma_initializer=keras.initializers.Constant(3),
+            beta_initializer=keras.initializers.Constant(2),
+            trainable=trainable,
+        )(x)
+        return layers.ReLU(max_value=6.0)(x)
+
+    x = normalised(layers.Conv2D(4, 3, strides=2, kernel_initializer=start, **bare)(inputs))
+    x = normalised(layers.Conv2D(6, 1, kernel_initializer=start, **bare)(x))
+    x = layers.DepthwiseConv2D(  # 8x8 maps: 1 before, 2 after
+        5, strides=2, depth_multiplier=2, depthwise_initializer=start, **bare
+    )(x)
+    y = normalised(x)
+    y = normalised(layers.Conv2D(12, 1, kernel_initializer=start, **bare)(y), trainable=False)
+    y = layers.DepthwiseConv2D(3, depthwise_initializer=start, **bare)(y)
+    x = layers.Add()([x, layers.BatchNormalization()(y)])
+    x = layers.MaxPooling2D(2)(layers.ReLU(max_value=1.0)(x))
+    return keras.Model(inputs, layers.Dense(4, kernel_initializer=start)(layers.Flatten()(x)))
+
+
 def fitted(make, name, epochs=3, optimizer="sgd", measured=("accuracy",), extra=(), l2=0.01):
     graph = network(name)
     model = make(graph)
@@ -100,7 +129,7 @@ def weights(model):
 
 @pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps"])
+@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "inverted"])
 def test_trains_as_keras_does(name, optimizer):
     stock, expected = fitted(plain, name, optimizer=optimizer)
     model, found = fitted(fast, name, optimizer=optimizer)
@@ -131,7 +160,9 @@ def test_twice_the_same_to_the_last_bit():
 
 @pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="other backends run Keras's own steps")
-@pytest.mark.parametrize("name", ["baseline", "enhanced", "mixed", "small_maps", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name", ["baseline", "enhanced", "mixed", "small_maps", "inverted", "convnext_atto"]
+)
 @pytest.mark.parametrize("products_on", [("cpu",), ()])
 def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, products_on):
     """Also as on a GPU, where small maps take torch's own convolution."""
@@ -161,10 +192,11 @@ def test_outputs_and_gradients_are_those_of_the_layers(monkeypatch, name, produc
 
 @pytest.mark.usefixtures("switched_on")
 @pytest.mark.skipif(not ON_TORCH, reason="torch's mixed precision")
-def test_mixed_precision_trains_alike_on_float32_weights():
+@pytest.mark.parametrize("name", ["small_maps", "inverted"])
+def test_mixed_precision_trains_alike_on_float32_weights(name):
     found = {}
     for mixed_precision in (False, True):
-        graph = network("small_maps")
+        graph = network(name)
         model = fast(graph, mixed_precision)
         before = weights(model)
         model.compile(

@@ -93,7 +93,7 @@ def decoded(
         image_size: Height and width in pixels.
         source: What to call the source in messages and in the file's name.
         split: The split's name.
-        fit: How images are brought to a square, as `decode.decode_image` does.
+        fit: How images are brought to a square, as `image_file.decode_image` does.
 
     Raises:
         UserError: A class has no image that can be decoded, or the cache cannot be written.
@@ -181,7 +181,7 @@ def _write(
     with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
         with progress.bar(f"decoding {title}", len(items)) as advance:
             done = 0
-            for batch in decode.batches(items, image_size, fit):
+            for batch in decode.batches(items, image_size, fit, hashed=True):
                 scratch.write(batch.images)
                 indices.append(batch.indices)
                 sizes.append(batch.sizes)

@@ -59,9 +59,10 @@ def draw_test(labels: np.ndarray, hashes: np.ndarray) -> np.ndarray | None:
 def _units(labels: np.ndarray, hashes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Numbers what stays together: chains of near duplicates, or equal hashes: int64 (n,)."""
     chain = near_duplicates.chains(hashes)
-    inside = np.zeros((chain.max() + 1, len(counts)), np.int64)
-    np.add.at(inside, (chain, labels), 1)
-    is_large = (inside > LARGEST_CHAIN * counts).any(axis=1)[chain]
+    # How many images are of an image's chain and of its class.
+    part = chain * len(counts) + labels
+    _, place, alike = np.unique(part, return_inverse=True, return_counts=True)
+    is_large = np.isin(chain, chain[alike[place] > LARGEST_CHAIN * counts[labels]])
     _, equal = np.unique(hashes, return_inverse=True)
     _, unit = np.unique(np.where(is_large, chain.max() + 1 + equal, chain), return_inverse=True)
     return unit

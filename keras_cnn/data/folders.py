@@ -64,7 +64,7 @@ def source(folder: Path) -> Source:
     }
     _refuse_other_classes(splits, levels)
     _refuse_one_class(splits["train"], levels["train"])
-    told = {"train": [*_of_groups(splits["train"], levels["train"]), *_left_out(beside, splits)]}
+    told = {"train": [*_of_groups(levels["train"]), *_left_out(beside, splits)]}
     return Source(
         class_names=tuple(levels["train"].classes),
         splits={
@@ -106,7 +106,7 @@ def source_for_testing(folder: Path, split: str) -> Source:
         raise UserError(f"no folders of images in {at}: {LAYOUT}")
     level = level._replace(classes=classes)
     whole = Division("all", _draw_test) if at == inside else None
-    told = _of_groups(at, level)
+    told = _of_groups(level)
     return Source(tuple(classes), {split: partial(_listing, folder, at, level, told, whole)})
 
 
@@ -134,7 +134,7 @@ def _flat(folder: Path, at: Path) -> Source:
     if not any(map(layout.has_image, level.classes.values())):
         raise UserError(f"no images in the folders of {at}: {LAYOUT}")
     _refuse_one_class(at, level)
-    told = _of_groups(at, level)
+    told = _of_groups(level)
     return Source(
         class_names=tuple(level.classes),
         splits={
@@ -223,14 +223,14 @@ def _left_out(beside: Iterable[os.DirEntry[str]], splits: Mapping[str, Path]) ->
     ]
 
 
-def _of_groups(at: Path, level: Level) -> list[str]:
+def _of_groups(level: Level) -> list[str]:
     """A line that says why classes have paths for names; none where they have not."""
     if not level.depth:
         return []
     groups = dict.fromkeys(name.rpartition("/")[0] for name in level.classes)
     return [
-        f"{at.name}: {_some([*filter(None, groups)])} hold no images themselves and are read as "
-        f"groups of classes, such as {next(iter(level.classes))}"
+        f"{_some([*filter(None, groups)])} hold no images themselves and are read as groups of "
+        f"classes, such as {next(iter(level.classes))}"
     ]
 
 

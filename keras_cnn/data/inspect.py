@@ -94,7 +94,11 @@ class Description:
 
     def conflicting(self) -> list[tuple[Sample, ...]]:
         """Groups of the same pixels in different classes."""
-        return [group for group in self.duplicates if len({s.class_name for s in group}) > 1]
+        return _of_several_classes(self.duplicates)
+
+
+def _of_several_classes(groups: Sequence[tuple[Sample, ...]]) -> list[tuple[Sample, ...]]:
+    return [group for group in groups if len({sample.class_name for sample in group}) > 1]
 
 
 def _shared(
@@ -247,8 +251,12 @@ def faults_of(description: Description) -> list[str]:
     named = [f"{path}: {reason}" for path, reason in dict.fromkeys(unreadable)]
     faults += _fault("files that cannot be decoded and are left out", named)
     faults += _fault("not images, or not where images are looked for", description.strays)
-    groups = [_joined(group) for group in description.conflicting()]
-    faults += _fault("same pixels in different classes", groups)
+    for same, sign, groups in (
+        ("same pixels", " = ", description.duplicates),
+        ("nearly the same pictures", " ≈ ", description.near_duplicates),
+    ):
+        conflicting = [_joined(group, sign) for group in _of_several_classes(groups)]
+        faults += _fault(f"{same} in different classes", conflicting)
     pairs = [*combinations(description.splits, 2), *((name, name) for name in description.splits)]
     for first, second in pairs:
         groups = [_joined(group) for group in description.shared(first, second)]

@@ -114,6 +114,8 @@ def classes(at: Path, depth: int | None = None) -> Level:
     level = _inner(at)
     passed, reached = [at], 0
     while level and reached != depth:
+        if depth is None and _any_holds_an_image(level):
+            break
         below = _below(level)
         if depth is None and not _are_groups(level, below):
             break
@@ -189,6 +191,10 @@ def _inner(folder: Path) -> Classes:
     return found
 
 
+def _any_holds_an_image(level: Classes) -> bool:
+    return any(is_image(entry) for places in level.values() for p in places for entry in entries(p))
+
+
 def _below(level: Classes) -> dict[str, Classes]:
     """By folder of a level, the folders within it."""
     found: dict[str, Classes] = {}
@@ -201,9 +207,7 @@ def _below(level: Classes) -> dict[str, Classes]:
 
 
 def _are_groups(level: Classes, below: dict[str, Classes]) -> bool:
-    """Whether the folders of a level are groups of classes, not classes."""
-    if any(is_image(entry) for places in level.values() for p in places for entry in entries(p)):
-        return False
+    """Whether the folders of a level, which hold no images, are groups of classes."""
     names = Counter(name for inner in below.values() for name in inner)
     if not any(has_image(places) for inner in below.values() for places in inner.values()):
         return False

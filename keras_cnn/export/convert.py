@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from keras_cnn import torch_fast
-from keras_cnn.classifier import BATCH_PIXELS, Ending
+from keras_cnn.classifier import Ending
 from keras_cnn.models import saved
+from keras_cnn.training import batch_size
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +57,7 @@ def convert(request: Request) -> None:
     run = WRITERS[request["format"]](model, request)
     images = np.load(request["images"]).astype(np.float32)
     # Of one image, and of more: the batch is open.
-    size = max(2, min(16, BATCH_PIXELS // request["image_size"] ** 2))
+    size = max(2, min(16, batch_size.of(images.shape)))
     starts = [0, *range(1, len(images), size)]
     batches = (images[a:b] for a, b in zip(starts, [*starts[1:], len(images)], strict=True))
     np.save(request["probabilities"], np.concatenate([run(batch) for batch in batches]))

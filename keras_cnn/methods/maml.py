@@ -29,7 +29,15 @@ from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Maml
 from keras_cnn.methods.tasks import Task, Tasks
 from keras_cnn.models import heads
-from keras_cnn.training import batch_statistics, evaluation, frozen, gradients, optimizers, schedule
+from keras_cnn.training import (
+    batch_size,
+    batch_statistics,
+    evaluation,
+    frozen,
+    gradients,
+    optimizers,
+    schedule,
+)
 from keras_cnn.training.gradients import Tensor
 from keras_cnn.training.history import record
 from keras_cnn.training.metrics import cross_entropy, hits
@@ -230,7 +238,7 @@ class MetaLearner:
         if self._training:
             images, rng = self._train.images, np.random.default_rng((self._seed, 3))
             shuffled = images[rng.permutation(len(images))]
-            batch_statistics.store(self._model, shuffled, evaluation.BATCH_SIZE)
+            batch_statistics.store(self._model, shuffled, batch_size.MOST)
 
     def _weights(self) -> tuple[list[Tensor], list[Tensor]]:
         model = self._model

@@ -15,7 +15,7 @@ from keras_cnn.data.crops import random_resized_crops
 from keras_cnn.errors import UserError
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Pretrain
-from keras_cnn.training import evaluation, feed, gradients, optimizers
+from keras_cnn.training import batch_size, feed, gradients, optimizers
 from keras_cnn.training.checkpoint import Checkpoint
 from keras_cnn.training.feed import BeginEpoch, Feed
 from keras_cnn.training.history import History
@@ -55,7 +55,7 @@ def train(
     changed = partial(_changed, train, settings, size, classes, seed)
     drawn = feed.shuffled(changed, settings.batch_size, seed)
     shares = augment.one_hot(test.labels, classes)
-    tested = feed.in_order(Split(test.images, shares), evaluation.BATCH_SIZE)
+    tested = feed.in_order(Split(test.images, shares), batch_size.of(test.images.shape))
     in_bfloat16 = _multiplies_in_bfloat16(settings.mixed_precision)
     model = torch_fast.fast(network, mixed_precision=in_bfloat16)
     state = Checkpoint(checkpoint)

@@ -16,7 +16,7 @@ from keras_cnn import torch_fast
 from keras_cnn.data import Split, augment
 from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.settings import Supervised
-from keras_cnn.training import descent, evaluation, feeding, frozen
+from keras_cnn.training import batch_size, descent, feeding, frozen
 from keras_cnn.training.feed import Redraw
 from keras_cnn.training.history import History
 
@@ -59,7 +59,7 @@ def train(
     Raises:
         UserError: Dropping the last batch leaves none.
     """
-    loop = Loop(evaluation.BATCH_SIZE, ["accuracy"], History(report))
+    loop = Loop(batch_size.of(test.images.shape), ["accuracy"], History(report))
     redraw = redrawn(train, settings, network.output.shape[-1], seed)
     return learn(network, train, test, settings, seed, redraw, loop)
 

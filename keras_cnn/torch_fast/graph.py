@@ -30,6 +30,7 @@ import torch
 from keras import layers
 from torch import Tensor
 
+from keras_cnn.torch_fast import norms_in_kernels
 from keras_cnn.torch_fast.layer_calls import Node, TorchCall, torch_call
 
 Tensors = dict[int, Tensor]  # by key
@@ -68,7 +69,9 @@ class TorchGraph:
         ]
         uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
         uses[self._output] += 1
-        calls = _with_relus_after_pooling(nodes, [torch_call(node) for node in nodes], uses)
+        calls = [torch_call(node) for node in nodes]
+        calls = norms_in_kernels.fold(nodes, calls, uses)
+        calls = _with_relus_after_pooling(nodes, calls, uses)
         last_uses = _last_uses(nodes, self._output)
         # What has become of the tensors made so far:
         channels_first: set[int] = set()  # held as (n, c, h, w)
@@ -168,25 +171,31 @@ def _with_relus_after_pooling(
     # same way. So `pool(relu(x))` becomes `relu(pool(x))`: the ReLU's node hands its input on, and
     # the pooling's rectifies what it has found. The ReLU's output must be the pooling's alone.
     known = [(node, call) for node, call in zip(nodes, calls, strict=True) if call is not None]
-    relus = {id(node.outputs[0]) for node, _ in known if type(node.operation) is layers.ReLU}
+    relus = {
+        id(node.outputs[0]): call.in_place
+        for node, call in known
+        if type(node.operation) is layers.ReLU
+    }
     postponed = {
-        id(node.input_tensors[0])
+        key: relus[key]
         for node, _ in known
         if type(node.operation) is layers.MaxPooling2D
-        if id(node.input_tensors[0]) in relus and uses[id(node.input_tensors[0])] == 1
+        if (key := id(node.input_tensors[0])) in relus and uses[key] == 1
     }
     rewritten = []
     for node, call in zip(nodes, calls, strict=True):
         if id(node.outputs[0]) in postponed:
             call = TorchCall(_same, channels_first=None)
-        elif postponed.intersection(id(tensor) for tensor in node.input_tensors):
-            call = dataclasses.replace(call, call=functools.partial(_rectified, call.call))
+        elif relu := next(filter(None, (postponed.get(id(x)) for x in node.input_tensors)), None):
+            call = dataclasses.replace(call, call=functools.partial(_rectified, call.call, relu))
         rewritten.append(call)
     return rewritten
 
 
-def _rectified(call: Callable[..., Tensor], x: Tensor, training: bool) -> Tensor:
-    return torch.relu_(call(x, training=training))
+def _rectified(
+    call: Callable[..., Tensor], relu: Callable[..., Tensor], x: Tensor, training: bool
+) -> Tensor:
+    return relu(call(x, training=training), training=training)
 
 
 def _last_uses(nodes: Sequence[Node], output: int) -> list[tuple[int, ...]]:

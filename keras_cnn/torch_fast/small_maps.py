@@ -22,6 +22,7 @@ from torch.nn import functional
 
 FEWEST_FOR_PRODUCTS = 5  # pixels: below, a depthwise convolution is faster as a sum
 MOST_PIXELS_DEPTHWISE = 64
+MOST_PIXELS_A_TAP = 1.5  # of a depthwise convolution: above, most pairs of pixels have no tap
 MOST_PIXELS_PATCHES = 64
 MOST_PIXELS = 4  # of a full convolution: above, it wastes less than the pairwise weights cost
 

@@ -10,10 +10,8 @@ import numpy as np
 from keras_cnn import torch_fast
 from keras_cnn.data.sampling import Draw
 from keras_cnn.statistics import half_width
+from keras_cnn.training import batch_size
 from keras_cnn.training.metrics import cross_entropy, hits
-
-BATCH_SIZE = 256
-BATCH_PIXELS = 1 << 20  # of images larger than 64 pixels fewer go at a time, for memory
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -24,13 +22,9 @@ def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def evaluator(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, …) to a model's outputs, to be called again as it trains."""
     fast = torch_fast.fast(model)
-
-    def evaluate(images: np.ndarray) -> np.ndarray:
-        pixels = images[0, ..., 0].size if images.ndim == 4 else 1
-        batch_size = max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels))
-        return np.asarray(fast.predict(images, batch_size=batch_size, verbose=0))
-
-    return evaluate
+    return lambda images: np.asarray(
+        fast.predict(images, batch_size=batch_size.of(images.shape), verbose=0)
+    )
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -50,9 +44,9 @@ def means_over_images(
         inputs: (n, …): images, features or embeddings.
         labels: (n,).
     """
-    losses, right = [], []
-    for start in range(0, len(labels), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
+    losses, right, count = [], [], batch_size.of(inputs.shape)
+    for start in range(0, len(labels), count):
+        part = slice(start, start + count)
         answers = keras.ops.convert_to_tensor(labels[part].astype("int32"))
         logits = classify(keras.ops.convert_to_tensor(inputs[part]))
         losses.append(keras.ops.convert_to_numpy(cross_entropy(answers, logits)))

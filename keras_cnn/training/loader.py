@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from keras_cnn.data import Split
-from keras_cnn.data.decode import decode_image
+from keras_cnn.data.image_file import decode_image
 
 if TYPE_CHECKING:
     from keras_cnn.methods.settings import Feeding

@@ -37,7 +37,7 @@ def write(taught: Taught, path: Path) -> None:
 
 def page(taught: Taught) -> str:
     """The page as HTML."""
-    album = Album(taught.folder, taught.chosen.fit)
+    album = Album(taught.folder, taught.chosen.image_size, taught.chosen.fit)
     # There is room for so many pictures: what asks first is sure to have them.
     seen = mistakes.section(taught, album)
     doubts = doubted.section(taught, album)

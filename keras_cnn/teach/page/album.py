@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from keras_cnn import pages
+from keras_cnn import data, pages
 from keras_cnn.data import decode
 from keras_cnn.data.fit import Fit
 from keras_cnn.errors import UserError
@@ -24,13 +25,14 @@ class Album:
     They are backgrounds in the page's style, so that one shown twice is in the file once.
 
     Args:
-        folder: What files are relative to.
+        source: The folder that files are relative to, or a data source's name.
+        image_size: Height and width, in pixels, that the model takes.
         fit: How the model has photographs brought to a square.
         most: How many photographs there is room for.
     """
 
-    def __init__(self, folder: Path, fit: Fit, most: int = MOST) -> None:
-        self._folder, self._fit, self._most = folder, fit, most
+    def __init__(self, source: Path, image_size: int, fit: Fit, most: int = MOST) -> None:
+        self._source, self._image_size, self._fit, self._most = source, image_size, fit, most
         self._numbers: dict[str, int] = {}
         self._drawn: list[np.ndarray] = []
 
@@ -58,10 +60,24 @@ class Album:
             side: In pixels.
         """
         try:
-            images = decode.decode_batch([str(self._folder / file)], side, self._fit).images
-        except UserError:  # it has gone
+            item = str(self._source / file) if self._source.is_dir() else self._stored(file)
+            return decode.decode_batch([item], side, self._fit).images[0]
+        except (UserError, LookupError, ValueError):  # it has gone, or is no image any more
             return None
-        return images[0] if len(images) else None
+
+    def _stored(self, file: str) -> np.ndarray:
+        """An image of a data source, which has no files, as the model has seen it.
+
+        Raises:
+            LookupError: There is no such image.
+            ValueError: `file` is not a split's name and a place in it.
+        """
+        split, _, place = file.rpartition(" ")
+        return self._dataset.splits[split].images[int(place)]
+
+    @cached_property
+    def _dataset(self) -> data.Dataset:
+        return data.load(str(self._source), self._image_size, fit=self._fit)
 
     def style(self) -> str:
         """The CSS that holds all that was added."""

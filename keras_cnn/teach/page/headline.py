@@ -11,7 +11,8 @@ NAMED = 12  # classes
 
 def title(taught: Taught) -> str:
     """Of the page: the folder's name, or the classes where it has none."""
-    return f"{taught.folder.name or taught.folder}: {len(taught.class_names)} classes"
+    folder = taught.folder.resolve() if taught.folder.is_dir() else taught.folder
+    return f"{folder.name or folder}: {len(taught.class_names):,} classes"
 
 
 def top(taught: Taught) -> str:
@@ -32,7 +33,8 @@ def top(taught: Taught) -> str:
                 f"The method is {pages.code(chosen.settings.name())} on the backbone "
                 f"{pages.code(chosen.backbone)} ({pages.code(chosen.weights)} weights), on "
                 f"photographs brought to {chosen.image_size} x {chosen.image_size} pixels by "
-                f"{pages.code(chosen.fit)}. {pages.text(taught.why_backbone)}"
+                f"{pages.code(chosen.fit)}. Why this backbone: "
+                f"{pages.text(taught.why_backbone.removesuffix('.'))}."
             ),
             _figures(taught),
         ]
@@ -70,8 +72,9 @@ def _figures(taught: Taught) -> str:
                 "runner-up",
                 with_interval(runner_up),
                 f"n = {runner_up.images:,}",
-                "The second best of what was tried, on the same images. The choice was made "
-                "before this was measured, on training images alone.",
+                "The best candidate of another method, on the same images. The choice was made "
+                "before this was measured, on training images alone: that of the two may be "
+                "better here is chance.",
             )
         )
     return f'<dl class="cards">\n{"".join(cards)}</dl>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from keras_cnn import pages
@@ -192,7 +194,7 @@ def candidates(taught: Taught) -> Section:
         "Each was taught on some of the training images and tried on the others, in turns. The "
         "images set aside took no part in the choice."
     ) + pages.table(
-        f"Candidates by the accuracy of the folds{n}",
+        f"Candidates, best first, on held-out training images{n}",
         [
             *("method", "settings", "backbone", "images"),
             *("accuracy (95 percent interval)", "log loss", "seconds"),
@@ -205,12 +207,10 @@ def candidates(taught: Taught) -> Section:
 
 def _candidate(scored: Scored, is_chosen: bool) -> list[str]:
     one = scored.candidate
-    own = one.settings.model_dump(exclude_defaults=True)
-    settings = ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in own.items())
     name = pages.text(one.settings.name().replace("_", " "))
     return [
         f'{name} <span class="mark chosen">chosen</span>' if is_chosen else name,
-        pages.text(settings) or "-",
+        pages.text(one.own_settings) or "-",
         pages.text(f"{one.backbone}, {one.weights}"),
         pages.text(f"{one.image_size:,} pixels, {one.fit}"),
         with_interval(scored.accuracy),
@@ -219,14 +219,19 @@ def _candidate(scored: Scored, is_chosen: bool) -> list[str]:
     ]
 
 
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def made(taught: Taught) -> Section:
     """The command that makes it again, how long it took, and on what."""
     parts = [paragraph(f"{pages.code(taught.command)} took {taught.seconds:,.0f} s.")]
     if taught.environment:
-        told = (f"{name.replace('_', ' ')} {value}" for name, value in taught.environment.items())
-        parts.append(paragraph(f"Made with {pages.text(', '.join(told))}."))
+        told = ", ".join(_facts(taught.environment))
+        parts.append(paragraph(f"Made with {pages.text(told)}."))
     return Section("made", "How it was made", "made", "\n".join(parts))
+
+
+def _facts(facts: Mapping[str, object]) -> Iterator[str]:
+    """`device cpu`, `keras 3.15.1`: also those within."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _facts(value)
+        else:
+            yield f"{name.replace('_', ' ')} {value}"

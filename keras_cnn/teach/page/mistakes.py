@@ -18,13 +18,14 @@ STRONGEST = 0.8  # of the colour, where a place speaks most for the answer
 def section(taught: Taught, album: Album) -> Section:
     """Each image beside what in it speaks for the model's answer."""
     chosen = _chosen(taught)
-    wrong = int((taught.test.predicted != taught.test.labels).sum())
+    wrong, shown = (int(_is_wrong(taught)[which].sum()) for which in (slice(None), chosen))
+    some = "all of them" if shown == wrong else f"{shown} of them"
+    here = f"Here are {some}, the surest first, then those" if wrong else "Here are those"
     parts = [
         paragraph(
-            f"Wrong are {of_images(wrong)} of the {len(taught.test.files):,} set aside. Here are "
-            f"{int(_is_wrong(taught)[chosen].sum())} of them, the surest first, then those that "
-            "are right but least sure. Beside each, orange, is what in it speaks for the answer: "
-            "without these places the model would be less sure of it."
+            f"Wrong are {of_images(wrong)} of the {len(taught.test.files):,} set aside. {here} "
+            "that are right but least sure. Beside each, orange, is what in it speaks for the "
+            "answer: without these places the model would be less sure of it."
         ),
         f'<ul class="photos pairs">{"".join(_items(taught, album, chosen))}</ul>',
     ]
