@@ -42,6 +42,7 @@ MOST_OF = {
     "--rounds": 1000,
     "--minutes": 100_000,
     "--error-percent": 99,
+    "--sets": 99,
 }
 BETWEEN_SETTINGS = "\0"  # which is in no argument
 

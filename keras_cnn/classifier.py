@@ -19,6 +19,8 @@ from keras_cnn.training import batch_size
 if TYPE_CHECKING:
     import keras
 
+    from keras_cnn.teach.trust import Trust
+
 LARGEST_IMAGE = 1024  # pixels of a model's height and width, as of a recipe's
 
 # What makes probabilities of a network's outputs. `none`: they are. `rest`: the single one is the
@@ -38,6 +40,7 @@ class Classifier:
         fit: How images are brought to a square, as those it was trained on were.
         is_grey: It takes one channel, not three.
         class_names: Two for a single output, a sigmoid's.
+        trust: What it knows of its answers, where `teach` has left it.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class Classifier:
     fit: Fit
     is_grey: bool
     class_names: list[str]
+    trust: Trust | None = None
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for RGB images, uint8 (n, h, w, 3): (n, outputs) float32."""
@@ -55,6 +59,16 @@ class Classifier:
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the network's head is given for RGB images, uint8 (n, h, w, 3): (n, channels)."""
         return self._applied(self._fast_features, images)
+
+    def outputs_of_features(self, features: np.ndarray) -> np.ndarray:
+        """What the network gives for images of which `features` are known: (n, outputs)."""
+        import keras
+
+        from keras_cnn.models import heads
+
+        rest = keras.Model(heads.features(self.network), self.network.output)
+        made = rest.predict(features, batch_size=batch_size.of(features.shape), verbose=0)
+        return np.asarray(made, np.float32)
 
     def ending(self, outputs: np.ndarray) -> Ending:
         """What makes probabilities of outputs (n, outputs), by its last layer and their values."""
@@ -148,7 +162,18 @@ def opened(path: Path) -> Classifier:
         raise UserError(f"{path}: gives {shape}, not probabilities (n, classes)")
     is_yes_or_no = output[1] == 1 and _last_activation(network) != "softmax"
     names = _class_names(path, 2 if is_yes_or_no else output[1], card)
-    return Classifier(path, network, card, image[1], _fit(path, card), image[3] == 1, names)
+    from keras_cnn.teach import trust
+
+    return Classifier(
+        path,
+        network,
+        card,
+        image[1],
+        _fit(path, card),
+        image[3] == 1,
+        names,
+        trust.read(path, card),
+    )
 
 
 def _class_names(path: Path, count: int, card: dict[str, object]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from keras_cnn.data import decode, formats, sources
 from keras_cnn.errors import UserError, printable
 from keras_cnn.models import saved
 from keras_cnn.results import grid, intervals, scores
+
+UNSURE, STRANGE = "unsure", "nothing of the kind"
+
+if TYPE_CHECKING:
+    from keras_cnn.teach.trust import Trust
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,12 +35,19 @@ class Predictions:
         probabilities: (n, classes) float32; rows sum to 1, but of a model that ends in sigmoids.
             Logits have been through softmax, a single output and its rest to 1 are two classes.
         unreadable: The other files, each with the reason.
+        unsure: Of which images the answer is wrong more often than the model was taught to be
+            sure of, bool (n,); of a model that `teach` has left, as the next.
+        strange: Which images are nothing of the kind that it was taught, bool (n,).
+        trust: What else such a model knows of its answers.
     """
 
     paths: list[Path]
     class_names: list[str]
     probabilities: np.ndarray
     unreadable: list[tuple[Path, str]]
+    unsure: np.ndarray | None = None
+    strange: np.ndarray | None = None
+    trust: Trust | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"Predictions({len(self.paths)} images, {len(self.class_names)} classes)"
@@ -44,6 +57,30 @@ class Predictions:
         return [
             [(self.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:count]]
             for row in self.probabilities
+        ]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of each image: `nothing of the kind`, `unsure`, or nothing."""
+        if self.unsure is None or self.strange is None:
+            return [""] * len(self.paths)
+        return [
+            STRANGE if strange else UNSURE if unsure else ""
+            for strange, unsure in zip(self.strange, self.unsure, strict=True)
+        ]
+
+    def sets(self, coverage: float = 0.9) -> list[list[str]]:
+        """The classes each image may be of: its true one is among them in `coverage` of cases.
+
+        Raises:
+            UserError: The model knows nothing of this coverage.
+        """
+        if self.trust is None:
+            raise UserError("prediction sets are of models that `teach` has left")
+        inside = self.trust.prediction_sets(self.probabilities, coverage)
+        return [
+            [self.class_names[k] for k in np.argsort(-row, kind="stable") if kept[k]]
+            for row, kept in zip(self.probabilities, inside, strict=True)
         ]
 
 
@@ -141,9 +178,22 @@ def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Pre
     """
     paths = image_files([images] if isinstance(images, str | Path) else images)
     model = classifier.opened(Path(model).expanduser())
-    read, outputs, unreadable = applied(model.outputs, model, paths)
-    found = told(read, model.probabilities(outputs), unreadable, model)
-    return Predictions(found[0], model.class_names, *found[1:])
+    if model.trust is None:
+        read, outputs, unreadable = applied(model.outputs, model, paths)
+        found = told(read, model.probabilities(outputs), unreadable, model)
+        return Predictions(found[0], model.class_names, *found[1:])
+    read, features, unreadable = applied(model.features, model, paths)
+    read, features, unreadable = told(read, features, unreadable, model)
+    probabilities = model.probabilities(model.outputs_of_features(features))
+    return Predictions(
+        read,
+        model.class_names,
+        probabilities,
+        unreadable,
+        model.trust.unsure(probabilities),
+        model.trust.strange(features),
+        model.trust,
+    )
 
 
 def evaluate(model: str | Path, source: str, split: str = "test") -> Evaluation:

@@ -161,6 +161,18 @@ def test_a_folder_is_taught_tested_and_kept(folder: Path, tmp_path: Path):
     assert "hat &lt;b&gt;" in page and "hat <b>" not in page
     card = json.loads(zipfile.ZipFile(taught.model_file).read(saved.CARD))
     assert card["calibration"]["temperature"] == taught.calibration.temperature
+    # `predict` says of the answers what the file knows: as from features and probabilities.
+    paths = [folder / name for name in taught.test.files]
+    told = prediction.predict(taught.model_file, paths)
+    np.testing.assert_array_equal(
+        told.unsure, told.probabilities.max(axis=1) < taught.calibration.threshold
+    )
+    strange = taught.test.familiar < taught.calibration.familiar_threshold
+    assert (told.strange == strange).mean() > 0.9  # features are kept in 16 bits
+    least = dict(zip(taught.calibration.coverages, taught.calibration.least, strict=True))
+    for names, row in zip(told.sets(0.9), told.probabilities, strict=True):
+        held = {taught.class_names[k] for k in np.flatnonzero(row >= least[0.9])}
+        assert {*names} == held | {taught.class_names[row.argmax()]}
     again = teach(request)
     np.testing.assert_array_equal(again.test.probabilities, taught.test.probabilities)
 

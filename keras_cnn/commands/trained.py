@@ -8,10 +8,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from keras_cnn import environment, files
 from keras_cnn.commands.shell import chosen_backend, picture_path, say, tell
 from keras_cnn.errors import UserError, printable
+
+# An image's file, its classes with their probabilities, and what is to be said of it.
+Answer: TypeAlias = tuple[str, list[tuple[str, float]], str]
 
 
 def predict(
@@ -21,6 +25,7 @@ def predict(
     json: bool = False,
     csv: bool = False,
     page: Path | None = None,
+    sets: int | None = None,
     backend: str | None = None,
 ) -> None:
     """Classify images, or all images of a folder, with a saved model.
@@ -32,6 +37,8 @@ def predict(
         json: Print JSON; a file that cannot be read has an error in it.
         csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
         page: An .html file of small photographs, sorted by class and certainty.
+        sets: Name as many classes as hold the true one in so many percent of cases, 80, 90, 95 or
+            99; of a model that `teach` has left.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
     from keras_cnn import contact_sheet, prediction
@@ -46,14 +53,19 @@ def predict(
         files.check_writable(page.parent)
     environment.settle(chosen_backend(backend))
     predictions = prediction.predict(model, images)
-    best = list(zip(map(str, predictions.paths), predictions.best(top), strict=True))
+    best = predictions.best(len(predictions.class_names) if sets else top)
+    if sets:
+        held = predictions.sets(sets / 100)
+        best = [one[: len(names)] for one, names in zip(best, held, strict=True)]
+    answers = list(zip(map(str, predictions.paths), best, predictions.remarks, strict=True))
     if json:
-        print(_predictions_json(best, predictions.unreadable))
+        print(_predictions_json(answers, predictions.unreadable))
     elif csv:
-        _print_predictions_csv(best, predictions.unreadable)
+        _print_predictions_csv(answers, predictions.unreadable)
     else:
-        for path, classes in best:
-            tell(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in classes)}")
+        for path, classes, remark in answers:
+            said = ", ".join(f"{name} {share:.1%}" for name, share in classes)
+            tell(f"{path}: {f'{remark}: ' if remark else ''}{said}")
     if page:
         contact_sheet.write(predictions, page)
         say(f"photographs by class: {page}")
@@ -67,20 +79,19 @@ def _tell_unreadable(unreadable: Sequence[tuple[Path, str]]) -> None:
         raise SystemExit(2)
 
 
-def _predictions_json(
-    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
-) -> str:
+def _predictions_json(answers: Sequence[Answer], unreadable: Sequence[tuple[Path, str]]) -> str:
     keys = ("name", "probability")
     content: list[dict[str, object]] = [
         {"image": path, "classes": [dict(zip(keys, one, strict=True)) for one in classes]}
-        for path, classes in best
+        | ({"remark": remark} if remark else {})
+        for path, classes, remark in answers
     ]
     content += [{"image": str(path), "error": reason} for path, reason in unreadable]
     return json_text.dumps(content, indent=2)
 
 
 def _print_predictions_csv(
-    best: Sequence[tuple[str, list[tuple[str, float]]]], unreadable: Sequence[tuple[Path, str]]
+    answers: Sequence[Answer], unreadable: Sequence[tuple[Path, str]]
 ) -> None:
     from keras_cnn.results.contents import csv_cell
 
@@ -88,12 +99,12 @@ def _print_predictions_csv(
         return csv_cell(printable(text))
 
     table = csv_text.writer(sys.stdout, lineterminator="\n")
-    table.writerow(("image", "rank", "class", "probability", "error"))
-    for path, classes in best:
+    table.writerow(("image", "rank", "class", "probability", "error", "remark"))
+    for path, classes, remark in answers:
         for rank, (name, share) in enumerate(classes, start=1):
-            table.writerow((cell(path), rank, cell(name), share, ""))
+            table.writerow((cell(path), rank, cell(name), share, "", remark))
     for path, reason in unreadable:
-        table.writerow((cell(str(path)), "", "", "", cell(reason)))
+        table.writerow((cell(str(path)), "", "", "", cell(reason), ""))
 
 
 def evaluate(

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_cnn.teach import trust
 from keras_cnn.teach.lesson import Lesson
 
 if TYPE_CHECKING:
     import keras
-
-FAMILIAR = "keras_cnn_familiar.npz"  # a member of the file, which Keras ignores
 
 
 def model(lesson: Lesson) -> keras.Model:
@@ -54,5 +53,5 @@ def save(lesson: Lesson, class_names: Sequence[str], path: Path) -> None:
 
     packed = io.BytesIO()
     np.savez(packed, **lesson.familiar._asdict())
-    members = {FAMILIAR: packed.getvalue()}
+    members = {trust.MEMBER: packed.getvalue()}
     saved.save(model(lesson), path, card(lesson, class_names), members)
