@@ -128,7 +128,7 @@ def taught_on(folder, files, labels, test_files, test_labels, class_names, model
         equal=((files[0], test_files[-1]),),
         near=((files[1], files[-1]),),
         faults=("<broken>.jpg: empty file",),
-        environment={"backend": "torch"},
+        environment={"backend": "torch", "versions": {"keras_cnn": "0.1"}},
     )
 
 
@@ -284,6 +284,7 @@ def test_usage_names_the_real_files(example, written):
     assert f"predict({model!r}, ['photo.jpg'])" in text
     assert f"keras_cnn evaluate '{example.folder}/the model'\"'\"'s.keras'" in text
     assert text.count(example.command) == 2
+    assert "Made with backend torch, keras cnn 0.1." in text
 
 
 def test_images_of_a_data_source_are_seen_without_files():

@@ -10,7 +10,7 @@ from keras_cnn.teach.page.wording import Section, paragraph, percent, small_prin
 from keras_cnn.teach.taught import Point, Taught
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 60, 24, 16, 56  # margins
+LEFT, RIGHT, TOP, BOTTOM = 72, 24, 16, 56  # margins
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)  # between lines of the accuracy
 MOST_LINES = 6
 

@@ -33,7 +33,7 @@ def top(taught: Taught) -> str:
                 f"The method is {pages.code(chosen.settings.name())} on the backbone "
                 f"{pages.code(chosen.backbone)} ({pages.code(chosen.weights)} weights), on "
                 f"photographs brought to {chosen.image_size} x {chosen.image_size} pixels by "
-                f"{pages.code(chosen.fit)}. Its choice of backbone: "
+                f"{pages.code(chosen.fit)}. Why this backbone: "
                 f"{pages.text(taught.why_backbone.removesuffix('.'))}."
             ),
             _figures(taught),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from keras_cnn import pages
@@ -221,6 +223,15 @@ def made(taught: Taught) -> Section:
     """The command that makes it again, how long it took, and on what."""
     parts = [paragraph(f"{pages.code(taught.command)} took {taught.seconds:,.0f} s.")]
     if taught.environment:
-        told = (f"{name.replace('_', ' ')} {value}" for name, value in taught.environment.items())
-        parts.append(paragraph(f"Made with {pages.text(', '.join(told))}."))
+        told = ", ".join(_facts(taught.environment))
+        parts.append(paragraph(f"Made with {pages.text(told)}."))
     return Section("made", "How it was made", "made", "\n".join(parts))
+
+
+def _facts(facts: Mapping[str, object]) -> Iterator[str]:
+    """`device cpu`, `keras 3.15.1`: also those within."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _facts(value)
+        else:
+            yield f"{name.replace('_', ' ')} {value}"

@@ -38,5 +38,5 @@ def section(taught: Taught) -> Section:
 
 
 def _block(lines: str) -> str:
-    shown = "\n".join(pages.text(line) for line in lines.split("\n"))
-    return f"{pages.box('code')}<pre><code>{shown}</code></pre></div>"
+    """Lines of code, which break between words where the page is narrow."""
+    return f"<pre>{''.join(map(pages.code, lines.splitlines()))}</pre>"
