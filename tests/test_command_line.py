@@ -264,13 +264,15 @@ def test_a_mistake_is_one_line_that_helps_and_nothing_is_run(mistake, command, w
     assert words in mistake(*shlex.split(command))
 
 
-def test_a_folder_with_too_few_images_is_one_line_before_any_run(mistake, tmp_path):
+def test_data_of_too_few_images_and_a_mistyped_folder_are_one_line_before_any_run(
+    mistake, tmp_path
+):
     for split, label in itertools.product(("train", "test"), ("cat", "dog")):
         folder = tmp_path / "pictures" / split / label
         folder.mkdir(parents=True)
         Image.new("RGB", (40, 40), "red").save(folder / "1.png")
-    said = mistake("recipe", "fewshot_convnext", f"--data={tmp_path / 'pictures'}")
-    assert "100 shots" in said and "'cat' has 1 image" in said and "--set shots 1 works" in said
+    said = mistake("recipe", "fewshot_convnext", "--data=synthetic:20")
+    assert "100 shots" in said and "has 2 images" in said and "--set shots 2 works" in said
     said = mistake("recipe", "fewshot_convnext", f"--data={tmp_path / 'picture'}")
     assert said == f"keras_cnn: no folder '{tmp_path}/picture': did you mean '{tmp_path}/pictures'?"
     said = mistake("data", f"{tmp_path}/pictrues/train")

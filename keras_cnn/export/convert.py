@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from keras_cnn import torch_fast
 from keras_cnn.classifier import Ending
 from keras_cnn.models import saved
 from keras_cnn.training import batch_size
@@ -112,7 +111,7 @@ def _onnx(network: keras.Model, request: Request) -> Run:
     import torch
 
     size, path = request["image_size"], request["out"]
-    model = torch_fast.fast(_one_output(network, request))  # its graph has fewer transpositions
+    model = _one_output(network, request)
 
     class Classifier(torch.nn.Module):
         def __init__(self) -> None:

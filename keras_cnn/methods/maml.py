@@ -42,7 +42,7 @@ from keras_cnn.training.gradients import Tensor
 from keras_cnn.training.history import record
 from keras_cnn.training.metrics import cross_entropy, hits
 
-VERSION = 1  # raised when a change makes the same settings give another result
+VERSION = 2  # raised when a change makes the same settings give another result
 TEST_TASKS = 10
 ADAPTATION_IMAGES = 50  # of a step: about as many as the support images of a task of all classes
 Loss = Callable[[list[Tensor]], tuple[Tensor, Tensor]]
@@ -158,17 +158,20 @@ class MetaLearner:
         self, network: keras.Model, settings: Maml, train: Split, test: Split, seed: int
     ) -> None:
         both, train, test = frozen.skip_constant_part(with_embeddings(network), train, test)
-        # The fast model's BatchNorm can be differentiated once only.
         plain, embedder = (keras.Model(both.input, output) for output in both.outputs[:2])
         self._model = model = torch_fast.fast(plain)
-        self._twice_differentiable = plain
+        # The fast model's BatchNorm can be differentiated once only.
+        needs_plain = settings.second_order and any(
+            isinstance(layer, keras.layers.BatchNormalization) for layer in plain.layers
+        )
+        self._learner = plain if needs_plain else model
         self._settings, self._train, self._seed = settings, train, seed
         classes = model.output.shape[-1]
         self._way = min(settings.way or classes, classes)
         self._training = settings.batch_norm == "task"
         self._head_start = HeadStart(
             model,
-            embedder if settings.second_order else torch_fast.fast(embedder),
+            embedder if needs_plain else torch_fast.fast(embedder),
             settings.head_start,
             self._way,
             self._training,
@@ -257,8 +260,9 @@ class MetaLearner:
 
     def _of_task(self, weights: list[Tensor], state: list[Tensor], *task: Tensor) -> tuple:
         second_order = self._settings.second_order
-        model = self._twice_differentiable if second_order else self._model
-        losses = (self._loss(model, state, *part, self._way) for part in (task[:2], task[2:]))
+        losses = (
+            self._loss(self._learner, state, *part, self._way) for part in (task[:2], task[2:])
+        )
         start = functools.partial(
             self._head_start.of_task, state=state, images=task[0], labels=task[1]
         )

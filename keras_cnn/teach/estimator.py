@@ -10,11 +10,10 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+# Keras and what it runs on are imported when they are needed.
 from keras_cnn.data import decode, near_duplicates
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import DEFAULT_SEED
-from keras_cnn.teach import backbones, keeping, lesson, search
-from keras_cnn.teach.search import Clock, Photos
 
 Pictures = np.ndarray | Sequence[str | Path]
 
@@ -69,6 +68,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             UserError: The images or the weights cannot be used.
         """
+        from keras_cnn.teach import backbones, lesson, search
+
         classes, counted = np.unique(np.asarray(labels), return_inverse=True)
         if len(counted) != len(images):
             raise UserError(f"{len(images)} images and {len(counted)} labels: one for each image")
@@ -78,9 +79,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         pixels = _squares(images, first.image_size, self.square)
         small = _squares(images, near_duplicates.SIDE, "squash")
         groups = near_duplicates.chains(near_duplicates.hashes(small))
-        photos = Photos(counted, groups, lambda image_size, fit: pixels)
+        photos = search.Photos(counted, groups, lambda image_size, fit: pixels)
         methods = search.heads(self.method)
-        clock = Clock(60 * self.minutes)
+        clock = search.Clock(60 * self.minutes)
         compared = search.search(photos, [first], [self.square], methods, clock, self.seed)
         self.classes_ = classes
         self.compared_ = compared
@@ -89,6 +90,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, images: Pictures) -> np.ndarray:
         """Calibrated probabilities (n, classes), columns in the order of `classes_`."""
+        from keras_cnn.teach import backbones
+
         check_is_fitted(self)
         backbone = self.lesson_.backbone
         pixels = _squares(images, backbone.image_size, self.square)
@@ -105,6 +108,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Args:
             path: Ends in `.keras`.
         """
+        from keras_cnn.teach import keeping
+
         check_is_fitted(self)
         keeping.save(self.lesson_, [str(one) for one in self.classes_], Path(path))
 
