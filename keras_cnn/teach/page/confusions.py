@@ -25,6 +25,7 @@ MOST_CLASSES = 40  # in a matrix; of more there is a list alone
 PAIRS_FROM = 6  # classes: of fewer the matrix says it all
 PAIRS, PAIRS_ALONE = 10, 50  # in the list, beside the matrix and without it
 LISTED, ALL_LISTED = 24, 3000  # files of a cell, and of all cells
+MOST_LETTERS = 80  # of all columns' names; of more they stand upright
 FULL = 0.6  # of a cell's colour, where all of its class are in it: text stays legible
 
 
@@ -114,7 +115,8 @@ def _listed(cells: list[_Cell], taught: Taught, album: Album) -> dict[str, np.nd
 def _matrix(taught: Taught, counts: np.ndarray, listed: dict[str, np.ndarray]) -> str:
     names = taught.class_names
     totals = counts.sum(axis=1)
-    size = "many" if len(names) > 12 else "few"
+    letters = sum(2 + max(4, len(name)) for name in names)
+    size = "many" if letters > MOST_LETTERS else "few"
     head = "".join(
         f'<th scope="col"><span title="{pages.text(name)}">{pages.name(name)}</span></th>'
         for name in names

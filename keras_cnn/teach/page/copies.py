@@ -12,6 +12,7 @@ from keras_cnn.teach.taught import Taught
 
 SHOWN = 20  # pairs of a kind
 FAULTS = 100  # lines
+LABELS, SIDES = "labels differ", "one trains, one tests"  # what does harm, the worse first
 
 
 class _Place(NamedTuple):
@@ -38,9 +39,13 @@ def section(taught: Taught, album: Album) -> Section:
         *_pairs("Near copies", "look nearly the same", taught.near, places, album),
     ]
     if taught.faults:
-        lines = "".join(f"<li>{pages.text(fault)}</li>" for fault in taught.faults[:FAULTS])
+        # Cases stand indented below what they are cases of.
+        lines = "".join(
+            f"<li{' class=case' * fault.startswith(' ')}>{pages.text(fault.strip())}</li>"
+            for fault in taught.faults[:FAULTS]
+        )
         more = len(taught.faults) - FAULTS
-        rest = paragraph(f"And {more:,} more.") if more > 0 else ""
+        rest = paragraph(f"And {more:,} more lines.") if more > 0 else ""
         parts.append(f'<h3>Faults</h3>\n<ul class="faults">{lines}</ul>{rest}')
     if not parts:
         parts = [paragraph("No photograph is there twice, and all files could be read.")]
@@ -57,45 +62,45 @@ def _pairs(
     if not pairs:
         return []
 
-    def place(file: str) -> _Place:
-        return places.get(file) or _Place(PurePath(file).parent.name, "")
+    def marks(pair: tuple[str, str]) -> list[str]:
+        one, other = (_place(file, places) for file in pair)
+        differ = [LABELS] if one.label != other.label else []
+        return differ + ([SIDES] if {one.part, other.part} == {"training", "set aside"} else [])
 
-    # What does harm comes first.
-    def harm(pair: tuple[str, str]) -> tuple[bool, bool]:
-        one, other = map(place, pair)
-        return one.label == other.label, one.part == other.part
-
-    differing = sum(not harm(pair)[0] for pair in pairs)
     items = []
-    for pair in sorted(pairs, key=harm)[:SHOWN]:
-        one, other = map(place, pair)
-        marks = [
-            *(["labels differ"] if one.label != other.label else []),
-            *(
-                ["one trains, one tests"]
-                if {one.part, other.part} == {"training", "set aside"}
-                else []
-            ),
-        ]
+    ordered = sorted(pairs, key=lambda pair: [mark not in marks(pair) for mark in (LABELS, SIDES)])
+    for pair in ordered[:SHOWN]:
         for file in pair:
             album.add(file)
-        names = "".join(_name(file, where) for file, where in zip(pair, (one, other), strict=True))
         shown = "".join(map(album.photograph, pair))
-        marked = f'<strong class="mark">{"; ".join(marks)}</strong>' if marks else ""
+        names = "".join(_name(file, _place(file, places)) for file in pair)
+        marked = f'<strong class="mark">{"; ".join(marks(pair))}</strong>' if marks(pair) else ""
         items.append(f'<li><span class="two">{shown}</span>{names}<span>{marked}</span></li>')
+    found = [mark for pair in pairs for mark in marks(pair)]
     count = f"{len(pairs):,} pair{'s' if len(pairs) > 1 else ''}"
     verb = what if len(pairs) > 1 else what.replace("have", "has").replace("look", "looks")
-    first = (
-        f" The first {SHOWN} are here, those that do harm before others."
-        if len(pairs) > SHOWN
-        else ""
-    )
-    labels = f"In {differing:,} of them the labels differ." if differing else "No labels differ."
+    words = [
+        f"{count} of files {verb}.",
+        f"In {found.count(LABELS):,} the labels differ."
+        if LABELS in found
+        else "No labels differ.",
+    ]
+    if SIDES in found:
+        words.append(
+            f"In {found.count(SIDES):,} one trains and one tests: the accuracy above may be the "
+            "better for it."
+        )
+    if len(pairs) > SHOWN:
+        words.append(f"The first {SHOWN} are here, those that do harm before others.")
     return [
         f"<h3>{heading}</h3>",
-        paragraph(f"{count} of files {verb}. {labels}{first}"),
+        paragraph(" ".join(words)),
         f'<ul class="photos pairs">{"".join(items)}</ul>',
     ]
+
+
+def _place(file: str, places: dict[str, _Place]) -> _Place:
+    return places.get(file) or _Place(PurePath(file).parent.name, "")
 
 
 def _name(file: str, place: _Place) -> str:

@@ -73,8 +73,8 @@ def _figures(taught: Taught) -> str:
                 with_interval(runner_up),
                 f"n = {runner_up.images:,}",
                 "The best candidate of another method, on the same images. The choice was made "
-                "before this was measured, on training images alone: that of the two may be "
-                "better here is chance.",
+                "before this was measured, on training images alone; where both are close, which "
+                "of them is ahead here is chance.",
             )
         )
     return f'<dl class="cards">\n{"".join(cards)}</dl>'
