@@ -80,7 +80,9 @@ def threshold(probabilities: np.ndarray, labels: np.ndarray, error_rate: float) 
     return float(sure[order][allowed[-1]]) if len(allowed) else 1.0
 
 
-def least_of_set(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> float:
+def least_of_set(
+    probabilities: np.ndarray, labels: np.ndarray, coverage: float, images: int | None = None
+) -> float:
     """The least probability of a class in a prediction set (split conformal; Sadinle et al. 2019).
 
     arXiv:1609.00451. On new images the sets hold the true class in at least `coverage` of cases,
@@ -90,13 +92,16 @@ def least_of_set(probabilities: np.ndarray, labels: np.ndarray, coverage: float)
         probabilities: (n, classes), of images that were held out.
         labels: (n,).
         coverage: In (0, 1).
+        images: How many images these are, where each is there several times; None: n.
 
     Returns:
-        0, all classes, where n is too small to promise anything.
+        0, all classes, where there are too few images to promise anything.
     """
     told = np.sort(probabilities[np.arange(len(labels)), labels])
-    above = int(np.ceil(coverage * (len(told) + 1) - 1e-9))  # of all, with the new one
-    return float(told[len(told) - above]) if above <= len(told) else 0.0
+    images = len(told) if images is None else images
+    above = int(np.ceil(coverage * (images + 1) - 1e-9))  # of all images, with the new one
+    place = len(told) - above * len(told) // images
+    return float(told[place]) if above <= images else 0.0
 
 
 def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -43,6 +43,16 @@ class OutOfFold:
         return np.where(self.told[:, None], mean, np.nan)
 
     @property
+    def each_probability(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `probabilities` of the images told, repeat by repeat, and their labels.
+
+        A single model is less certain than a mean over repeats, and so will be the final one:
+        thresholds are learnt from these. Shapes (repeats * told, classes) and (repeats * told,).
+        """
+        given = softmax(self.logits[:, self.told] / self.temperature, axis=-1)
+        return given.reshape(-1, given.shape[-1]), np.tile(self.labels[self.told], len(given))
+
+    @property
     def right(self) -> np.ndarray:
         """How often each image told is classified right, (told,), in [0, 1]."""
         return (self.logits.argmax(axis=-1) == self.labels).mean(axis=0)[self.told]
@@ -61,9 +71,7 @@ def out_of_fold(labels: np.ndarray, logits: np.ndarray) -> OutOfFold:
 
 def log_loss(found: OutOfFold) -> float:
     """The mean negative log likelihood after calibration, over repeats and images told."""
-    told = found.told
-    probabilities = softmax(found.logits[:, told] / found.temperature, axis=-1)
-    return float(np.mean([calibration.log_loss(p, found.labels[told]) for p in probabilities]))
+    return calibration.log_loss(*found.each_probability)
 
 
 def accuracy(share: float, images: int) -> Accuracy:

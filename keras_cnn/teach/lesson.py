@@ -83,9 +83,12 @@ def of(
 
 
 def _calibration(found: OutOfFold, familiarity: np.ndarray, error_rate: float) -> Calibration:
-    told = found.told
-    probabilities, labels = found.probabilities[told], found.labels[told]
-    least = (calibration.least_of_set(probabilities, labels, c) for c in calibration.COVERAGES)
+    probabilities, labels = found.each_probability
+    images = int(found.told.sum())
+    least = (
+        calibration.least_of_set(probabilities, labels, coverage, images)
+        for coverage in calibration.COVERAGES
+    )
     return Calibration(
         temperature=found.temperature,
         error_rate=error_rate,

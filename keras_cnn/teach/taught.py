@@ -99,7 +99,7 @@ class Taught:
         test: What the model says of the images set aside.
         foretold: The accuracy on the test images that the folds foretell.
         tested: The accuracy on them, measured once.
-        runner_up: The second best candidate's, measured beside it; None where there is one alone.
+        runner_up: Of the best candidate of another method, measured beside it; None without one.
         majority: The share of test images of the class that has most training images.
         calibration: Temperature, threshold of `unsure`, prediction sets.
         curve: Accuracy against training images a class.
