@@ -165,3 +165,15 @@ def test_linear_discriminant_is_scikit_learns(count: int, shrinkage: float):
     new = rng.normal(size=(30, 20))
     expected = theirs.fit(features, labels).predict_proba(new)
     np.testing.assert_allclose(softmax(head.logits(new), axis=1), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_balanced_probe_is_that_of_weighted_images():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 40 + [1] * 8)
+    features = rng.normal(size=(48, 5)) + labels[:, None]
+    head = linear_probe.fit(features, labels, 1.0, balanced=True)
+    scaled = StandardScaler().fit_transform(features)
+    weights = np.where(labels == 0, 48 / 80, 48 / 16)
+    theirs = LogisticRegression(C=1.0, max_iter=2000).fit(scaled, labels, sample_weight=weights)
+    expected = theirs.predict_proba(scaled)
+    np.testing.assert_allclose(softmax(head.logits(features), axis=1), expected, atol=1e-4)

@@ -221,3 +221,16 @@ def test_what_cannot_be_used_is_told_in_a_line(settings, images: int, labels: in
     pixels = np.zeros((images, 8, 8, 3), np.uint8)
     with pytest.raises(UserError, match=words):
         ImageClassifier(**{**ROOMY, **settings}).fit(pixels, np.arange(labels) % 2)
+
+
+def test_with_balance_every_class_counts_alike():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 90 + [1] * 10)
+    logits = rng.normal(size=(1, 100, 2)) + 2 * np.eye(2)[labels]
+    found = figures.out_of_fold(labels, logits)
+    losses = -np.log(found.probabilities[np.arange(100), labels])
+    assert figures.log_loss(found) == pytest.approx(losses.mean())
+    of_classes = losses[:90].mean(), losses[90:].mean()
+    assert figures.log_loss(found, balance=True) == pytest.approx(np.mean(of_classes))
+    probes = [one for one in search.heads("auto", balance=True) if one.name() == "linear_probe"]
+    assert probes and all(one.balanced for one in probes)

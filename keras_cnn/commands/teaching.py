@@ -17,6 +17,7 @@ def teach(
     method: str = "auto",
     fit: str = "auto",
     shots: int | None = None,
+    balance: bool = False,
     out: Path | None = None,
     error_percent: int = 5,
     backend: str | None = None,
@@ -33,6 +34,7 @@ def teach(
         method: nearest_mean, linear_discriminant or linear_probe; all of them by default.
         fit: crop, squash or pad; all are tried by default.
         shots: Training images of each class, at most; all by default.
+        balance: Let every class count alike, however many images it has.
         out: Where the page and the model go; OUT/index.html. By default artifacts/teach/<folder>.
         error_percent: Below which share of wrong answers the model is to stay, by saying unsure.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
@@ -46,6 +48,7 @@ def teach(
     out = out or DEFAULT_OUT / "teach" / sources.title(folder)
     words = ["python", "-m", "keras_cnn", "teach", folder, f"--out={out}"]
     flags = {"backbone": backbone, "method": method, "fit": fit, "shots": shots}
+    words += ["--balance"] * balance
     words += [f"--{name}={value}" for name, value in flags.items() if value not in ("auto", None)]
     request = teaching.Request(
         folder,
@@ -54,6 +57,7 @@ def teach(
         method,
         fit,
         shots,
+        balance,
         minutes=minutes,
         error_rate=error_percent / 100,
         command=shell_line(words),

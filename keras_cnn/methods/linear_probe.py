@@ -39,11 +39,18 @@ def train(
     Raises:
         UserError: A class has no training image.
     """
-    strength = settings.regularization_strength
-    return on_features.learn(network, train, test, report, partial(fit, strength=strength))
+    return on_features.learn(
+        network,
+        train,
+        test,
+        report,
+        partial(fit, strength=settings.regularization_strength, balanced=settings.balanced),
+    )
 
 
-def fit(features: np.ndarray, labels: np.ndarray, strength: float | None) -> Head:
+def fit(
+    features: np.ndarray, labels: np.ndarray, strength: float | None, balanced: bool = False
+) -> Head:
     """A logistic regression, its standardisation folded in.
 
     Args:
@@ -51,6 +58,7 @@ def fit(features: np.ndarray, labels: np.ndarray, strength: float | None) -> Hea
         labels: (n,), every class from 0 on at least once.
         strength: The inverse of scikit-learn's C. None takes that of `STRENGTHS` with the least
             loss in cross-validation, or 1 where a class has a single image.
+        balanced: Weigh images so that every class counts alike.
 
     """
     from sklearn.linear_model import LogisticRegression
@@ -59,7 +67,10 @@ def fit(features: np.ndarray, labels: np.ndarray, strength: float | None) -> Hea
     mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     spread[spread < 1e-6 * max(spread.max(), 1e-30)] = np.inf  # a constant feature says nothing
     standardised = (features - mean) / spread
-    model = LogisticRegression(C=1 / (strength or 1.0), max_iter=MOST_ITERATIONS)
+    weight = "balanced" if balanced else None
+    model = LogisticRegression(
+        C=1 / (strength or 1.0), class_weight=weight, max_iter=MOST_ITERATIONS
+    )
     folds = min(MOST_FOLDS, np.bincount(labels).min())
     if strength is None and folds > 1:
         choices = {"C": [1 / choice for choice in STRENGTHS]}

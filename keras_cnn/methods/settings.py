@@ -485,10 +485,12 @@ class LinearProbe(OnFeatures):
     Attributes:
         regularization_strength: Of the L2 penalty on the weights of the standardised features,
             as the inverse of scikit-learn's C; None chooses it by cross-validation on the shots.
+        balanced: Weigh images so that every class counts alike, however many it has.
     """
 
     module = "keras_cnn.methods.linear_probe"
     regularization_strength: Positive | None = None
+    balanced: bool = False
 
 
 class NearestMean(OnFeatures):

@@ -32,6 +32,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         backbone: A network's name, or `auto` for the best at hand.
         method: `nearest_mean`, `linear_discriminant`, `linear_probe`, or `auto` for all of them.
         square: How images are brought to a square: `crop`, `squash` or `pad`.
+        balance: Whether every class is to count alike, however many images it has.
         minutes: What comparing may take, at most; the backbone's features come on top.
         error_rate: The share of answers that may be wrong where the model is not unsure.
         seed: Seeds the folds.
@@ -47,6 +48,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         backbone: str = "auto",
         method: str = "auto",
         square: str = "crop",
+        balance: bool = False,
         minutes: float = 10.0,
         error_rate: float = 0.05,
         seed: int = DEFAULT_SEED,
@@ -54,6 +56,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.backbone = backbone
         self.method = method
         self.square = square
+        self.balance = balance
         self.minutes = minutes
         self.error_rate = error_rate
         self.seed = seed
@@ -80,9 +83,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         small = _squares(images, near_duplicates.SIDE, "squash")
         groups = near_duplicates.chains(near_duplicates.hashes(small))
         photos = search.Photos(counted, groups, lambda image_size, fit: pixels)
-        methods = search.heads(self.method)
+        methods = search.heads(self.method, self.balance)
         clock = search.Clock(60 * self.minutes)
-        compared = search.search(photos, [first], [self.square], methods, clock, self.seed)
+        compared = search.search(
+            photos, [first], [self.square], methods, clock, self.seed, self.balance
+        )
         self.classes_ = classes
         self.compared_ = compared
         self.lesson_ = lesson.of(compared[0], [first], photos, self.error_rate, self.seed)

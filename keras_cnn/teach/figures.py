@@ -69,9 +69,18 @@ def out_of_fold(labels: np.ndarray, logits: np.ndarray) -> OutOfFold:
     return OutOfFold(labels, logits, calibration.temperature(flat, np.tile(labels[told], repeats)))
 
 
-def log_loss(found: OutOfFold) -> float:
-    """The mean negative log likelihood after calibration, over repeats and images told."""
-    return calibration.log_loss(*found.each_probability)
+def log_loss(found: OutOfFold, balance: bool = False) -> float:
+    """The mean negative log likelihood after calibration, over repeats and images told.
+
+    Args:
+        found: What the folds say.
+        balance: Take the mean of the classes' means.
+    """
+    probabilities, labels = found.each_probability
+    if not balance:
+        return calibration.log_loss(probabilities, labels)
+    members = (labels == label for label in np.unique(labels))
+    return float(np.mean([calibration.log_loss(probabilities[m], labels[m]) for m in members]))
 
 
 def accuracy(share: float, images: int) -> Accuracy:

@@ -32,6 +32,7 @@ class Request:
         method: A method's name, or `auto`.
         fit: `crop`, `squash`, `pad`, or `auto`.
         shots: Training images of each class, at most; None takes all.
+        balance: Whether every class is to count alike, however many images it has.
         minutes: What it may take.
         error_rate: The share of answers that may be wrong where the model is not unsure.
         seed: Seeds the folds and the draw of the shots.
@@ -44,6 +45,7 @@ class Request:
     method: str = "auto"
     fit: str = "auto"
     shots: int | None = None
+    balance: bool = False
     minutes: float = 10.0
     error_rate: float = 0.05
     seed: int = 213
@@ -64,13 +66,15 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         UserError: The images or the weights cannot be used.
     """
     began, clock = time.monotonic(), Clock(60 * request.minutes)
-    methods, fits = search.heads(request.method), _fits(request.fit)
+    methods, fits = search.heads(request.method, request.balance), _fits(request.fit)
     tried, why = backbones.choose(request.backbone)
     files.check_writable(request.out)
     images = pictures.of(request.source, tried[0].image_size, request.shots, request.seed)
     photos = images.training()
     environment.seed_everything(request.seed)
-    compared = search.search(photos, tried, fits, methods, clock, request.seed, notify)
+    compared = search.search(
+        photos, tried, fits, methods, clock, request.seed, request.balance, notify
+    )
     learned, *others = (
         lesson.of(one, tried, photos, request.error_rate, request.seed, notify)
         for one in _of_two_methods(compared)

@@ -34,7 +34,8 @@ def on_features(settings: Method, features: np.ndarray, labels: np.ndarray) -> L
 def fitter(settings: Method) -> Fit:
     """From features and labels to the head of a method."""
     if isinstance(settings, LinearProbe):
-        return partial(linear_probe.fit, strength=settings.regularization_strength)
+        strength, balanced = settings.regularization_strength, settings.balanced
+        return partial(linear_probe.fit, strength=strength, balanced=balanced)
     if isinstance(settings, LinearDiscriminant):
         return partial(linear_discriminant.fit, settings=settings)
     return partial(nearest_mean.fit, settings=settings)

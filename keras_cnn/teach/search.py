@@ -21,6 +21,7 @@ from keras_cnn.training.evaluation import loss_and_accuracy
 
 STRENGTHS = (30.0, 300.0)  # of the linear probe's penalty
 SHRINKAGES = (0.03, 0.1, 0.2, 0.4, 0.7, 0.9)  # of the linear discriminant
+# The nearest mean and the linear discriminant take all classes for equally likely.
 HEADS: dict[str, tuple[Method, ...]] = {
     "nearest_mean": (NearestMean(),),
     "linear_discriminant": tuple(
@@ -94,17 +95,24 @@ class Clock:
 Notify = Callable[[str, int, int], None]
 
 
-def heads(method: str) -> tuple[Method, ...]:
+def heads(method: str, balance: bool = False) -> tuple[Method, ...]:
     """The settings to try of a method, or of all of them: `auto`.
+
+    Args:
+        method: Its name, or `auto`.
+        balance: Whether every class is to count alike, however many images it has.
 
     Raises:
         UserError: There is no such method here.
     """
-    if method == "auto":
-        return tuple(one for settings in HEADS.values() for one in settings)
-    if method not in HEADS:
+    if method not in ("auto", *HEADS):
         raise UserError(f"no method {method!r}: {nearest(method, ['auto', *HEADS])}")
-    return HEADS[method]
+    chosen = HEADS if method == "auto" else {method: HEADS[method]}
+    return tuple(
+        one.model_copy(update={"balanced": balance}) if isinstance(one, LinearProbe) else one
+        for settings in chosen.values()
+        for one in settings
+    )
 
 
 def search(
@@ -114,6 +122,7 @@ def search(
     methods: Sequence[Method],
     clock: Clock,
     seed: int,
+    balance: bool = False,
     notify: Notify = lambda what, done, total: None,
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
@@ -128,6 +137,7 @@ def search(
         methods: Settings of the methods to try on each.
         clock: The time there is.
         seed: Seeds the folds.
+        balance: Whether every class is to count alike, however many images it has.
         notify: Called as the work goes on.
 
     Returns:
@@ -151,14 +161,14 @@ def search(
 
     for backbone in tried:
         add(backbone, fits[0])
-    best = min(compared, key=_log_loss).candidate.start
+
+    def loss(one: Compared) -> float:
+        return figures.log_loss(one.found, balance)
+
+    best = min(compared, key=loss).candidate.start
     for fit in fits[1:]:
         add(next(one for one in tried if (one.name, one.weights) == best), fit)
-    return sorted(compared, key=_log_loss)
-
-
-def _log_loss(compared: Compared) -> float:
-    return figures.log_loss(compared.found)
+    return sorted(compared, key=loss)
 
 
 def features_of(
