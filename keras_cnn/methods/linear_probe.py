@@ -13,7 +13,7 @@ from keras_cnn.methods.interface import Learned, Report, method
 from keras_cnn.methods.on_features import Head
 from keras_cnn.methods.settings import LinearProbe
 
-VERSION = 1  # raised when a change makes the same settings give another result
+VERSION = 2  # raised when a change makes the same settings give another result
 MOST_ITERATIONS = 2000
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # to choose from
 MOST_FOLDS = 5
@@ -67,6 +67,11 @@ def fit(
     mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     spread[spread < 1e-6 * max(spread.max(), 1e-30)] = np.inf  # a constant feature says nothing
     standardised = (features - mean) / spread
+    basis = None
+    if len(features) < features.shape[1]:
+        # The penalty keeps the weights in the span of the images: few suffice to tell them.
+        left, scale, basis = np.linalg.svd(standardised, full_matrices=False)
+        standardised = left * scale
     weight = "balanced" if balanced else None
     model = LogisticRegression(
         C=1 / (strength or 1.0), class_weight=weight, max_iter=MOST_ITERATIONS
@@ -80,6 +85,8 @@ def fit(
         model.set_params(**search.fit(standardised, labels).best_params_)
     model.fit(standardised, labels)
     weights, bias = model.coef_, model.intercept_  # (classes, channels), (classes,)
+    if basis is not None:
+        weights = weights @ basis
     if len(weights) == 1:  # two classes: the logits of the second against the first
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     kernel = (weights / spread).T  # (classes, channels) -> (channels, classes)

@@ -87,6 +87,7 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         for one in compared
     ]
     found, (equal, near) = learned.compared.found, images.copies()
+    curve = learned.curve(photos)
     taught = Taught(
         folder=Path(request.source),
         class_names=images.class_names,
@@ -95,12 +96,12 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         candidates=tuple(map(_scored, compared, folders)),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
-        foretold=learned.foretold(len(test.labels)),
+        foretold=figures.foretold(found, curve, learned.fold_count, len(test.labels)),
         tested=_accuracy(test),
         runner_up=_accuracy(_tested(images, others[0], notify)) if others else None,
         majority=float((test.labels == np.bincount(images.all_labels()).argmax()).mean()),
         calibration=learned.calibration,
-        curve=learned.curve,
+        curve=curve,
         model_file=model_file,
         command=request.command,
         seconds=time.monotonic() - began,  # without the page

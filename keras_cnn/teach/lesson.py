@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_cnn.methods.on_features import Head
-from keras_cnn.teach import calibration, familiar, figures, folds, search
+from keras_cnn.teach import calibration, familiar, folds, search
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.familiar import Familiar
 from keras_cnn.teach.figures import OutOfFold
 from keras_cnn.teach.search import Compared, Notify, Photos
-from keras_cnn.teach.taught import Accuracy, Point
+from keras_cnn.teach.taught import Point
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Lesson:
         calibration: Temperature, when to say unsure, prediction sets, what is strange.
         familiar: What tells a picture of another kind.
         familiarity: How familiar the training images are among themselves, (n,).
-        curve: Accuracy on held-out images against training images a class.
-        fold_count: How many folds there were.
+        drawn: The folds, as of `folds.draw`.
     """
 
     compared: Compared
@@ -38,12 +37,18 @@ class Lesson:
     calibration: Calibration
     familiar: Familiar
     familiarity: np.ndarray
-    curve: tuple[Point, ...]
-    fold_count: int
+    drawn: np.ndarray
 
-    def foretold(self, images: int) -> Accuracy:
-        """The accuracy to expect on so many new images."""
-        return figures.foretold(self.compared.found, self.curve, self.fold_count, images)
+    @property
+    def fold_count(self) -> int:
+        """How many folds there were."""
+        return int(self.drawn.max()) + 1
+
+    def curve(self, photos: Photos) -> tuple[Point, ...]:
+        """Accuracy on held-out images against training images a class."""
+        candidate = self.compared.candidate
+        features = search.features_of(photos, self.backbone, candidate.fit)
+        return search.learning_curve(candidate.settings, features, photos.labels, self.drawn)
 
 
 def of(
@@ -67,7 +72,6 @@ def of(
     candidate, found, labels = compared.candidate, compared.found, photos.labels
     backbone = next(b for b in tried if (b.name, b.weights) == candidate.start)
     features = search.features_of(photos, backbone, candidate.fit, notify)
-    drawn = folds.draw(labels, photos.groups, seed)
     familiarity = familiar.among_themselves(features, photos.groups, seed)
     head, temperature = compared.head, found.temperature
     return Lesson(
@@ -77,8 +81,7 @@ def of(
         calibration=_calibration(found, familiarity, error_rate),
         familiar=familiar.of(features, seed),
         familiarity=familiarity,
-        curve=search.learning_curve(candidate.settings, features, labels, drawn),
-        fold_count=int(drawn.max()) + 1,
+        drawn=folds.draw(labels, photos.groups, seed),
     )
 
 

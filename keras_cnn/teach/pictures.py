@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,11 +24,13 @@ class Pictures:
         source: A folder, or a data source's name.
         image_size: Height and width, in pixels, at which equal images are looked for.
         chosen: The training images that are used, places in the training split.
+        loaded: What has been loaded, by image size and fit.
     """
 
     source: str
     image_size: int
     chosen: np.ndarray
+    loaded: dict[tuple[int, str], Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,7 +91,10 @@ class Pictures:
         return images if len(self.chosen) == len(images) else images[self.chosen]
 
     def _dataset(self, image_size: int | None = None, fit: str = FITS[0]) -> Dataset:
-        return data.load(self.source, image_size or self.image_size, fit=fit)
+        key = image_size or self.image_size, fit
+        if key not in self.loaded:
+            self.loaded[key] = data.load(self.source, key[0], fit=fit)
+        return self.loaded[key]
 
 
 def of(source: str, image_size: int, shots: int | None, seed: int) -> Pictures:

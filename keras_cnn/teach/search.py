@@ -165,9 +165,13 @@ def search(
     def loss(one: Compared) -> float:
         return figures.log_loss(one.found, balance)
 
-    best = min(compared, key=loss).candidate.start
+    chosen = min(compared, key=loss).candidate.start
+    best = next(one for one in tried if (one.name, one.weights) == chosen)
+    first = photos.images(best.image_size, fits[0])
     for fit in fits[1:]:
-        add(next(one for one in tried if (one.name, one.weights) == best), fit)
+        # Of images that are square all fits are one.
+        if not np.array_equal(first, photos.images(best.image_size, fit)):
+            add(best, fit)
     return sorted(compared, key=loss)
 
 
