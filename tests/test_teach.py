@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -17,7 +18,18 @@ from keras_cnn import ImageClassifier, data, prediction, results
 from keras_cnn.errors import UserError
 from keras_cnn.methods.settings import NearestMean
 from keras_cnn.models import saved
-from keras_cnn.teach import Request, calibration, familiar, figures, folds, learners, search, teach
+from keras_cnn.teach import (
+    Request,
+    backbones,
+    calibration,
+    familiar,
+    figures,
+    folds,
+    learners,
+    search,
+    teach,
+    tuning,
+)
 
 ROOMY = {"backbone": "convnext_atto", "method": "nearest_mean"}  # quick, and always at hand
 
@@ -234,3 +246,32 @@ def test_with_balance_every_class_counts_alike():
     assert figures.log_loss(found, balance=True) == pytest.approx(np.mean(of_classes))
     probes = [one for one in search.heads("auto", balance=True) if one.name() == "linear_probe"]
     assert probes and all(one.balanced for one in probes)
+
+
+def test_fine_tuning_begins_with_the_probe_and_no_held_out_image_has_a_say(shirts):
+    images, names = shirts
+    labels = np.unique(names, return_inverse=True)[1]
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    features = backbones.features(backbones.network(backbone), images)
+    material = tuning.material(backbone, images, features, labels, seed=0)
+    training = np.arange(0, 120, 2)
+    held_out = np.arange(1, 120, 2)
+    # A rate of next to nothing leaves the linear probe as it is.
+    still = tuning.SETTINGS.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
+    probe = learners.on_features(tuning.START, features, labels)(training, held_out)
+    np.testing.assert_allclose(material.learner(still)(training, held_out), probe, atol=1e-3)
+    logits = material.learner(tuning.SETTINGS)(training, held_out)
+    assert np.abs(logits - probe).max() > 0.01  # it did learn
+    mixed = material.labels.copy()
+    mixed[held_out] = (mixed[held_out] + 1) % 3
+    other = dataclasses.replace(material, labels=mixed)
+    again = other.learner(tuning.SETTINGS)(training, held_out)
+    np.testing.assert_array_equal(again, logits)
+
+
+def test_a_fine_tuned_model_is_kept_as_it_was_tested(folder: Path, tmp_path: Path):
+    asked = {"backbone": "convnext_atto", "method": "fine_tuning", "fit": "crop"}
+    taught = teach(Request(str(folder), tmp_path / "out", **asked))
+    evaluation = prediction.evaluate(taught.model_file, str(folder))
+    np.testing.assert_allclose(evaluation.probabilities, taught.test.probabilities, atol=1e-4)
+    assert results.read(taught.candidates[0].folder).spec["method"] == "supervised"

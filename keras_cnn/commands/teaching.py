@@ -31,7 +31,7 @@ def teach(
         folder: FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/test/<class>/*.
         minutes: What it may take; the most promising is tried first.
         backbone: efficientnet_lite0, convnext_tiny, …; those at hand by default, the best first.
-        method: nearest_mean, linear_discriminant or linear_probe; all of them by default.
+        method: nearest_mean, linear_discriminant, linear_probe or fine_tuning; all by default.
         fit: crop, squash or pad; all are tried by default.
         shots: Training images of each class, at most; all by default.
         balance: Let every class count alike, however many images it has.

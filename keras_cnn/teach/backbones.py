@@ -95,7 +95,8 @@ def choose(name: str = "auto") -> tuple[list[Backbone], str]:
 
 
 @cache  # it is asked for several times in a command
-def _network(backbone: Backbone) -> keras.Model:
+def network(backbone: Backbone) -> keras.Model:
+    """As `Backbone.network`, made once a process; not to be trained."""
     return backbone.network()
 
 
@@ -106,7 +107,7 @@ def seconds_an_image(backbone: Backbone) -> float:
 
     size = backbone.image_size
     noise = np.random.default_rng(0).integers(0, 256, (TIMED, size, size, 3), np.uint8)
-    run, seconds = evaluation.evaluator(_network(backbone)), []
+    run, seconds = evaluation.evaluator(network(backbone)), []
     for _ in range(4):
         began = time.perf_counter()
         run(noise)
@@ -115,12 +116,12 @@ def seconds_an_image(backbone: Backbone) -> float:
 
 
 def features(
-    backbone: Backbone, images: np.ndarray, done: Callable[[int], None] = lambda count: None
+    network: keras.Model, images: np.ndarray, done: Callable[[int], None] = lambda count: None
 ) -> np.ndarray:
     """What a backbone makes of images, block by block, each kept on disk.
 
     Args:
-        backbone: Whose features they are.
+        network: From images to features.
         images: uint8 (n, s, s, 3), of its size.
         done: Called with the number of images that are done.
 
@@ -129,7 +130,7 @@ def features(
     """
     from keras_cnn.training import frozen
 
-    network, blocks = _network(backbone), []
+    blocks = []
     for start in range(0, len(images), BLOCK):
         blocks.append(frozen.features_of(network, images[start : start + BLOCK]))
         done(min(start + BLOCK, len(images)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_cnn.methods.settings import Method
+from keras_cnn.methods.settings import Method, Supervised
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Candidate:
         return self.backbone, self.weights
 
     @property
+    def method(self) -> str:
+        """The method's name."""
+        return "fine_tuning" if isinstance(self.settings, Supervised) else self.settings.name()
+
+    @property
     def own_settings(self) -> str:
         """The method's settings that are not at their defaults."""
         own = self.settings.model_dump(exclude_defaults=True)
@@ -42,5 +47,5 @@ class Candidate:
     @property
     def title(self) -> str:
         """What people call it, in a few words."""
-        words = (self.settings.name(), self.own_settings, self.backbone, self.fit)
+        words = (self.method, self.own_settings, self.backbone, self.fit)
         return " ".join(filter(None, words))

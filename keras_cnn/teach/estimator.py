@@ -30,7 +30,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         backbone: A network's name, or `auto` for the best at hand.
-        method: `nearest_mean`, `linear_discriminant`, `linear_probe`, or `auto` for all of them.
+        method: `nearest_mean`, `linear_discriminant`, `linear_probe`, `fine_tuning`, or
+            `auto` for all of them.
         square: How images are brought to a square: `crop`, `squash` or `pad`.
         balance: Whether every class is to count alike, however many images it has.
         minutes: What comparing may take, at most; the backbone's features come on top.
@@ -98,9 +99,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         from keras_cnn.teach import backbones
 
         check_is_fitted(self)
-        backbone = self.lesson_.backbone
-        pixels = _squares(images, backbone.image_size, self.square)
-        logits = self.lesson_.head.logits(backbones.features(backbone, pixels))
+        pixels = _squares(images, self.lesson_.backbone.image_size, self.square)
+        features = backbones.features(self.lesson_.network, pixels)
+        logits = self.lesson_.head.logits(features)
         return softmax(logits.astype(np.float64), axis=1)
 
     def predict(self, images: Pictures) -> np.ndarray:

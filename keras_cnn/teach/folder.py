@@ -145,7 +145,7 @@ def _tested(images: Pictures, learned: Lesson, notify: Notify) -> Told:
     backbone, fit = learned.backbone, learned.compared.candidate.fit
     shown = images.test_images(backbone.image_size, fit)
     what = f"features of the test images, {backbone.name}, {fit}"
-    features = backbones.features(backbone, shown, lambda done: notify(what, done, len(shown)))
+    features = backbones.features(learned.network, shown, lambda n: notify(what, n, len(shown)))
     probabilities = softmax(learned.head.logits(features).astype(np.float64), axis=1)
     scores = learned.familiar.score(features)
     return Told(images.files("test"), images.test_labels(), probabilities, scores)

@@ -22,7 +22,7 @@ def model(lesson: Lesson) -> keras.Model:
 
     from keras_cnn.models import saved
 
-    network = lesson.backbone.network()
+    network = lesson.network
     logits = lesson.head.put_on(network.output)
     return saved.classifier(keras.Model(network.input, logits, name=lesson.backbone.name))
 

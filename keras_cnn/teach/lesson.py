@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_cnn.methods.on_features import Head
-from keras_cnn.teach import calibration, familiar, folds, search
+from keras_cnn.methods.settings import Supervised
+from keras_cnn.teach import backbones, calibration, familiar, folds, search, tuning
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.familiar import Familiar
 from keras_cnn.teach.figures import OutOfFold
 from keras_cnn.teach.search import Compared, Notify, Photos
 from keras_cnn.teach.taught import Point
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Lesson:
 
     Attributes:
         compared: The candidate that it is, and what the folds say of it.
-        backbone: Whose features it takes.
+        backbone: What it begins with.
+        network: From raw images to the features it takes: the backbone, fine-tuned or as it was.
         head: From features to calibrated logits.
         calibration: Temperature, when to say unsure, prediction sets, what is strange.
         familiar: What tells a picture of another kind.
@@ -33,6 +39,7 @@ class Lesson:
 
     compared: Compared
     backbone: Backbone
+    network: keras.Model
     head: Head
     calibration: Calibration
     familiar: Familiar
@@ -48,7 +55,9 @@ class Lesson:
         """Accuracy on held-out images against training images a class."""
         candidate = self.compared.candidate
         features = search.features_of(photos, self.backbone, candidate.fit)
-        return search.learning_curve(candidate.settings, features, photos.labels, self.drawn)
+        is_tuned = isinstance(candidate.settings, Supervised)  # whose curve would take hours
+        settings = tuning.START if is_tuned else candidate.settings
+        return search.learning_curve(settings, features, photos.labels, self.drawn)
 
 
 def of(
@@ -71,18 +80,34 @@ def of(
     """
     candidate, found, labels = compared.candidate, compared.found, photos.labels
     backbone = next(b for b in tried if (b.name, b.weights) == candidate.start)
-    features = search.features_of(photos, backbone, candidate.fit, notify)
+    network, head = backbones.network(backbone), compared.head
+    if compared.network is not None:
+        network, head = _taken_apart(compared.network)
+    images = photos.images(backbone.image_size, candidate.fit)
+    what = f"features of {backbone.name}, {candidate.fit}"
+    features = backbones.features(network, images, lambda done: notify(what, done, len(images)))
     familiarity = familiar.among_themselves(features, photos.groups, seed)
-    head, temperature = compared.head, found.temperature
+    temperature = found.temperature
     return Lesson(
         compared=compared,
         backbone=backbone,
+        network=network,
         head=head._replace(kernel=head.kernel / temperature, bias=head.bias / temperature),
         calibration=_calibration(found, familiarity, error_rate),
         familiar=familiar.of(features, seed),
         familiarity=familiarity,
         drawn=folds.draw(labels, photos.groups, seed),
     )
+
+
+def _taken_apart(network: keras.Model) -> tuple[keras.Model, Head]:
+    """A network from images to logits as one to features, and its head."""
+    from keras_cnn.models import heads
+
+    kernel, bias = map(np.asarray, heads.head_layer(network).get_weights())
+    features = heads.embedder(network)
+    features.trainable = False
+    return features, Head(kernel, bias)
 
 
 def _calibration(found: OutOfFold, familiarity: np.ndarray, error_rate: float) -> Calibration:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_cnn import environment
-from keras_cnn.methods.settings import Images, Network
+from keras_cnn.methods.settings import Classifier, Images, Network, Supervised
 from keras_cnn.models import saved
 from keras_cnn.recipe.spec import Place, Run, Spec
 from keras_cnn.results import identity, predictions, store
 from keras_cnn.results.scores import scores
+from keras_cnn.teach.candidates import Candidate
 from keras_cnn.teach.pictures import Pictures
 from keras_cnn.teach.search import Compared
 from keras_cnn.training.evaluation import loss_and_accuracy
@@ -42,7 +43,7 @@ def write(
         images=Images(
             data=images.source, image_size=candidate.image_size, fit=candidate.fit, shots=shots
         ),
-        network=Network(model=candidate.backbone, weights=candidate.weights),
+        network=_network(candidate),
         training=settings,
         seed=seed,
         shots_seed=seed,
@@ -63,6 +64,13 @@ def write(
         if not folder.exists():
             _write(folder, run, compared, images)
     return folder
+
+
+def _network(candidate: Candidate) -> Network:
+    start = {"model": candidate.backbone, "weights": candidate.weights}
+    if isinstance(candidate.settings, Supervised):
+        return Classifier(**start, unfrozen_stages=1)
+    return Network(**start)
 
 
 def _write(folder: Path, run: Run, compared: Compared, images: Pictures) -> None:

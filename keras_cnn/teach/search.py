@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
 
 from keras_cnn.errors import UserError, nearest
 from keras_cnn.methods.on_features import Head
-from keras_cnn.methods.settings import LinearDiscriminant, LinearProbe, Method, NearestMean
-from keras_cnn.teach import backbones, figures, folds, learners
+from keras_cnn.methods.settings import (
+    LinearDiscriminant,
+    LinearProbe,
+    Method,
+    NearestMean,
+    Supervised,
+)
+from keras_cnn.teach import backbones, figures, folds, learners, tuning
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.candidates import Candidate
 from keras_cnn.teach.figures import OutOfFold
 from keras_cnn.teach.taught import Point
 from keras_cnn.training.evaluation import loss_and_accuracy
+
+if TYPE_CHECKING:
+    import keras
 
 STRENGTHS = (30.0, 300.0)  # of the linear probe's penalty
 SHRINKAGES = (0.03, 0.1, 0.2, 0.4, 0.7, 0.9)  # of the linear discriminant
@@ -30,6 +41,7 @@ HEADS: dict[str, tuple[Method, ...]] = {
         for shrinkage in SHRINKAGES
     ),
     "linear_probe": tuple(LinearProbe(regularization_strength=one) for one in STRENGTHS),
+    "fine_tuning": (tuning.SETTINGS,),
 }
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images a class of the learning curve
 
@@ -61,16 +73,18 @@ class Compared:
     Attributes:
         candidate: What was tried.
         found: What models say of images they have not seen.
-        head: Taught with all training images.
-        train: Loss and accuracy of that on them, before calibration.
+        head: Taught with all training images; None of what is fine-tuned.
+        train: Loss and accuracy on them, before calibration.
         seconds: It took, without the features.
+        network: Fine-tuned with all training images, from images to logits; None of heads.
     """
 
     candidate: Candidate
     found: OutOfFold
-    head: Head
+    head: Head | None
     train: tuple[float, float]
     seconds: float
+    network: keras.Model | None = None
 
 
 @dataclass
@@ -144,6 +158,7 @@ def search(
         The candidates, that of least log loss on the held-out images first: of few images it
         tells more than accuracy does.
     """
+    on_features = [one for one in methods if not isinstance(one, Supervised)]
     compared: list[Compared] = []
     spent = 0.0  # by the last one, but for the backbone's features
 
@@ -156,9 +171,11 @@ def search(
             return
         began = time.monotonic()
         features = features_of(photos, backbone, fit, notify)
-        compared.extend(_compared(photos, backbone, fit, features, methods, seed, notify))
+        compared.extend(_compared(photos, backbone, fit, features, on_features, seed, notify))
         spent = max(spent, time.monotonic() - began - each * len(photos.labels))
 
+    if not on_features:
+        return [_tuned(photos, tried[0], fits[0], methods[0], seed, notify)]
     for backbone in tried:
         add(backbone, fits[0])
 
@@ -172,7 +189,54 @@ def search(
         # Of images that are square all fits are one.
         if not np.array_equal(first, photos.images(best.image_size, fit)):
             add(best, fit)
+    if len(on_features) < len(methods):
+        place = min(compared, key=loss).candidate.fit
+        made = _tuned(photos, best, place, tuning.SETTINGS, seed, notify, clock)
+        compared += [made] if made else []
     return sorted(compared, key=loss)
+
+
+def _tuned(
+    photos: Photos,
+    backbone: Backbone,
+    fit: str,
+    settings: Supervised,
+    seed: int,
+    notify: Notify,
+    clock: Clock | None = None,
+) -> Compared | None:
+    """Fine-tuning, compared like the others; None where the time does not allow it."""
+    began = time.monotonic()
+    images = photos.images(backbone.image_size, fit)
+    material = tuning.material(
+        backbone, images, features_of(photos, backbone, fit), photos.labels, seed
+    )
+    drawn = folds.draw(photos.labels, photos.groups, seed)[:1]
+    count = int(drawn.max()) + 1
+    passes = settings.epochs * count  # all folds' and the final one's, counted in whole epochs
+    each = material.seconds_an_image(settings) * passes + 2 * backbones.seconds_an_image(backbone)
+    if clock and each * len(photos.labels) > clock.left:
+        notify(f"no time for fine-tuning of {backbone.name}, {fit}", 0, 1)
+        return None
+    learn = _told(material.learner(settings), notify, count)
+    found = said(learn, photos.labels, drawn)
+    candidate = Candidate(backbone.name, backbone.weights, backbone.image_size, fit, settings)
+    network = material.tuned(settings, np.arange(len(photos.labels)))
+    logits = material.logits(network)
+    train = loss_and_accuracy(softmax(logits, axis=1), photos.labels)
+    return Compared(candidate, found, None, train, time.monotonic() - began, network)
+
+
+def _told(learn: folds.Learner, notify: Notify, count: int) -> folds.Learner:
+    """A learner that tells how many folds are done."""
+    done = itertools.count(1)
+
+    def told(training: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+        made = learn(training, held_out)
+        notify("fine-tuning, folds", next(done), count)
+        return made
+
+    return told
 
 
 def features_of(
@@ -180,8 +244,8 @@ def features_of(
 ) -> np.ndarray:
     """The features (n, channels) of the training images, kept on disk."""
     images = photos.images(backbone.image_size, fit)
-    what = f"features of {backbone.name}, {fit}"
-    return backbones.features(backbone, images, lambda done: notify(what, done, len(images)))
+    what, network = f"features of {backbone.name}, {fit}", backbones.network(backbone)
+    return backbones.features(network, images, lambda done: notify(what, done, len(images)))
 
 
 def _compared(

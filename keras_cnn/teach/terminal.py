@@ -46,7 +46,7 @@ def _candidates(taught: Taught) -> list[str]:
         candidate = one.candidate
         rows.append(
             (
-                candidate.settings.name(),
+                candidate.method,
                 candidate.own_settings,
                 candidate.backbone,
                 candidate.fit,

@@ -30,7 +30,7 @@ def top(taught: Taught) -> str:
                 f"{of_images(len(taught.test.files))} that were set aside before."
             ),
             paragraph(
-                f"The method is {pages.code(chosen.settings.name())} on the backbone "
+                f"The method is {pages.code(chosen.method)} on the backbone "
                 f"{pages.code(chosen.backbone)} ({pages.code(chosen.weights)} weights), on "
                 f"photographs brought to {chosen.image_size} x {chosen.image_size} pixels by "
                 f"{pages.code(chosen.fit)}. Why this backbone: "

@@ -207,7 +207,7 @@ def candidates(taught: Taught) -> Section:
 
 def _candidate(scored: Scored, is_chosen: bool) -> list[str]:
     one = scored.candidate
-    name = pages.text(one.settings.name().replace("_", " "))
+    name = pages.text(one.method.replace("_", " "))
     return [
         f'{name} <span class="mark chosen">chosen</span>' if is_chosen else name,
         pages.text(one.own_settings) or "-",
