@@ -16,13 +16,14 @@ IMAGES_OF_REPEATS = 1000  # with fewer images the folds are drawn again, up to M
 MOST_REPEATS = 10
 
 
-def draw(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def draw(labels: np.ndarray, groups: np.ndarray, seed: int, most: int = MOST_FOLDS) -> np.ndarray:
     """The fold of each image: classes spread evenly, images of a group in one fold.
 
     Args:
         labels: (n,) integers.
         groups: (n,) equal for images that are to stay together, as near duplicates.
         seed: Seeds the draw.
+        most: Folds; where the largest class has fewer images, as many.
 
     Returns:
         int64 (repeats, n): of few images the folds are drawn several times.
@@ -30,7 +31,7 @@ def draw(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     largest = np.bincount(labels).max()
-    count = int(min(MOST_FOLDS, largest, len(np.unique(groups))))
+    count = int(min(most, largest, len(np.unique(groups))))
     repeats = int(np.clip(IMAGES_OF_REPEATS // len(labels), 1, MOST_REPEATS))
     drawn = np.zeros((repeats, len(labels)), np.int64)
     for repeat, fold_of in enumerate(drawn):

@@ -43,6 +43,7 @@ HEADS: dict[str, tuple[Method, ...]] = {
     "linear_probe": tuple(LinearProbe(regularization_strength=one) for one in STRENGTHS),
     "fine_tuning": (tuning.SETTINGS,),
 }
+PROMISING = 6  # heads that are tried on other backbones and fits than the first
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images a class of the learning curve
 
 
@@ -141,7 +142,8 @@ def search(
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
 
-    Backbones are compared at the first fit, and then the other fits on the best of them.
+    All methods are tried on the first backbone; the most promising on the others, then on the other
+    fits of the best backbone; and its last stage is fine-tuned.
 
     Args:
         photos: The training images.
@@ -162,7 +164,10 @@ def search(
     compared: list[Compared] = []
     spent = 0.0  # by the last one, but for the backbone's features
 
-    def add(backbone: Backbone, fit: str) -> None:
+    def loss(one: Compared) -> float:
+        return figures.log_loss(one.found, balance)
+
+    def add(backbone: Backbone, fit: str, settings: Sequence[Method]) -> None:
         nonlocal spent
         each = backbones.seconds_an_image(backbone)
         # The images set aside are to come, at most as many as these.
@@ -171,28 +176,26 @@ def search(
             return
         began = time.monotonic()
         features = features_of(photos, backbone, fit, notify)
-        compared.extend(_compared(photos, backbone, fit, features, on_features, seed, notify))
+        compared.extend(_compared(photos, backbone, fit, features, settings, seed, notify))
         spent = max(spent, time.monotonic() - began - each * len(photos.labels))
 
     if not on_features:
-        return [_tuned(photos, tried[0], fits[0], methods[0], seed, notify)]
-    for backbone in tried:
-        add(backbone, fits[0])
-
-    def loss(one: Compared) -> float:
-        return figures.log_loss(one.found, balance)
-
+        return [_tuned(photos, tried[0], fits[0], tuning.SETTINGS, seed, notify)]
+    add(tried[0], fits[0], on_features)
+    promising = [one.candidate.settings for one in sorted(compared, key=loss)[:PROMISING]]
+    for backbone in tried[1:]:
+        add(backbone, fits[0], promising)
     chosen = min(compared, key=loss).candidate.start
     best = next(one for one in tried if (one.name, one.weights) == chosen)
     first = photos.images(best.image_size, fits[0])
     for fit in fits[1:]:
         # Of images that are square all fits are one.
         if not np.array_equal(first, photos.images(best.image_size, fit)):
-            add(best, fit)
+            add(best, fit, promising)
     if len(on_features) < len(methods):
-        place = min(compared, key=loss).candidate.fit
-        made = _tuned(photos, best, place, tuning.SETTINGS, seed, notify, clock)
-        compared += [made] if made else []
+        fit = min(compared, key=loss).candidate.fit
+        tuned = _tuned(photos, best, fit, tuning.SETTINGS, seed, notify, clock)
+        compared += [tuned] if tuned else []
     return sorted(compared, key=loss)
 
 
@@ -211,9 +214,10 @@ def _tuned(
     material = tuning.material(
         backbone, images, features_of(photos, backbone, fit), photos.labels, seed
     )
-    drawn = folds.draw(photos.labels, photos.groups, seed)[:1]
+    many = len(photos.labels) >= folds.IMAGES_OF_REPEATS
+    drawn = folds.draw(photos.labels, photos.groups, seed, 3 if many else folds.MOST_FOLDS)[:1]
     count = int(drawn.max()) + 1
-    passes = settings.epochs * count  # all folds' and the final one's, counted in whole epochs
+    passes = settings.epochs * count  # each image is in all folds but one, and in the last run
     each = material.seconds_an_image(settings) * passes + 2 * backbones.seconds_an_image(backbone)
     if clock and each * len(photos.labels) > clock.left:
         notify(f"no time for fine-tuning of {backbone.name}, {fit}", 0, 1)
