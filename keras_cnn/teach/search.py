@@ -142,8 +142,8 @@ def search(
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
 
-    All methods are tried on the first backbone; the most promising on the others, then on the other
-    fits of the best backbone; and its last stage is fine-tuned.
+    All methods are tried on the first backbone, and the most promising on the others; the last stage
+    of the best backbone is fine-tuned; then the promising ones are tried at its other fits.
 
     Args:
         photos: The training images.
@@ -187,15 +187,14 @@ def search(
         add(backbone, fits[0], promising)
     chosen = min(compared, key=loss).candidate.start
     best = next(one for one in tried if (one.name, one.weights) == chosen)
+    if len(on_features) < len(methods):
+        tuned = _tuned(photos, best, fits[0], tuning.SETTINGS, seed, notify, clock)
+        compared += [tuned] if tuned else []
     first = photos.images(best.image_size, fits[0])
     for fit in fits[1:]:
         # Of images that are square all fits are one.
         if not np.array_equal(first, photos.images(best.image_size, fit)):
             add(best, fit, promising)
-    if len(on_features) < len(methods):
-        fit = min(compared, key=loss).candidate.fit
-        tuned = _tuned(photos, best, fit, tuning.SETTINGS, seed, notify, clock)
-        compared += [tuned] if tuned else []
     return sorted(compared, key=loss)
 
 
