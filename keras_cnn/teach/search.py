@@ -142,8 +142,8 @@ def search(
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
 
-    All methods are tried on the first backbone, and the most promising on the others; the last stage
-    of the best backbone is fine-tuned; then the promising ones are tried at its other fits.
+    All methods are tried on the first backbone, and the most promising on the others; the last
+    stage of the best backbone is fine-tuned; then the promising ones are tried at its other fits.
 
     Args:
         photos: The training images.
