@@ -121,10 +121,11 @@ def _onnx(network: keras.Model, request: Request) -> Run:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.model(images, training=False)
 
+    device = model.weights[0].value.device  # where Keras has put it
     with torch.no_grad():
         program = torch.onnx.export(
             Classifier().eval(),
-            (torch.zeros(2, size, size, 3),),
+            (torch.zeros(2, size, size, 3, device=device),),
             dynamo=True,
             dynamic_shapes=({0: "batch"},),
             input_names=[INPUT],

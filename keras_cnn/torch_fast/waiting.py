@@ -101,5 +101,5 @@ class _IdleThreads:
     def _idle(self, end: threading.Event) -> None:
         import torch
 
-        torch.zeros(self._threads * ELEMENTS_A_THREAD).add_(1)
+        torch.zeros(self._threads * ELEMENTS_A_THREAD, device="cpu").add_(1)
         end.wait()

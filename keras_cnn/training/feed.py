@@ -123,7 +123,7 @@ def on_device(array: np.ndarray) -> object:
 
     array = np.ascontiguousarray(array)
     if array.flags.writeable:  # torch warns of others
-        array = torch.from_numpy(array)
+        array = torch.as_tensor(array, device="cpu")
     return keras.ops.convert_to_tensor(array)  # which would copy an array
 
 
