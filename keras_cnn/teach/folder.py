@@ -17,7 +17,7 @@ from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures,
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.lesson import Lesson
 from keras_cnn.teach.pictures import Pictures
-from keras_cnn.teach.search import Clock, Compared, Notify
+from keras_cnn.teach.search import Clock, Compared, Notify, quiet
 from keras_cnn.teach.taught import Accuracy, Scored, Taught, Told
 
 
@@ -52,7 +52,7 @@ class Request:
     command: str = ""
 
 
-def teach(request: Request, notify: Notify = lambda what, done, total: None) -> Taught:
+def teach(request: Request, notify: Notify = quiet) -> Taught:
     """Teaches a backbone the classes of a folder, and tells how far the result can be trusted.
 
     Backbones, fits and methods are compared on held-out training images. The best is taught with
@@ -83,8 +83,7 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
     model_file = request.out / "model.keras"
     keeping.save(learned, images.class_names, model_file)
     folders = [
-        runs.write(one, images, request.out, request.seed, request.shots, learned.fold_count)
-        for one in compared
+        runs.write(one, images, request.out, request.seed, request.shots) for one in compared
     ]
     found, (equal, near) = learned.compared.found, images.copies()
     curve = learned.curve(photos)
@@ -93,7 +92,9 @@ def teach(request: Request, notify: Notify = lambda what, done, total: None) -> 
         class_names=images.class_names,
         chosen=learned.compared.candidate,
         why_backbone=_why(why, learned, tried),
-        candidates=tuple(map(_scored, compared, folders)),
+        candidates=tuple(
+            _scored(one, at, request.balance) for one, at in zip(compared, folders, strict=True)
+        ),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
         foretold=figures.foretold(found, curve, learned.fold_count, len(test.labels)),
@@ -155,7 +156,8 @@ def _accuracy(told: Told) -> Accuracy:
     return figures.accuracy(float((told.predicted == told.labels).mean()), len(told.labels))
 
 
-def _scored(compared: Compared, folder: Path) -> Scored:
+def _scored(compared: Compared, folder: Path, balance: bool) -> Scored:
     found = compared.found
     accuracy = figures.accuracy(float(found.right.mean()), int(found.told.sum()))
-    return Scored(compared.candidate, accuracy, figures.log_loss(found), compared.seconds, folder)
+    loss = figures.log_loss(found, balance)  # by which they were chosen
+    return Scored(compared.candidate, accuracy, loss, compared.seconds, folder)

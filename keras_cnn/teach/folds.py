@@ -45,7 +45,7 @@ def draw(labels: np.ndarray, groups: np.ndarray, seed: int, most: int = MOST_FOL
 
 def out_of_fold(
     learn: Learner, labels: np.ndarray, folds: np.ndarray, class_count: int
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """What models say of images they have not seen, fold by fold.
 
     Args:
@@ -56,8 +56,8 @@ def out_of_fold(
         class_count: How many classes.
 
     Yields:
-        The repeat, the fold, the places of the held-out images and their logits (held-out,
-        classes), minus infinity for a class that the fold's training images lack.
+        The repeat, the places of the held-out images and their logits (held-out, classes), minus
+        infinity for a class that the fold's training images lack.
     """
     for repeat, fold_of in enumerate(folds):
         for fold in np.unique(fold_of):
@@ -65,4 +65,4 @@ def out_of_fold(
             (training,) = np.nonzero(fold_of != fold)
             logits = np.full((len(held_out), class_count), -np.inf)
             logits[:, np.unique(labels[training])] = learn(training, held_out)
-            yield repeat, int(fold), held_out, logits
+            yield repeat, held_out, logits

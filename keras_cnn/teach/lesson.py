@@ -15,7 +15,7 @@ from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.familiar import Familiar
 from keras_cnn.teach.figures import OutOfFold
-from keras_cnn.teach.search import Compared, Notify, Photos
+from keras_cnn.teach.search import Compared, Notify, Photos, quiet
 from keras_cnn.teach.taught import Point
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def of(
     photos: Photos,
     error_rate: float,
     seed: int,
-    notify: Notify = lambda what, done, total: None,
+    notify: Notify = quiet,
 ) -> Lesson:
     """Teaches a candidate with all training images.
 

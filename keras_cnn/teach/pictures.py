@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from keras_cnn import data
 from keras_cnn.data import Dataset, inspect, near_duplicates
 from keras_cnn.data.fit import FITS
+from keras_cnn.data.sampling import draw_at_most
 from keras_cnn.teach.search import Photos
 
 Pairs = tuple[tuple[str, str], ...]
@@ -109,15 +109,10 @@ def of(source: str, image_size: int, shots: int | None, seed: int) -> Pictures:
     Raises:
         UserError: There is no such folder, or it holds no images in a layout that is known.
     """
-    labels = np.asarray(data.load(source, image_size).splits["train"].labels)
-    return Pictures(source, image_size, _drawn(labels, shots, seed))
-
-
-def _drawn(labels: np.ndarray, shots: int | None, seed: int) -> np.ndarray:
-    if shots is None:
-        return np.arange(len(labels))
-    drawn: Sequence[np.ndarray] = [
-        np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(labels == label))
-        for label in np.unique(labels)
-    ]
-    return np.concatenate([one[:shots] for one in drawn])
+    dataset = data.load(source, image_size)
+    labels = np.asarray(dataset.splits["train"].labels)
+    chosen = np.arange(len(labels))
+    if shots is not None:
+        chosen = draw_at_most(labels, shots, seed)
+        chosen = chosen[np.argsort(labels[chosen], kind="stable")]
+    return Pictures(source, image_size, chosen, {(image_size, FITS[0]): dataset})

@@ -21,9 +21,7 @@ from keras_cnn.training.history import record
 FOLDER = "candidates"
 
 
-def write(
-    compared: Compared, images: Pictures, out: Path, seed: int, shots: int | None, fold_count: int
-) -> Path:
+def write(compared: Compared, images: Pictures, out: Path, seed: int, shots: int | None) -> Path:
     """Writes what the folds say of a candidate, unless it is there.
 
     Args:
@@ -32,7 +30,6 @@ def write(
         out: Results go to `out/candidates/`.
         seed: Of the folds and of the draw of the shots.
         shots: Training images of each class, at most.
-        fold_count: How many folds there were.
 
     Returns:
         Its folder, which `results.read` reads.
@@ -48,7 +45,7 @@ def write(
         seed=seed,
         shots_seed=seed,
         backend=environment.describe()["backend"],
-        folds=fold_count,
+        folds=compared.fold_count,
     )
     place = Place(
         recipe=FOLDER,

@@ -61,11 +61,6 @@ class Photos:
     groups: np.ndarray
     images: Callable[[int, str], np.ndarray]
 
-    @property
-    def class_count(self) -> int:
-        """How many classes."""
-        return int(self.labels.max()) + 1
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -76,6 +71,7 @@ class Compared:
         found: What models say of images they have not seen.
         head: Taught with all training images; None of what is fine-tuned.
         train: Loss and accuracy on them, before calibration.
+        fold_count: In how many folds that was.
         seconds: It took, without the features.
         network: Fine-tuned with all training images, from images to logits; None of heads.
     """
@@ -84,6 +80,7 @@ class Compared:
     found: OutOfFold
     head: Head | None
     train: tuple[float, float]
+    fold_count: int
     seconds: float
     network: keras.Model | None = None
 
@@ -108,6 +105,10 @@ class Clock:
 
 # Called with what is done, how much of it, of how much: "features", 256, 3068.
 Notify = Callable[[str, int, int], None]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """A `Notify` that says nothing."""
 
 
 def heads(method: str, balance: bool = False) -> tuple[Method, ...]:
@@ -138,7 +139,7 @@ def search(
     clock: Clock,
     seed: int,
     balance: bool = False,
-    notify: Notify = lambda what, done, total: None,
+    notify: Notify = quiet,
 ) -> list[Compared]:
     """Compares methods on the features of backbones and fits, as many as the time allows.
 
@@ -227,7 +228,7 @@ def _tuned(
     network = material.tuned(settings, np.arange(len(photos.labels)))
     logits = material.logits(network)
     train = loss_and_accuracy(softmax(logits, axis=1), photos.labels)
-    return Compared(candidate, found, None, train, time.monotonic() - began, network)
+    return Compared(candidate, found, None, train, count, time.monotonic() - began, network)
 
 
 def _told(learn: folds.Learner, notify: Notify, count: int) -> folds.Learner:
@@ -242,9 +243,7 @@ def _told(learn: folds.Learner, notify: Notify, count: int) -> folds.Learner:
     return told
 
 
-def features_of(
-    photos: Photos, backbone: Backbone, fit: str, notify: Notify = lambda what, done, total: None
-) -> np.ndarray:
+def features_of(photos: Photos, backbone: Backbone, fit: str, notify: Notify = quiet) -> np.ndarray:
     """The features (n, channels) of the training images, kept on disk."""
     images = photos.images(backbone.image_size, fit)
     what, network = f"features of {backbone.name}, {fit}", backbones.network(backbone)
@@ -268,7 +267,8 @@ def _compared(
         candidate = Candidate(backbone.name, backbone.weights, backbone.image_size, fit, settings)
         head = learners.fitter(settings)(features, photos.labels)
         train = loss_and_accuracy(softmax(head.logits(features), axis=1), photos.labels)
-        yield Compared(candidate, found, head, train, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        yield Compared(candidate, found, head, train, int(drawn.max()) + 1, seconds)
         notify(f"candidates on {backbone.name}, {fit}", number, len(methods))
 
 
@@ -276,7 +276,7 @@ def said(learn: folds.Learner, labels: np.ndarray, drawn: np.ndarray) -> OutOfFo
     """What a learner says of each image from the folds that do not hold it."""
     classes = int(labels.max()) + 1
     logits = np.empty((len(drawn), len(labels), classes))
-    for repeat, _, held_out, given in folds.out_of_fold(learn, labels, drawn, classes):
+    for repeat, held_out, given in folds.out_of_fold(learn, labels, drawn, classes):
         logits[repeat, held_out] = given
     return figures.out_of_fold(labels, logits)
 
@@ -300,7 +300,7 @@ def learning_curve(
         learn = learners.on_features(settings, features, labels)
         fewer = _of_at_most(learn, labels, count)
         accuracies = []
-        for _, _, held_out, logits in folds.out_of_fold(fewer, labels, drawn, labels.max() + 1):
+        for _, held_out, logits in folds.out_of_fold(fewer, labels, drawn, labels.max() + 1):
             accuracies.append(float((logits.argmax(axis=1) == labels[held_out]).mean()))
         points.append(Point(count, tuple(accuracies)))
     return tuple(points)
