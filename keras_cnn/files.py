@@ -67,6 +67,20 @@ def require(path: Path, hint: str = "") -> None:
     raise UserError(f"{path}: no such file{is_there if os.path.exists(path) else ''}{hint}")
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path is there, also where another machine has just made it.
+
+    On a disk that is shared by network an answer of `no` may be an old one; listing the folder asks
+    anew.
+    """
+    if path.exists():
+        return True
+    try:
+        return path.name in os.listdir(path.parent)
+    except OSError:
+        return False
+
+
 @contextmanager
 def locked(path: Path, say: str = "", wait: bool = True) -> Iterator[None]:
     """Holds a lock among processes; the operating system frees it however the process ends.

@@ -36,6 +36,7 @@ from keras_cnn.recipe import resolve
 from keras_cnn.recipe.spec import KNOWN_METHODS
 from keras_cnn.results import store
 from keras_cnn.runs import engine, estimate, preflight, study, worker
+from keras_cnn.runs.jobs import Event
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -299,7 +300,7 @@ def test_weights_that_do_not_fit_are_one_line_before_any_run(workplace):
 
 
 def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "check_weights", worker.fit_weights)
+    monkeypatch.setattr(preflight, "check_weights", worker.fit_weights)
 
     def asked(name, **settings):
         overrides = {"data": "synthetic:20", "weights": str(tmp_path / "model.keras"), **settings}
@@ -684,12 +685,12 @@ def made_up(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = Made()
 
-    def execute(jobs, parallel, notify):
+    def execute(jobs, executor, notify):
         failed = []
         for job in jobs:
             made.append(job.run)
             if {job.run.place.recipe, job.run.place.variant} & {*made.failing}:
-                failed.append(engine.Event(job, "failed", error="it was to fail", log="at length"))
+                failed.append(Event(job, "failed", error="it was to fail", log="at length"))
                 continue
             shutil.copytree(finished.runs[0], job.folder)
             (job.folder / "run.json").write_text(job.run.model_dump_json())
@@ -854,7 +855,7 @@ def test_few_runs_have_all_threads_and_the_same_on_other_threads_is_taken(
     made_up, photos, monkeypatch
 ):
     monkeypatch.setattr(study.environment, "cores", lambda: 16)
-    monkeypatch.setattr(study.environment, "has_gpu", lambda: False)
+    monkeypatch.setattr(study.environment, "gpus", list)
     assert main([*OWN, "--variant=corrected"]) == 0
     assert [run.spec.threads for run in made_up] == [16]
     assert main([one.replace("repeats=1", "repeats=20") for one in OWN]) == 0

@@ -24,7 +24,7 @@ from keras_cnn.errors import UserError, nearest
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
-    from keras_cnn.runs.engine import Event
+    from keras_cnn.runs.jobs import Event
     from keras_cnn.runs.study import Plan, Study
 
 WIDTH = 120  # of a table that goes to no terminal
@@ -61,6 +61,7 @@ def recipe(
     jobs: int | None = None,
     threads: int | None = None,
     set: dict[str, object] | None = None,
+    on: str = "local",
     dry_run: bool = False,
     fresh: bool = False,
 ) -> None:
@@ -81,9 +82,11 @@ def recipe(
         method: Another method for all rows, corrected: linear_probe, nearest_mean, prototypical, …
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
-        jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
+        jobs: Runs at a time, at most one a processor core. By default as many, or one on each GPU.
         threads: Threads of each run. By default the cores that are free just now, shared out.
         set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
+        on: Where: local, slurm[:partition=…,minutes=60,gigabytes=…,gpus=…,account=…] or
+            ray[:ADDRESS,gpus=…]; --jobs bounds how many run there at a time.
         dry_run: Only print what would be run and how long; exit code 2 where something is missing.
         fresh: Run again what is on disk too.
     """
@@ -101,6 +104,7 @@ def recipe(
         parallel=jobs,
         threads=threads,
         fresh=fresh,
+        on=on,
         dry_run=dry_run,
     )
     if name == "all":
@@ -332,16 +336,19 @@ class _End:
 def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: object) -> _End:
     """Plans a recipe, runs what is missing, prints and writes its table; or tells what it would."""
     from keras_cnn import progress
+    from keras_cnn.recipe import resources
     from keras_cnn.runs import estimate, publish, study
 
     plan = study.plan(name, overrides=overrides, **asked)
     choice = "" if asked["profile"] else _choice(plan, overrides)
-    too_many = (asked["parallel"] or 0) > environment.cores()
+    is_here = isinstance(plan.resources, resources.Local)
+    too_many = is_here and (asked["parallel"] or 0) > environment.cores()
     cores = ": no more than processor cores" if too_many else ""
+    where = "" if is_here else f" on {resources.name_of(plan.resources)}"
     if dry_run:
         estimated = estimate.estimate(plan.runs, plan.out, plan.parallel, plan.fresh)
         say(choice)
-        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{cores}"
+        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{where}{cores}"
         print(estimate.listing(title, plan.runs, estimated))
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
@@ -353,7 +360,7 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     if work.missing:
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
-        at_a_time = f", {plan.parallel} at a time{cores}" if cores else ""
+        at_a_time = f", {plan.parallel} at a time{where}{cores}" if cores or where else ""
         say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
     if few := work.taken_whole:
         named = [f"{name} {count:,}" for name, count in few.items()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from keras_cnn import files
 from keras_cnn.results import layout, stamps, table
 from keras_cnn.results.table import Table
-from keras_cnn.runs.engine import Event
+from keras_cnn.runs.jobs import Event
 from keras_cnn.runs.study import Study
 from keras_cnn.timing import timed
 

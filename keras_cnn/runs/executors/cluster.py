@@ -1,0 +1,251 @@
+"""Jobs on other machines that share a disk with this one.
+
+What goes there and comes back are files, in a folder for each job beside the results:
+
+    OUT/<recipe>/.jobs/<run>/
+        task.json       what to do (`Job.task`)
+        ticket.json     which cluster took it, and under what name
+        reports.jsonl   what the run reported so far, a line each
+        log             what it wrote to standard error, where it failed
+        end.json        how it ended: one of `jobs.ENDS`, and an error
+
+`remote.main` does the task on the other machine. A cluster, Slurm for one, is asked for three
+things alone: to send folders, to say which of them will not end any more by themselves, and to
+cancel. The result itself is a run folder, as of any run, and the only truth: a command that comes
+back finds what is finished, and what is still under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from keras_cnn import files
+from keras_cnn.runs.jobs import REPORTS, Event, Job
+
+FOLDER = ".jobs"
+SECONDS_BETWEEN_LOOKS = 0.5  # at the job folders
+SECONDS_BETWEEN_QUESTIONS = 5.0  # to the cluster
+SECONDS_TO_APPEAR = 10.0  # for what a machine that has ended wrote last
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Why a job that the cluster took will not end by itself.
+
+    Attributes:
+        why: A few words.
+        again: Whether it is worth another try; not if its user cancelled it.
+    """
+
+    why: str
+    again: bool = True
+
+
+class Cluster(Protocol):
+    """What runs job folders: `python -m keras_cnn.runs.remote FOLDER`, on some machine.
+
+    Attributes:
+        name: As after `--on=`.
+    """
+
+    name: str
+
+    def open(self) -> None:
+        """Connects.
+
+        Raises:
+            UserError: It is not here.
+        """
+
+    def send(self, folders: Sequence[Path]) -> list[str]:
+        """Takes job folders; gives the name of each that the cluster knows it by."""
+
+    def gone(self, tickets: Collection[str]) -> dict[str, Gone]:
+        """Those of some jobs that have ended, for whatever reason, or are not known."""
+
+    def cancel(self, tickets: Collection[str]) -> None:
+        """Ends jobs, whether they wait or run."""
+
+    def close(self) -> None:
+        """Disconnects; what is under way may go on."""
+
+
+@dataclass
+class _Sent:
+    """A job that the cluster has, and how much of its folder was read."""
+
+    job: Job
+    folder: Path
+    ticket: str = ""
+    position: int = 0
+    has_started: bool = False
+    gone: Gone | None = None
+    gone_since: float = 0.0
+
+
+class Remote:
+    """An `engine.Executor` of a cluster.
+
+    Where it is left by an interrupt from the keyboard, the jobs are cancelled. However else this
+    process ends, those under way go on where the cluster lets them, and the next command that asks
+    for them follows them instead of sending them again.
+
+    Args:
+        cluster: What runs job folders.
+        slots: Jobs it is given at a time.
+    """
+
+    def __init__(self, cluster: Cluster, slots: int) -> None:
+        self.slots = slots
+        self._cluster = cluster
+        self._to_send: list[_Sent] = []
+        self._sent: dict[Path, _Sent] = {}
+        self._events: deque[Event] = deque()
+        self._asked = 0.0
+
+    def __enter__(self) -> Remote:
+        self._cluster.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is KeyboardInterrupt:  # itself: what derives from it did not come from the user
+                self._cluster.cancel([sent.ticket for sent in self._sent.values()])
+        finally:
+            self._cluster.close()
+
+    def submit(self, job: Job) -> None:
+        """Writes the job's folder; it is sent with all others, when an event is asked for."""
+        sent = _Sent(job, folder_of(job))
+        if ticket := self._running_ticket(sent.folder):
+            sent.ticket = ticket
+            self._sent[job.folder] = sent
+            return
+        shutil.rmtree(sent.folder, ignore_errors=True)
+        sent.folder.mkdir(parents=True)
+        files.write_text(sent.folder / "task.json", json.dumps(job.task()))
+        self._to_send.append(sent)
+
+    def next_event(self) -> Event:
+        """Waits for it, looking at the job folders."""
+        self._send()
+        while not self._events:
+            for sent in [*self._sent.values()]:
+                self._look_at(sent)
+            if self._events:
+                break
+            if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
+                self._ask()
+            else:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        return self._events.popleft()
+
+    def _running_ticket(self, folder: Path) -> str:
+        """Under what name the cluster has the job of a folder already; empty where it has not."""
+        try:
+            ticket = files.read_json(folder / "ticket.json")
+            if ticket["on"] != self._cluster.name or (folder / "end.json").exists():
+                return ""
+            name = str(ticket["name"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
+        return "" if self._cluster.gone([name]) else name
+
+    def _send(self) -> None:
+        if not self._to_send:
+            return
+        tickets = self._cluster.send([sent.folder for sent in self._to_send])
+        for sent, ticket in zip(self._to_send, tickets, strict=True):
+            sent.ticket = ticket
+            content = json.dumps({"on": self._cluster.name, "name": ticket})
+            files.write_text(sent.folder / "ticket.json", content)
+            self._sent[sent.job.folder] = sent
+        self._to_send.clear()
+
+    def _look_at(self, sent: _Sent) -> None:
+        """Turns what is new in a job's folder into events."""
+        end = _end(sent.folder)  # before the reports: none comes after it
+        for record in _new_reports(sent):
+            if not sent.has_started:
+                sent.has_started = True
+                self._events.append(Event(sent.job, "started"))
+            if kind := next((kind for kind in REPORTS if kind in record), None):
+                self._events.append(Event(sent.job, kind, record))
+        if end:
+            kind, error = end
+            log = _text(sent.folder / "log") if kind == "failed" else ""
+            self._end(sent, Event(sent.job, kind, error=error, log=log))
+        elif sent.gone and time.monotonic() - sent.gone_since > SECONDS_TO_APPEAR:
+            if files.is_there(sent.job.folder) and not sent.job.fresh:
+                self._end(sent, Event(sent.job, "done"))
+            else:
+                kind = "lost" if sent.gone.again else "failed"
+                self._end(sent, Event(sent.job, kind, error=sent.gone.why))
+
+    def _end(self, sent: _Sent, event: Event) -> None:
+        self._events.append(event)
+        del self._sent[sent.job.folder]
+        shutil.rmtree(sent.folder, ignore_errors=True)
+
+    def _ask(self) -> None:
+        """Asks the cluster which jobs are gone."""
+        by_ticket = {sent.ticket: sent for sent in self._sent.values() if not sent.gone}
+        for ticket, gone in self._cluster.gone(by_ticket.keys()).items():
+            by_ticket[ticket].gone, by_ticket[ticket].gone_since = gone, time.monotonic()
+        self._asked = time.monotonic()
+
+
+def folder_of(job: Job) -> Path:
+    """The folder of a job's files."""
+    return job.folder.absolute().parent / FOLDER / job.folder.name
+
+
+def report(folder: Path, record: dict) -> None:
+    """Appends a line to a job's reports, whole."""
+    with (folder / "reports.jsonl").open("a", encoding="utf-8") as file:
+        file.write(files.json_text(record, indent=None) + "\n")
+
+
+def tell_end(folder: Path, kind: str, error: str = "", log: str = "") -> None:
+    """Says in a job's folder how it ended."""
+    if log:
+        files.write_text(folder / "log", log)
+    files.write_text(folder / "end.json", json.dumps({"kind": kind, "error": error}))
+
+
+def _new_reports(sent: _Sent) -> Iterator[dict]:
+    with contextlib.suppress(FileNotFoundError), (sent.folder / "reports.jsonl").open("rb") as file:
+        file.seek(sent.position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # half written
+            sent.position += len(line)
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    yield record
+
+
+def _end(folder: Path) -> tuple[str, str] | None:
+    if not files.is_there(folder / "end.json"):
+        return None
+    try:
+        end = files.read_json(folder / "end.json")
+        return end["kind"], end["error"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return files.content(path).decode(errors="replace")
+    except OSError:
+        return ""

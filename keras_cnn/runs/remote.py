@@ -1,0 +1,51 @@
+"""A job of a cluster, on the machine it was sent to: `python -m keras_cnn.runs.remote FOLDER`.
+
+`executors.cluster` says what the folder holds. The run itself is a process of its own, as on one
+machine, so that its death is told here; an end of this process is an end of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+
+from keras_cnn import files
+from keras_cnn.recipe.spec import Run
+from keras_cnn.runs.child import Child, watch
+from keras_cnn.runs.executors import cluster
+from keras_cnn.runs.jobs import ENDS, Event, Job
+
+
+def main(folder: Path) -> int:
+    """Does the job of a folder, reports to it, and says there how it ended.
+
+    Returns:
+        The exit code: 0 also for a run that failed, which is told in the folder.
+    """
+    task = files.read_json(folder / "task.json")
+    os.environ.update(task.get("variables", {}))
+    job = Job(Run.model_validate(task["run"]), Path(task["folder"]), task["fresh"], task["wait"])
+    cluster.report(folder, {"began": platform.node()})
+    child = Child(job.task(), job.run.spec)
+
+    def end(*_: object) -> None:  # its time is over, or the machine is wanted: it goes on elsewhere
+        child.kill()
+        sys.exit(1)
+
+    signal.signal(signal.SIGTERM, end)
+
+    def tell(event: Event) -> None:
+        if event.kind in ENDS:
+            cluster.tell_end(folder, event.kind, event.error, event.log)
+        else:
+            cluster.report(folder, event.record)
+
+    watch(job, child, tell)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
