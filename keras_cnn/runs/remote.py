@@ -35,7 +35,8 @@ def main(folder: Path) -> int:
         child.kill()
         sys.exit(1)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
     def tell(event: Event) -> None:
         if event.kind in ENDS:

@@ -23,12 +23,12 @@ def executor(resources: Resources, jobs: Sequence[Job], parallel: int) -> Execut
     Raises:
         UserError: A package that it needs is not installed.
     """
-    if found := cluster(resources, parallel):
+    if found := cluster_of(resources, parallel):
         return Remote(found, slots=len(jobs))
     return Local(jobs, parallel, environment.gpus())
 
 
-def cluster(resources: Resources, parallel: int) -> Cluster | None:
+def cluster_of(resources: Resources, parallel: int) -> Cluster | None:
     """The cluster of some resources; None on this machine.
 
     Raises:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections import deque
@@ -110,6 +111,7 @@ class Remote:
         self._sent: dict[Path, _Sent] = {}
         self._events: deque[Event] = deque()
         self._asked = 0.0
+        self._folders: set[Path] = set()
 
     def __enter__(self) -> Remote:
         self._cluster.open()
@@ -117,21 +119,26 @@ class Remote:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is KeyboardInterrupt:  # itself: what derives from it did not come from the user
+            if kind is KeyboardInterrupt:  # itself: what derives from it came from no keyboard
                 self._cluster.cancel([sent.ticket for sent in self._sent.values()])
         finally:
             self._cluster.close()
+        if not kind:
+            _tidy(self._folders)
 
     def submit(self, job: Job) -> None:
         """Writes the job's folder; it is sent with all others, when an event is asked for."""
         sent = _Sent(job, folder_of(job))
+        self._folders.add(sent.folder.parent)
         if ticket := self._running_ticket(sent.folder):
             sent.ticket = ticket
             self._sent[job.folder] = sent
             return
         shutil.rmtree(sent.folder, ignore_errors=True)
         sent.folder.mkdir(parents=True)
-        files.write_text(sent.folder / "task.json", json.dumps(job.task()))
+        own = {name: value for name, value in os.environ.items() if name.startswith("KERAS_CNN_")}
+        task = job.task() | {"variables": own}
+        files.write_text(sent.folder / "task.json", json.dumps(task))
         self._to_send.append(sent)
 
     def next_event(self) -> Event:
@@ -179,27 +186,34 @@ class Remote:
                 self._events.append(Event(sent.job, "started"))
             if kind := next((kind for kind in REPORTS if kind in record), None):
                 self._events.append(Event(sent.job, kind, record))
-        if end:
+        if end == ("done", "") and not files.is_there(sent.job.folder):
+            self._is_gone(sent, Gone("its result did not appear"))
+        elif end:
             kind, error = end
             log = _text(sent.folder / "log") if kind == "failed" else ""
             self._end(sent, Event(sent.job, kind, error=error, log=log))
-        elif sent.gone and time.monotonic() - sent.gone_since > SECONDS_TO_APPEAR:
+        if sent.gone and time.monotonic() - sent.gone_since > SECONDS_TO_APPEAR:
             if files.is_there(sent.job.folder) and not sent.job.fresh:
                 self._end(sent, Event(sent.job, "done"))
             else:
                 kind = "lost" if sent.gone.again else "failed"
                 self._end(sent, Event(sent.job, kind, error=sent.gone.why))
 
+    def _is_gone(self, sent: _Sent, gone: Gone) -> None:
+        if not sent.gone:
+            sent.gone, sent.gone_since = gone, time.monotonic()
+
     def _end(self, sent: _Sent, event: Event) -> None:
         self._events.append(event)
         del self._sent[sent.job.folder]
+        sent.gone = None
         shutil.rmtree(sent.folder, ignore_errors=True)
 
     def _ask(self) -> None:
         """Asks the cluster which jobs are gone."""
         by_ticket = {sent.ticket: sent for sent in self._sent.values() if not sent.gone}
         for ticket, gone in self._cluster.gone(by_ticket.keys()).items():
-            by_ticket[ticket].gone, by_ticket[ticket].gone_since = gone, time.monotonic()
+            self._is_gone(by_ticket[ticket], gone)
         self._asked = time.monotonic()
 
 
@@ -249,3 +263,12 @@ def _text(path: Path) -> str:
         return files.content(path).decode(errors="replace")
     except OSError:
         return ""
+
+
+def _tidy(folders: Collection[Path]) -> None:
+    """Removes what is left of jobs that have ended, of earlier commands too."""
+    for folder in folders:
+        for end in folder.glob("*/end.json"):
+            shutil.rmtree(end.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are under way
+            folder.rmdir()
