@@ -157,14 +157,10 @@ class Remote:
 
     def _running_ticket(self, folder: Path) -> str:
         """Under what name the cluster has the job of a folder already; empty where it has not."""
-        try:
-            ticket = files.read_json(folder / "ticket.json")
-            if ticket["on"] != self._cluster.name or (folder / "end.json").exists():
-                return ""
-            name = str(ticket["name"])
-        except (OSError, ValueError, LookupError, TypeError):
+        ticket = _ticket(folder)
+        if not ticket or ticket["on"] != self._cluster.name:
             return ""
-        return "" if self._cluster.gone([name]) else name
+        return "" if self._cluster.gone([ticket["name"]]) else ticket["name"]
 
     def _send(self) -> None:
         if not self._to_send:
@@ -220,6 +216,20 @@ class Remote:
 def folder_of(job: Job) -> Path:
     """The folder of a job's files."""
     return job.folder.absolute().parent / FOLDER / job.folder.name
+
+
+def ticket_of(job: Job) -> dict[str, str] | None:
+    """Which cluster took a job that has not ended, `on`, and its `name` there; None: none did."""
+    return _ticket(folder_of(job))
+
+
+def _ticket(folder: Path) -> dict[str, str] | None:
+    try:
+        ticket = files.read_json(folder / "ticket.json")
+        found = {"on": str(ticket["on"]), "name": str(ticket["name"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return None if files.is_there(folder / "end.json") else found
 
 
 def report(folder: Path, record: dict) -> None:
