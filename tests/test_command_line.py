@@ -27,7 +27,7 @@ from method_runs import finished as finished_run
 from method_runs import write
 from PIL import Image
 
-from keras_cnn import environment, files, home, models, prediction, recipe
+from keras_cnn import environment, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -808,7 +808,7 @@ def test_failed_runs_are_listed_where_their_log_cannot_be_kept(made_up, photos, 
 def test_one_command_at_a_time_writes_the_table(made_up, photos, monkeypatch):
     """Another one's table, pictures and what is moved away are not mixed with it."""
     folder = Path("artifacts/fewshot_convnext").absolute()
-    with files.locked(folder / ".locks" / "table.lock"):
+    with store.held(folder / "table"):
         command = threading.Thread(target=main, args=(OWN,))
         command.start()
         while len(made_up) < 2:
