@@ -136,8 +136,7 @@ class Remote:
             return
         shutil.rmtree(sent.folder, ignore_errors=True)
         sent.folder.mkdir(parents=True)
-        own = {name: value for name, value in os.environ.items() if name.startswith("KERAS_CNN_")}
-        task = job.task() | {"variables": own}
+        task = job.task() | {"variables": own_variables()}
         files.write_text(sent.folder / "task.json", json.dumps(task))
         self._to_send.append(sent)
 
@@ -175,7 +174,7 @@ class Remote:
 
     def _look_at(self, sent: _Sent) -> None:
         """Turns what is new in a job's folder into events."""
-        end = _end(sent.folder)  # before the reports: none comes after it
+        end = read_end(sent.folder)  # before the reports: none comes after it
         for record in _new_reports(sent):
             if not sent.has_started:
                 sent.has_started = True
@@ -258,7 +257,13 @@ def _new_reports(sent: _Sent) -> Iterator[dict]:
                     yield record
 
 
-def _end(folder: Path) -> tuple[str, str] | None:
+def own_variables() -> dict[str, str]:
+    """Environment variables of ours, which hold on the other machine, too."""
+    return {name: value for name, value in os.environ.items() if name.startswith("KERAS_CNN_")}
+
+
+def read_end(folder: Path) -> tuple[str, str] | None:
+    """How a job ended, one of `jobs.ENDS`, and its error; None while it has not."""
     if not files.is_there(folder / "end.json"):
         return None
     try:
