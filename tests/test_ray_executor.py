@@ -99,27 +99,28 @@ def opened(**settings):
     return found
 
 
-def folders(tmp_path, *names, threads=1):
+def folders(tmp_path, *names, **task):
     made = [tmp_path / name for name in names]
     for folder in made:
         folder.mkdir()
-        task = {"run": {"spec": {"threads": threads}}}
-        (folder / "task.json").write_text(json.dumps(task))
+        (folder / "task.json").write_text(json.dumps(task or {"run": {"spec": {"threads": 2}}}))
     return made
 
 
 def test_tasks_ask_for_what_a_run_is_given(calls, tmp_path, caplog, capfd):
-    found = opened(gpus=0.5, gigabytes=8)
+    found = opened(gpus=0.5, gigabytes=8, cores=4)
     try:
-        found.send(folders(tmp_path, "waits", threads=2))
+        found.send(folders(tmp_path, "waits"))
+        found.send(folders(tmp_path, "teach", command=["teach", "folder"]))
     finally:
         found.close()
-    first, sent, last = calls()
+    first, sent, command, last = calls()
     assert first["log_to_driver"] is False and last == {"shutdown": True}
     assert sent == {"send": "waits", "name": "keras_cnn waits", "max_retries": 2} | {
         "retry_exceptions": False, "num_cpus": 2, "num_gpus": 0.5, "memory": 8_000_000_000
     }  # fmt: skip
-    (said,) = caplog.messages
+    assert command["num_cpus"] == 4
+    said, _ = caplog.messages
     assert "has memory=8e+09, num_gpus=0.5: runs wait" in said
     assert capfd.readouterr() == ("", ""), "Ray's words are not the command's"
 
@@ -181,7 +182,7 @@ def test_a_head_that_stays_away_ends_the_command_with_a_line(calls, tmp_path, mo
     monkeypatch.setattr(ray, "SECONDS_BETWEEN_TRIES", 0.05)
     monkeypatch.setattr(found, "_address", "127.0.0.1:9")
     assert found.gone([ticket]) == {}, "nothing is known of it"
-    with pytest.raises(UserError, match="refused.*finished runs are kept, the same command"):
+    with pytest.raises(UserError, match=r"refused.*finished runs are kept, the same command"):
         found.send(folders(tmp_path, "more"))
     found.cancel([ticket])
     found.close()
@@ -203,7 +204,7 @@ def test_an_address_where_no_cluster_is_gets_one_line(address, line):
 def test_what_ray_says_of_a_connection_is_told(calls, monkeypatch):
     monkeypatch.setattr(ray, "_check_answers", lambda address: None)
     found = RayCluster(resources.Ray(address="127.0.0.1:1"))
-    with pytest.raises(UserError, match="cluster at 127.0.0.1:1: no raylet$"):
+    with pytest.raises(UserError, match=r"cluster at 127\.0\.0\.1:1: no raylet$"):
         found.open()
 
 
@@ -236,7 +237,7 @@ def test_a_dry_run_tells_what_would_be_submitted(tmp_path):
 
 
 def replace_remote(tmp_path, code):
-    """A package in the place of ours, as one that lies on the shared disk, with another `remote`."""
+    """A package in the place of ours, as if on the shared disk, with another `remote`."""
     (tmp_path / "shared" / "keras_cnn" / "runs").mkdir(parents=True)
     for folder in ("keras_cnn", "keras_cnn/runs"):
         (tmp_path / "shared" / folder / "__init__.py").touch()

@@ -1,8 +1,8 @@
 """Runs as tasks of a Ray cluster (https://docs.ray.io), of which this machine is a node.
 
-A task needs a worker of its node's, a processor core for each of its threads, and the disk that
-all nodes share. It starts a process and waits for it, so that a run does not differ from one made
-elsewhere. Ray ends all tasks of a command that ends, however it ends: the next command finds what
+A task takes a worker of a node, a processor core for each of its threads, and the disk that all
+nodes share. It starts a process and waits for it: a run does not differ from one made elsewhere.
+Ray ends all tasks of a command that ends, however it ends: the next command finds what
 is finished, and sends the rest again.
 """
 
@@ -227,13 +227,15 @@ def _check_answers(address: str) -> None:
 
 
 def _task(folder: Path, resources: Ray) -> dict[str, object]:
-    spec = files.read_json(folder / "task.json")["run"]["spec"]
-    return {"folder": str(folder), **_wants(spec["threads"], resources)}
+    task = files.read_json(folder / "task.json")
+    is_command = "command" in task
+    cores = resources.cores if is_command else task["run"]["spec"]["threads"]
+    return {"folder": str(folder), **_wants(cores, resources)}
 
 
-def _wants(threads: int, resources: Ray) -> dict[str, float]:
+def _wants(cores: int, resources: Ray) -> dict[str, float]:
     """What a run is given, as Ray calls it."""
-    wants = {"num_cpus": threads, "num_gpus": resources.gpus}
+    wants = {"num_cpus": cores, "num_gpus": resources.gpus}
     if resources.gigabytes is not None:
         wants["memory"] = round(resources.gigabytes * 1e9)
     return wants
