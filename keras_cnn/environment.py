@@ -247,9 +247,13 @@ def settled(backend: str, threads: int | None = None) -> dict[str, str]:
 
 def of_child(backend: str, threads: int) -> dict[str, str]:
     """As `settled`, for a process that imports this very package, also if it is not installed."""
+    return settled(backend, threads) | import_path()
+
+
+def import_path() -> dict[str, str]:
+    """The variable by which another Python finds this very package, also if it is not installed."""
     here, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([here, inherited] if inherited else [here])
-    return settled(backend, threads) | {"PYTHONPATH": path}
+    return {"PYTHONPATH": os.pathsep.join([here, inherited] if inherited else [here])}
 
 
 def settle(backend: str) -> None:

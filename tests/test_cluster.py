@@ -9,8 +9,9 @@ import sys
 import pytest
 from test_engine import FAKE, a_job, kinds
 
+from keras_cnn.errors import UserError
 from keras_cnn.runs import engine
-from keras_cnn.runs.executors import cluster
+from keras_cnn.runs.executors import cluster, command
 from keras_cnn.runs.executors.cluster import Gone, Remote
 
 # `remote.main` with a process in place of the worker that imports no package of ours.
@@ -208,3 +209,25 @@ def test_a_line_that_is_half_written_is_read_when_it_is_whole(processes, tmp_pat
 
     assert not engine.execute([a_job(out, "a")], Remote(processes, 1), note)
     assert kinds(events, "a") == ["started", "epoch", "epoch", "done"]
+
+
+def test_a_whole_command_goes_as_one_job_and_its_output_and_exit_code_come_back(
+    processes, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    processes.code = "import sys; from pathlib import Path; from keras_cnn.runs import remote\n"
+    processes.code += "sys.exit(remote.main(Path(sys.argv[1])))"
+    assert command.run(processes, ["recipes"], tmp_path / "out") == 0
+    assert "fewshot_convnext" in capfd.readouterr().err
+    assert command.run(processes, ["data", "nothing"], tmp_path / "out") == 2
+    assert "keras_cnn: no data 'nothing'" in capfd.readouterr().err
+    assert not (tmp_path / "out" / ".jobs").exists() and not processes.is_open
+
+
+def test_a_command_that_loses_its_machine_is_sent_again_twice(processes, tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(processes, "send", lambda folders: sent.extend(folders) or ["1"])
+    monkeypatch.setattr(processes, "gone", lambda tickets: dict.fromkeys(tickets, Gone("failed")))
+    with pytest.raises(UserError, match="teach: failed"):
+        command.run(processes, ["teach", "photos"], tmp_path / "out")
+    assert len(sent) == 3

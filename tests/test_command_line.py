@@ -27,7 +27,7 @@ from method_runs import finished as finished_run
 from method_runs import write
 from PIL import Image
 
-from keras_cnn import environment, files, home, models, prediction, recipe
+from keras_cnn import environment, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -221,6 +221,10 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe reliability --data=digits --weights=bundled", "--set model"),
         ("settings fewshot_convnxt", "'fewshot_convnext'"),
         ("settings mamml", "'maml'"),
+        ("recipe fewshot_convnext --on=slrum", "did you mean 'slurm'?"),
+        ("recipe fewshot_convnext --on=slurm:minuts=3", "did you mean 'minutes'?"),
+        ("recipe fewshot_convnext --on=slurm:minutes=soon", "minutes: input should be a valid"),
+        ("recipe fewshot_convnext --on=local:gpus=3", "local has no 'gpus'"),
         ("recipe all --method=linear_probe", "recipe all takes no --method"),
         ("recipe my/own.yaml", "my/own.yaml: no such file; `python -m keras_cnn recipes`"),
         ("settings my/own.yml", "my/own.yml: no such file"),
@@ -804,7 +808,7 @@ def test_failed_runs_are_listed_where_their_log_cannot_be_kept(made_up, photos, 
 def test_one_command_at_a_time_writes_the_table(made_up, photos, monkeypatch):
     """Another one's table, pictures and what is moved away are not mixed with it."""
     folder = Path("artifacts/fewshot_convnext").absolute()
-    with files.locked(folder / ".locks" / "table.lock"):
+    with store.held(folder / "table"):
         command = threading.Thread(target=main, args=(OWN,))
         command.start()
         while len(made_up) < 2:

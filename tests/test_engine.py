@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from keras_cnn import environment, recipe
+from keras_cnn.__main__ import main
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
-from keras_cnn.runs import child, engine
+from keras_cnn.runs import child, engine, publish, status, study
 from keras_cnn.runs.executors import local
 from keras_cnn.runs.executors.local import Local
 from keras_cnn.runs.jobs import Event, Job
@@ -467,3 +469,29 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
     job = dataclasses.replace(job, run=job.run.with_spec(threads=3))
     (failed,) = locally([job], 1)
     assert failed.error == "jax 3"
+
+
+def test_another_terminal_is_told_how_far_a_recipe_is(fake, tmp_path, monkeypatch, capsys):
+    """Runs that are done, under way, failed and not begun; the claim is of this process."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "title: x\ncolumns: {}\nsettings: {data: 'synthetic:20', weights: random}\n"
+        "repeats: 1\nrows: [{row: a}, {row: fail}, {row: b}, {row: c}]\n"
+    )
+    ask = ["recipe", "mine.yaml", "--status"]
+    assert main(ask) == 0
+    assert capsys.readouterr().out == "mine: 4 runs, 4 not begun\n"
+    plan = study.plan("mine.yaml")
+    jobs = {state.job.run.place.row: state.job for state in status.states(plan)}
+    jobs["a"].folder.parent.mkdir(parents=True)
+    assert not locally([jobs["a"]], 1)
+    (event,) = locally([jobs["fail"]], 1)
+    publish.keep_logs(study.Study(plan, [], [event]))
+    with store.held(jobs["b"].folder) as claim:
+        claim.tell({"epoch": 2, "train_accuracy": 0.5, "test_accuracy": None})
+        assert main(ask) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "mine: 4 runs, 1 done, 1 under way, 1 failed, 1 not begun"
+    assert [line.split()[1] for line in lines] == ["b", "fail"]
+    assert f"epoch 2/20, train 50.0%, on {platform.node()}, process {os.getpid()}" in lines[0]
+    assert lines[1].endswith(".txt") and Path(lines[1].split()[-1]).is_file()

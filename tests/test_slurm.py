@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -186,7 +188,8 @@ def test_jobs_are_sent_and_cancelled_when_the_controller_is_back(fake, tmp_path,
         fake.prints("sbatch", "Submitted batch job 8\n")
         fake.prints("scancel", "")
 
-    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)  # for this module alone
+    monkeypatch.setattr(slurm, "time", clock)
     fake.fails("sbatch", f"sbatch: error: {DOWN}")
     assert cluster.send(job_folders(tmp_path, 1)) == ["8"]
     fake.fails("scancel", f"scancel: error: {DOWN}")

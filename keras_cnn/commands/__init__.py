@@ -63,6 +63,7 @@ def recipe(
     set: dict[str, object] | None = None,
     on: str = "local",
     dry_run: bool = False,
+    status: bool = False,
     fresh: bool = False,
 ) -> None:
     """Run what is not on disk yet of a recipe, then print and write its table.
@@ -88,6 +89,7 @@ def recipe(
         on: Where: local, slurm[:partition=…,minutes=60,gigabytes=…,gpus=…,account=…] or
             ray[:ADDRESS,gpus=…]; --jobs bounds how many run there at a time.
         dry_run: Only print what would be run and how long; exit code 2 where something is missing.
+        status: Only tell how far the runs are that a command makes, here or elsewhere.
         fresh: Run again what is on disk too.
     """
     flags = {"data": data, "weights": weights, "image_size": image_size}
@@ -106,6 +108,7 @@ def recipe(
         fresh=fresh,
         on=on,
         dry_run=dry_run,
+        status=status,
     )
     if name == "all":
         _refuse_with_all(flags | {"rows": rows, "variant": variant != "both", "set": set})
@@ -333,11 +336,14 @@ class _End:
     seconds_left: float | None = None
 
 
-def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: object) -> _End:
+def _conduct(
+    name: str, dry_run: bool, status: bool, overrides: dict[str, object], **asked: object
+) -> _End:
     """Plans a recipe, runs what is missing, prints and writes its table; or tells what it would."""
     from keras_cnn import progress
     from keras_cnn.recipe import resources
     from keras_cnn.runs import estimate, publish, study
+    from keras_cnn.runs import status as states
 
     plan = study.plan(name, overrides=overrides, **asked)
     choice = "" if asked["profile"] else _choice(plan, overrides)
@@ -353,6 +359,10 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
         return _End(line, 2 if hindrance else 0, estimated.seconds_left)
+    if status:
+        found = states.states(plan)
+        print(states.text(plan, found))
+        return _End(f"{sum(state.kind == 'done' for state in found)} of {len(found)} done")
     work = study.prepare(plan)
     say(choice)  # not before: a mistake is told alone
     for row, why in work.left_out.items():

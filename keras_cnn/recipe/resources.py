@@ -21,6 +21,7 @@ class Slurm(Group):
         minutes: The time limit of a run; one that hits it goes on, or is run again, twice.
         gigabytes: Memory of a run; None takes the site's own.
         gpus: GPUs of a run.
+        cores: Processor cores of `teach`; a run has one for each of its threads.
         constraint: What a node has to have, as Slurm writes it.
     """
 
@@ -29,6 +30,7 @@ class Slurm(Group):
     minutes: PositiveInt = 60
     gigabytes: Positive | None = None
     gpus: PositiveInt | None = None
+    cores: PositiveInt = 2
     constraint: str | None = None
 
 
@@ -39,11 +41,13 @@ class Ray(Group):
         address: HOST:PORT of the cluster's head; `auto` finds one on this machine.
         gpus: GPUs of a run; a part of one lets several runs share it.
         gigabytes: Memory that is set aside for a run.
+        cores: Processor cores of `teach`; a run has one for each of its threads.
     """
 
     address: str = "auto"
     gpus: NotNegative = 0.0
     gigabytes: Positive | None = None
+    cores: PositiveInt = 2
 
 
 Resources = Local | Slurm | Ray

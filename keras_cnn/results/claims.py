@@ -76,21 +76,25 @@ def held(folder: Path, wait: bool = False) -> Iterator[Claim]:
 
 
 def holder(folder: Path) -> dict[str, object] | None:
-    """Who holds a run: `host` and `process`, and what it told last; None where nobody does."""
-    from filelock import SoftFileLease
+    """Who holds a run: its `host` and `process`, and what it told last; None where nobody does.
 
+    Of a machine that has ended the claim counts a minute longer.
+    """
     lease, word = _files(folder)
     if not _is_fresh(lease):
         return None
-    owner = SoftFileLease(lease, lease_duration=LEASE_SECONDS).owner
-    if owner is None or (owner.hostname == platform.node() and not _is_alive(owner.pid)):
-        return None
-    found = {"host": owner.hostname, "process": owner.pid}
     try:
-        told = json.loads(word.read_text(encoding="utf-8"))
+        with held(folder):
+            return None
+    except Busy:
+        pass
+    except OSError:  # not ours to write in
+        return {}
+    try:
+        told = json.loads(files.content(word))
     except (OSError, ValueError):
-        return found
-    return told if told.items() >= found.items() else found
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
@@ -111,13 +115,3 @@ def _is_fresh(lease: Path) -> bool:
         return False
     except OSError:  # not ours to write in
         return True
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

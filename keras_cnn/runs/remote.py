@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
-from keras_cnn import files
+from keras_cnn import environment, files
 from keras_cnn.recipe.spec import Run
 from keras_cnn.runs.child import Child, watch
 from keras_cnn.runs.executors import cluster
@@ -27,6 +28,8 @@ def main(folder: Path) -> int:
     """
     task = files.read_json(folder / "task.json")
     os.environ.update(task.get("variables", {}))
+    if "command" in task:
+        return _command(folder, task)
     job = Job(Run.model_validate(task["run"]), Path(task["folder"]), task["fresh"], task["wait"])
     cluster.report(folder, {"began": platform.node()})
     child = Child(job.task(), job.run.spec)
@@ -45,6 +48,30 @@ def main(folder: Path) -> int:
             cluster.report(folder, event.record)
 
     watch(job, child, tell)
+    return 0
+
+
+def _command(folder: Path, task: dict) -> int:
+    """Runs a command of ours; what it prints goes to the job's `output`, its exit code to the end.
+
+    The command ends with this process.
+    """
+    with (folder / "output").open("ab") as output:
+        process = subprocess.Popen(
+            [*environment.PYTHON, "-m", "keras_cnn", *task["command"]],
+            cwd=task["folder"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment.import_path(),
+        )
+
+    def end(*_: object) -> None:
+        process.kill()
+        sys.exit(1)
+
+    signal.signal(signal.SIGTERM, end)
+    cluster.tell_end(folder, "done", str(process.wait()))
     return 0
 
 

@@ -136,8 +136,7 @@ class Remote:
             return
         shutil.rmtree(sent.folder, ignore_errors=True)
         sent.folder.mkdir(parents=True)
-        own = {name: value for name, value in os.environ.items() if name.startswith("KERAS_CNN_")}
-        task = job.task() | {"variables": own}
+        task = job.task() | {"variables": own_variables()}
         files.write_text(sent.folder / "task.json", json.dumps(task))
         self._to_send.append(sent)
 
@@ -157,14 +156,10 @@ class Remote:
 
     def _running_ticket(self, folder: Path) -> str:
         """Under what name the cluster has the job of a folder already; empty where it has not."""
-        try:
-            ticket = files.read_json(folder / "ticket.json")
-            if ticket["on"] != self._cluster.name or (folder / "end.json").exists():
-                return ""
-            name = str(ticket["name"])
-        except (OSError, ValueError, LookupError, TypeError):
+        ticket = _ticket(folder)
+        if not ticket or ticket["on"] != self._cluster.name:
             return ""
-        return "" if self._cluster.gone([name]) else name
+        return "" if self._cluster.gone([ticket["name"]]) else ticket["name"]
 
     def _send(self) -> None:
         if not self._to_send:
@@ -179,7 +174,7 @@ class Remote:
 
     def _look_at(self, sent: _Sent) -> None:
         """Turns what is new in a job's folder into events."""
-        end = _end(sent.folder)  # before the reports: none comes after it
+        end = read_end(sent.folder)  # before the reports: none comes after it
         for record in _new_reports(sent):
             if not sent.has_started:
                 sent.has_started = True
@@ -222,6 +217,20 @@ def folder_of(job: Job) -> Path:
     return job.folder.absolute().parent / FOLDER / job.folder.name
 
 
+def ticket_of(job: Job) -> dict[str, str] | None:
+    """Which cluster took a job that has not ended, `on`, and its `name` there; None: none did."""
+    return _ticket(folder_of(job))
+
+
+def _ticket(folder: Path) -> dict[str, str] | None:
+    try:
+        ticket = files.read_json(folder / "ticket.json")
+        found = {"on": str(ticket["on"]), "name": str(ticket["name"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return None if files.is_there(folder / "end.json") else found
+
+
 def report(folder: Path, record: dict) -> None:
     """Appends a line to a job's reports, whole."""
     with (folder / "reports.jsonl").open("a", encoding="utf-8") as file:
@@ -248,7 +257,13 @@ def _new_reports(sent: _Sent) -> Iterator[dict]:
                     yield record
 
 
-def _end(folder: Path) -> tuple[str, str] | None:
+def own_variables() -> dict[str, str]:
+    """Environment variables of ours, which hold on the other machine, too."""
+    return {name: value for name, value in os.environ.items() if name.startswith("KERAS_CNN_")}
+
+
+def read_end(folder: Path) -> tuple[str, str] | None:
+    """How a job ended, one of `jobs.ENDS`, and its error; None while it has not."""
     if not files.is_there(folder / "end.json"):
         return None
     try:
