@@ -572,7 +572,7 @@ def test_dollar_signs_are_drawn_as_they_are(made, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("[seconds, test_accuracy]", "[secondss]", 2, "'seconds'"),
+        ("[test_accuracy, seconds]", "[secondss]", 2, "'seconds'"),
         ("    kind: lines", "    kind: line", 13, "'lines'"),
         ("    kind: lines", "    kynd: lines", 13, "'kind'"),
         ("    kind: lines", "    kind: lines\n    bands: false", 14, "'band'"),
