@@ -305,6 +305,8 @@ def kill(
     tally: dict,
 ) -> bool:
     """Kills something, if it is there, and starts nodes again; notes what outlives a command."""
+    if process.poll() is not None:
+        return False
     if what in ("node", "head"):
         name = HEAD if what == "head" else rng.choice(OTHERS)
         if what == "node" and rng.random() < 0.5:  # its raylet alone: the rest has to follow
@@ -406,9 +408,9 @@ def written(done: dict[str, dict], seed: int) -> list[str]:
         lines += ["", f"### {len(shown['killed'])} kills", ""]
         counts = ", ".join(f"{what} {count}" for what, count in Counter(shown["killed"]).items())
         lines += [
-            f"{counts}, in {shown['sweeps']} sweeps of {2 * REPEATS} runs, 3 to 15 s apart. `worker`: Ray's, "
-            "with a run under way; `process`: the one that waits for a run; `node`: its raylet "
-            "alone or all its processes; `driver`: the process that is connected; `head`: all "
+            f"{counts}, in {shown['sweeps']} sweeps of {2 * REPEATS} runs, 3 to 15 s apart. "
+            "`worker`: Ray's, with a run under way; `process`: the one that waits for a run; "
+            "`node`: its raylet alone or all its processes; `driver`: the process that is connected; `head`: all "
             "its processes, then all nodes started again. Held against an undisturbed table: "
             "nothing finished lost, the same bits, no process left, no file of a job left.",
         ]
