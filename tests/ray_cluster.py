@@ -410,9 +410,10 @@ def written(done: dict[str, dict], seed: int) -> list[str]:
         lines += [
             f"{counts}, in {shown['sweeps']} sweeps of {2 * REPEATS} runs, 3 to 15 s apart. "
             "`worker`: Ray's, with a run under way; `process`: the one that waits for a run; "
-            "`node`: its raylet alone or all its processes; `driver`: the process that is connected; `head`: all "
-            "its processes, then all nodes started again. Held against an undisturbed table: "
-            "nothing finished lost, the same bits, no process left, no file of a job left.",
+            "`node`: its raylet alone or all its processes; `driver`: the process that is "
+            "connected; `head`: all its processes, then all nodes started again. Held against an "
+            "undisturbed table: nothing finished lost, the same bits, no process left, no file of "
+            "a job left.",
         ]
     if shown := done.get("interrupt"):
         one, two = shown["seconds"]
