@@ -112,9 +112,11 @@ class Cluster:
         ]
 
     def stop(self) -> None:
-        """Kills all nodes."""
+        """Kills all nodes, and commands that are left."""
         for name in [*self.nodes]:
             self.kill(name)
+        for number in found(b"", self.folder.parent):
+            end(number)
 
 
 def processes() -> Iterator[tuple[int, int, bytes, bytes]]:
@@ -267,12 +269,21 @@ def kills(here: Cluster, folder: Path, rng: random.Random) -> dict[str, object]:
 def sweep(
     here: Cluster, folder: Path, out: Path, rng: random.Random, left: list[str], tally: dict
 ) -> None:
-    """A command's runs, with kills until it has ended well, given again where it has not."""
+    """A command's runs, a kill after each that finishes; given again until it has ended well."""
     words, finished = proof.recipe(out, here.on, repeats=REPEATS), set()
     process = begun(words, folder)
+
+    def has_ended() -> bool:
+        return process.poll() is not None
+
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            _, text = process.communicate(timeout=rng.uniform(3, 15) if left else MOST_SECONDS)
+        wait_until(lambda: has_ended() or (left and proof.results(out) != finished), MOST_SECONDS)
+        time.sleep(rng.uniform(0, 5))
+        wait_until(lambda: has_ended() or found(b"keras_cnn.runs.worker", folder), PATIENCE)
+        if not finished <= (finished := proof.results(out)):
+            tally["faults"].append(f"LOST a result: kill {len(tally['killed'])}")
+        if has_ended():
+            _, text = process.communicate()
             tally["codes"].append(process.returncode)
             print(f"kills: exit code {process.returncode}", flush=True)
             if process.returncode == 0:
@@ -280,18 +291,12 @@ def sweep(
             if process.returncode != -signal.SIGKILL:
                 tally["faults"].append(f"exit code {process.returncode}: {text.strip()[-200:]}")
             process = begun(words, folder)
-            continue
-        if not left:
+        elif not left:
             tally["faults"].append(f"over {MOST_SECONDS:.0f} s")
             process.kill()
-            continue
-        if not finished <= (finished := proof.results(out)):
-            tally["faults"].append(f"LOST a result: kill {len(tally['killed'])}")
-        wait_until(lambda: found(b"keras_cnn.runs.worker", folder), PATIENCE)
-        what = left[-1]
-        if kill(what, here, folder, process, rng, tally):
+        elif kill(left[-1], here, folder, process, rng, tally):
+            print(f"kills: {left[-1]}, {len(finished)} runs finished", flush=True)
             tally["killed"].append(left.pop())
-            print(f"kills: {what}, {len(finished)} runs finished", flush=True)
     if not wait_until(lambda: not found(b"keras_cnn", folder), PATIENCE):
         tally["faults"].append(f"processes are there {PATIENCE:.0f} s later: {out.name}")
 
@@ -408,12 +413,12 @@ def written(done: dict[str, dict], seed: int) -> list[str]:
         lines += ["", f"### {len(shown['killed'])} kills", ""]
         counts = ", ".join(f"{what} {count}" for what, count in Counter(shown["killed"]).items())
         lines += [
-            f"{counts}, in {shown['sweeps']} sweeps of {2 * REPEATS} runs, 3 to 15 s apart. "
-            "`worker`: Ray's, with a run under way; `process`: the one that waits for a run; "
-            "`node`: its raylet alone or all its processes; `driver`: the process that is "
-            "connected; `head`: all its processes, then all nodes started again. Held against an "
-            "undisturbed table: nothing finished lost, the same bits, no process left, no file of "
-            "a job left.",
+            f"{counts}, in {shown['sweeps']} sweeps of {2 * REPEATS} runs, each after another "
+            "run has finished. `worker`: Ray's, with a run under way; `process`: the one that "
+            "waits for a run; `node`: its raylet alone or all its processes; `driver`: the process "
+            "that is connected; `head`: all its processes, then all nodes started again. Held "
+            "against an undisturbed table: nothing finished lost, the same bits, no process left, "
+            "no file of a job left.",
         ]
     if shown := done.get("interrupt"):
         one, two = shown["seconds"]
@@ -441,6 +446,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that was started
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(SHOWN))
     parser.add_argument("--seed", type=int, default=0)
