@@ -11,6 +11,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,5 +86,13 @@ def _command(folder: Path, task: dict) -> int:
     return 0
 
 
+def _end_with_parent() -> None:
+    while os.read(0, 4096):  # not by `sys.stdin`, which the end of the interpreter would wait for
+        pass
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    if "--with-parent" in sys.argv[2:]:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(main(Path(sys.argv[1])))
