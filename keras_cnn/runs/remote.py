@@ -45,6 +45,7 @@ def main(folder: Path) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
     def tell(event: Event) -> None:
         if event.kind == "failed":
             time.sleep(SECONDS_TO_BE_ENDED)
