@@ -30,6 +30,7 @@ from keras_cnn.teach import (
     teach,
     tuning,
 )
+from keras_cnn.teach.taught import Point
 
 ROOMY = {"backbone": "convnext_atto", "method": "nearest_mean"}  # quick, and always at hand
 
@@ -83,6 +84,27 @@ def test_held_out_images_are_not_learnt_from():
     learn = learners.on_features(NearestMean(), features, labels)
     found = search.said(learn, labels, folds.draw(labels, np.arange(600), 0))
     assert abs(found.right.mean() - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("fold_count", [2, 3, 5])
+def test_the_forecast_goes_on_from_the_images_that_a_fold_had(fold_count: int):
+    """The line through the curve's last points, read off at all images of a class."""
+    rng = np.random.default_rng(0)
+    labels, folds_drawn = np.arange(300) % 2, (np.arange(300) // 2 % fold_count)[None]
+    logits = rng.normal(size=(1, 300, 2)) + 0.5 * np.eye(2)[labels]
+    found = figures.out_of_fold(labels, logits)
+    curve = (Point(10, (0.2, 0.3)), Point(50, (0.5, 0.56)), Point(100, (0.6, 0.62)))
+    share = folds.trained_share(folds_drawn)
+    held_out = [(folds_drawn != fold).sum() for fold in folds_drawn[0]]
+    assert share == pytest.approx(np.mean(held_out) / 300)
+    foretold = figures.foretold(found, curve, share, images=200)
+    line = np.polyfit(np.log([50, 100]), [0.53, 0.61], 1)
+    right = (logits[0].argmax(axis=1) == labels).mean()
+    of_a_fold = 150 - 150 / fold_count  # images a class
+    gain = np.polyval(line, np.log(150)) - np.polyval(line, np.log(of_a_fold))
+    assert foretold.value == pytest.approx(right + gain)
+    falling = figures.foretold(found, (curve[2], Point(200, (0.6,))), share, images=200)
+    assert falling.value == pytest.approx(right)  # more images are never foretold to do harm
 
 
 def test_of_a_class_with_one_image_nothing_is_told():
@@ -275,3 +297,16 @@ def test_a_fine_tuned_model_is_kept_as_it_was_tested(folder: Path, tmp_path: Pat
     evaluation = prediction.evaluate(taught.model_file, str(folder))
     np.testing.assert_allclose(evaluation.probabilities, taught.test.probabilities, atol=1e-4)
     assert results.read(taught.candidates[0].folder).spec["method"] == "supervised"
+
+
+def test_with_many_images_fine_tuning_is_judged_in_fewer_folds_and_says_so(shirts, monkeypatch):
+    images, names = shirts
+    labels = np.unique(names, return_inverse=True)[1]
+    photos = search.Photos(labels, np.arange(120), lambda image_size, fit: images)
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    monkeypatch.setattr(folds, "IMAGES_OF_REPEATS", 120)
+    methods = [*search.heads("nearest_mean"), tuning.SETTINGS.model_copy(update={"epochs": 1})]
+    compared = search.search(photos, [backbone], ["crop"], methods, search.Clock(600), seed=0)
+    shares = {one.candidate.method: one.trained_share for one in compared}
+    assert shares == pytest.approx({"nearest_mean": 4 / 5, "fine_tuning": 2 / 3}, abs=0.01)
+    assert {one.fold_count for one in compared} == {3, 5}

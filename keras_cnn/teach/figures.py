@@ -13,6 +13,7 @@ from keras_cnn.statistics import CONFIDENCE
 from keras_cnn.teach import calibration
 from keras_cnn.teach.taught import Accuracy, Point
 
+VERSION = 1  # raised when the same logits give other probabilities
 NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
 
 
@@ -88,7 +89,9 @@ def accuracy(share: float, images: int) -> Accuracy:
     return Accuracy(share, *wilson(share, images, NORMAL), images)
 
 
-def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: int) -> Accuracy:
+def foretold(
+    found: OutOfFold, curve: Sequence[Point], trained_share: float, images: int
+) -> Accuracy:
     """The accuracy that the folds foretell of a model taught with all training images.
 
     A fold's model has fewer images: the accuracy goes on as from the last but one point of the
@@ -98,7 +101,7 @@ def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: 
     Args:
         found: Of the chosen candidate.
         curve: From `search.learning_curve`.
-        fold_count: How many folds there are.
+        trained_share: The share of the training images that a fold's model has learnt from.
         images: Test images.
     """
     count = int(found.told.sum())
@@ -107,6 +110,6 @@ def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: 
         before, last = curve[-2:]
         gain = float(np.mean(last.accuracies) - np.mean(before.accuracies))
         doublings = np.log2(last.images_a_class / before.images_a_class)
-        share += max(0.0, gain / doublings) * np.log2(fold_count / (fold_count - 1))
+        share += max(0.0, gain / doublings) * np.log2(1 / trained_share)
     both = 1 / (1 / count + 1 / images)
     return Accuracy(min(share, 1.0), *wilson(min(share, 1.0), both, NORMAL), count)

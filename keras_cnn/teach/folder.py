@@ -97,7 +97,7 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         ),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
-        foretold=figures.foretold(found, curve, learned.fold_count, len(test.labels)),
+        foretold=figures.foretold(found, curve, learned.compared.trained_share, len(test.labels)),
         tested=_accuracy(test),
         runner_up=_accuracy(_tested(images, others[0], notify)) if others else None,
         majority=float((test.labels == np.bincount(images.all_labels()).argmax()).mean()),

@@ -11,6 +11,7 @@ import numpy as np
 # (held-out, classes).
 Learner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+VERSION = 1  # raised when the same images are put into other folds, as by other near duplicates
 MOST_FOLDS = 5
 IMAGES_OF_REPEATS = 1000  # with fewer images the folds are drawn again, up to MOST_REPEATS times
 MOST_REPEATS = 10
@@ -41,6 +42,16 @@ def draw(labels: np.ndarray, groups: np.ndarray, seed: int, most: int = MOST_FOL
             for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
                 fold_of[held_out] = fold
     return drawn
+
+
+def trained_share(folds: np.ndarray) -> float:
+    """The share of all images that the model of an image's fold learns from, in (0, 1).
+
+    Args:
+        folds: From `draw`; the mean is taken over its repeats and images.
+    """
+    held_out = [np.bincount(fold_of)[fold_of] for fold_of in folds]
+    return 1 - float(np.mean(held_out)) / folds.shape[1]
 
 
 def out_of_fold(

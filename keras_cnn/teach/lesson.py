@@ -34,7 +34,7 @@ class Lesson:
         calibration: Temperature, when to say unsure, prediction sets, what is strange.
         familiar: What tells a picture of another kind.
         familiarity: How familiar the training images are among themselves, (n,).
-        drawn: The folds, as of `folds.draw`.
+        drawn: The folds of the learning curve, as of `folds.draw`.
     """
 
     compared: Compared
@@ -45,11 +45,6 @@ class Lesson:
     familiar: Familiar
     familiarity: np.ndarray
     drawn: np.ndarray
-
-    @property
-    def fold_count(self) -> int:
-        """How many folds there were."""
-        return int(self.drawn.max()) + 1
 
     def curve(self, photos: Photos) -> tuple[Point, ...]:
         """Accuracy on held-out images against training images a class."""

@@ -71,7 +71,7 @@ class Compared:
         found: What models say of images they have not seen.
         head: Taught with all training images; None of what is fine-tuned.
         train: Loss and accuracy on them, before calibration.
-        fold_count: In how many folds that was.
+        drawn: The folds, as of `folds.draw`.
         seconds: It took, without the features.
         network: Fine-tuned with all training images, from images to logits; None of heads.
     """
@@ -80,9 +80,19 @@ class Compared:
     found: OutOfFold
     head: Head | None
     train: tuple[float, float]
-    fold_count: int
+    drawn: np.ndarray
     seconds: float
     network: keras.Model | None = None
+
+    @property
+    def fold_count(self) -> int:
+        """In how many folds it was judged."""
+        return int(self.drawn.max()) + 1
+
+    @property
+    def trained_share(self) -> float:
+        """The share of the training images that a fold's model has learnt from."""
+        return folds.trained_share(self.drawn)
 
 
 @dataclass
@@ -228,7 +238,7 @@ def _tuned(
     network = material.tuned(settings, np.arange(len(photos.labels)))
     logits = material.logits(network)
     train = loss_and_accuracy(softmax(logits, axis=1), photos.labels)
-    return Compared(candidate, found, None, train, count, time.monotonic() - began, network)
+    return Compared(candidate, found, None, train, drawn, time.monotonic() - began, network)
 
 
 def _told(learn: folds.Learner, notify: Notify, count: int) -> folds.Learner:
@@ -268,7 +278,7 @@ def _compared(
         head = learners.fitter(settings)(features, photos.labels)
         train = loss_and_accuracy(softmax(head.logits(features), axis=1), photos.labels)
         seconds = time.perf_counter() - began
-        yield Compared(candidate, found, head, train, int(drawn.max()) + 1, seconds)
+        yield Compared(candidate, found, head, train, drawn, seconds)
         notify(f"candidates on {backbone.name}, {fit}", number, len(methods))
 
 

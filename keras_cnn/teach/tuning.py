@@ -26,6 +26,7 @@ from keras_cnn.training.history import History
 if TYPE_CHECKING:
     import keras
 
+VERSION = 1  # raised when a change makes the same settings give another result
 EPOCHS = 5
 SETTINGS = Supervised(
     epochs=EPOCHS, batch_size=32, learning_rate=3e-4, schedule="cosine", schedule_epochs=EPOCHS
