@@ -26,8 +26,10 @@ from keras_cnn.teach import (
     figures,
     folds,
     learners,
+    pictures,
     search,
     teach,
+    terminal,
     tuning,
 )
 from keras_cnn.teach.taught import Point
@@ -211,6 +213,16 @@ def test_a_folder_is_taught_tested_and_kept(folder: Path, tmp_path: Path):
     np.testing.assert_array_equal(again.test.probabilities, taught.test.probabilities)
 
 
+def test_a_validation_folder_is_left_alone_and_told(folder: Path):
+    (folder / "Val").mkdir()
+    for name in ("hat <b>", "pants <b>"):
+        (folder / "Val" / name).mkdir()
+        (folder / "Val" / name / "broken.png").write_bytes(b"no image")
+    notes, faults = pictures.of(str(folder), 64, None, 0).notes_and_faults()
+    assert [line for line in notes if "the 2 images of the valid folder are not used" in line]
+    assert not any("broken" in line for line in faults)
+
+
 def test_no_test_image_has_a_say_in_the_choice(folder: Path, tmp_path: Path):
     first = teach(Request(str(folder), tmp_path / "one", **ROOMY))
     for path in sorted(folder.glob("test/*/*.png")):  # every test image in the wrong class
@@ -255,6 +267,30 @@ def test_what_cannot_be_used_is_told_in_a_line(settings, images: int, labels: in
     pixels = np.zeros((images, 8, 8, 3), np.uint8)
     with pytest.raises(UserError, match=words):
         ImageClassifier(**{**ROOMY, **settings}).fit(pixels, np.arange(labels) % 2)
+
+
+def test_with_balance_the_table_shows_the_loss_that_chose(folder: Path, tmp_path, monkeypatch):
+    """From each run's probabilities by NumPy: the mean over classes of the mean over images."""
+    for place, path in enumerate(sorted(folder.glob("train/pants*/*.png"))):
+        if place < 6:
+            path.unlink()
+        elif place < 9:  # labels that are wrong, so that there is a loss
+            path.rename(folder / "train" / "hat <b>" / f"moved-{path.name}")
+    monkeypatch.setattr(folds, "IMAGES_OF_REPEATS", 1)  # folds once, of which runs keep all
+    asked = {"backbone": "convnext_atto", "method": "linear_discriminant", "fit": "crop"}
+    taught = teach(Request(str(folder), tmp_path / "out", balance=True, **asked))
+    own, plain = [], []
+    for one in taught.candidates:
+        kept = results.read(one.folder).predictions
+        told = kept.probabilities[np.arange(len(kept.labels)), kept.labels].astype(np.float64)
+        losses = -np.log(told)
+        plain.append(losses.mean())
+        own.append(np.mean([losses[kept.labels == label].mean() for label in (0, 1)]))
+    assert np.abs(np.subtract(own, plain)).max() > 0.01  # 16 hats and 3 pants
+    assert own == sorted(own) and taught.chosen == taught.candidates[0].candidate
+    table = [line.split() for line in terminal.lines(taught) if "linear_discriminant" in line]
+    shown = [float(row[-1]) for row in table]
+    assert shown == pytest.approx(own[: len(shown)], abs=2e-3) and len(shown) == terminal.SHOWN
 
 
 def test_with_balance_every_class_counts_alike():

@@ -86,6 +86,7 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         runs.write(one, images, request.out, request.seed, request.shots) for one in compared
     ]
     found, (equal, near) = learned.compared.found, images.copies()
+    notes, faults = images.notes_and_faults()
     curve = learned.curve(photos)
     taught = Taught(
         folder=Path(request.source),
@@ -106,7 +107,8 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         model_file=model_file,
         command=request.command,
         seconds=time.monotonic() - began,  # without the page
-        faults=images.faults(),
+        notes=notes,
+        faults=faults,
         equal=equal,
         near=near,
         environment=environment.describe(),
