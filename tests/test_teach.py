@@ -32,7 +32,6 @@ from keras_cnn.teach import (
     terminal,
     tuning,
 )
-from keras_cnn.teach.taught import Point
 
 ROOMY = {"backbone": "convnext_atto", "method": "nearest_mean"}  # quick, and always at hand
 
@@ -90,23 +89,46 @@ def test_held_out_images_are_not_learnt_from():
 
 @pytest.mark.parametrize("fold_count", [2, 3, 5])
 def test_the_forecast_goes_on_from_the_images_that_a_fold_had(fold_count: int):
-    """The line through the curve's last points, read off at all images of a class."""
+    """A line through half of a fold's images and all of them, read off at all there are."""
     rng = np.random.default_rng(0)
     labels, folds_drawn = np.arange(300) % 2, (np.arange(300) // 2 % fold_count)[None]
     logits = rng.normal(size=(1, 300, 2)) + 0.5 * np.eye(2)[labels]
     found = figures.out_of_fold(labels, logits)
-    curve = (Point(10, (0.2, 0.3)), Point(50, (0.5, 0.56)), Point(100, (0.6, 0.62)))
     share = folds.trained_share(folds_drawn)
     held_out = [(folds_drawn != fold).sum() for fold in folds_drawn[0]]
     assert share == pytest.approx(np.mean(held_out) / 300)
-    foretold = figures.foretold(found, curve, share, images=200)
-    line = np.polyfit(np.log([50, 100]), [0.53, 0.61], 1)
+    foretold = figures.foretold(found, 0.08, share, images=200)
     right = (logits[0].argmax(axis=1) == labels).mean()
     of_a_fold = 150 - 150 / fold_count  # images a class
-    gain = np.polyval(line, np.log(150)) - np.polyval(line, np.log(of_a_fold))
-    assert foretold.value == pytest.approx(right + gain)
-    falling = figures.foretold(found, (curve[2], Point(200, (0.6,))), share, images=200)
-    assert falling.value == pytest.approx(right)  # more images are never foretold to do harm
+    line = np.polyfit(np.log([of_a_fold / 2, of_a_fold]), [right - 0.08, right], 1)
+    assert foretold.value == pytest.approx(np.polyval(line, np.log(150)))
+    for gain in (-0.1, None):  # more images are never foretold to do harm
+        assert figures.foretold(found, gain, share, images=200).value == pytest.approx(right)
+
+
+def test_a_doubling_is_from_half_of_each_class_to_all_of_it():
+    """Nearest means by NumPy, which are given the halves."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), (40, 10, 5))
+    features = rng.normal(size=(55, 6)) + 0.8 * np.eye(3, 6)[labels]
+    drawn = folds.draw(labels, np.arange(55), 0)
+    learn = learners.on_features(NearestMean(), features, labels)
+    accuracies = {1: [], 2: []}
+    for fold_of in drawn:
+        for fold in range(5):
+            (training,), (held_out,) = np.nonzero(fold_of != fold), np.nonzero(fold_of == fold)
+            shuffled = np.random.default_rng(len(training)).permutation(training)
+            for part, found in accuracies.items():
+                own = [shuffled[labels[shuffled] == label] for label in range(3)]
+                assert [len(one) for one in own] == [32, 8, 4]
+                kept = np.concatenate([one[: len(one) // part] for one in own])
+                answers = learn(kept, held_out).argmax(axis=1)
+                found.append((answers == labels[held_out]).mean())
+    whole, half = (np.mean(accuracies[part]) for part in (1, 2))
+    gain = search.gain_of_doubling(NearestMean(), features, labels, drawn)
+    assert gain == pytest.approx(whole - half) and gain > 0
+    alone = search.gain_of_doubling(NearestMean(), features[:2], np.arange(2), np.array([[0, 1]]))
+    assert alone is None
 
 
 def test_of_a_class_with_one_image_nothing_is_told():

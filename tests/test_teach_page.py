@@ -122,6 +122,7 @@ def taught_on(folder, files, labels, test_files, test_labels, class_names, model
         majority=0.25,
         calibration=Calibration(1.5, 0.1, 0.7, (0.8, 0.95), (0.3, 0.05), 0.2),
         curve=(Point(4, (0.5, 0.6)), Point(8, (0.7, 0.8))),
+        gain=0.2,
         model_file=model_file,
         command="python -m keras_cnn teach 'my folder'",
         seconds=12.0,
@@ -298,7 +299,8 @@ def test_images_of_a_data_source_are_seen_without_files():
 
 
 def test_a_curve_needs_two_points(example):
-    assert "<svg" in page.curve.section(example).body
+    body = page.curve.section(example).body
+    assert "<svg" in body and "brought +20.0 points" in body
     for points in (
         (),
         (Point(4, (0.5,)),),

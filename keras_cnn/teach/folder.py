@@ -87,7 +87,7 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
     ]
     found, (equal, near) = learned.compared.found, images.copies()
     notes, faults = images.notes_and_faults()
-    curve = learned.curve(photos)
+    curve, gain = learned.curve(photos)
     taught = Taught(
         folder=Path(request.source),
         class_names=images.class_names,
@@ -98,12 +98,13 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         ),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
-        foretold=figures.foretold(found, curve, learned.compared.trained_share, len(test.labels)),
+        foretold=figures.foretold(found, gain, learned.compared.trained_share, len(test.labels)),
         tested=_accuracy(test),
         runner_up=_accuracy(_tested(images, others[0], notify)) if others else None,
         majority=float((test.labels == np.bincount(images.all_labels()).argmax()).mean()),
         calibration=learned.calibration,
         curve=curve,
+        gain=gain,
         model_file=model_file,
         command=request.command,
         seconds=time.monotonic() - began,  # without the page

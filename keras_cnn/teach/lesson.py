@@ -46,13 +46,14 @@ class Lesson:
     familiarity: np.ndarray
     drawn: np.ndarray
 
-    def curve(self, photos: Photos) -> tuple[Point, ...]:
-        """Accuracy on held-out images against training images a class."""
+    def curve(self, photos: Photos) -> tuple[tuple[Point, ...], float | None]:
+        """Accuracy on held-out images against training images a class, and a doubling's gain."""
         candidate = self.compared.candidate
         features = search.features_of(photos, self.backbone, candidate.fit)
         is_tuned = isinstance(candidate.settings, Supervised)  # whose curve would take hours
         settings = tuning.START if is_tuned else candidate.settings
-        return search.learning_curve(settings, features, photos.labels, self.drawn)
+        given = settings, features, photos.labels, self.drawn
+        return search.learning_curve(*given), search.gain_of_doubling(*given)
 
 
 def of(
