@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from keras_cnn import ImageClassifier, data, prediction, results
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import NearestMean
+from keras_cnn.methods.settings import LinearDiscriminant, LinearProbe, NearestMean
 from keras_cnn.models import saved
 from keras_cnn.teach import (
     Request,
@@ -25,7 +25,9 @@ from keras_cnn.teach import (
     familiar,
     figures,
     folds,
+    keeping,
     learners,
+    lesson,
     pictures,
     search,
     teach,
@@ -275,6 +277,37 @@ def test_the_estimator_is_one_of_scikit_learns(shirts, tmp_path: Path):
     told = prediction.predict(tmp_path / "clothes.keras", paths)
     assert told.class_names == ["hat", "pants", "shoes"]
     np.testing.assert_allclose(told.probabilities, model.predict_proba(paths), atol=1e-4)
+
+
+def test_a_saved_model_knows_strangers_whatever_its_head_does_to_features(shirts, tmp_path):
+    """As by the features themselves, also of heads that centre them or bring them to length 1."""
+    images, names = shirts
+    kept = names != "shoes"
+    shown, labels = images[kept], np.unique(names[kept], return_inverse=True)[1]
+    paths = [tmp_path / f"{place}.png" for place in range(120)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    photos = search.Photos(labels, np.arange(80), lambda image_size, fit: shown)
+    methods = (
+        NearestMean(centered=False, normalised=True),
+        NearestMean(),
+        LinearDiscriminant(normalised=False),
+        LinearProbe(regularization_strength=1.0),
+    )
+    for one in search.search(photos, [backbone], ["crop"], methods, search.Clock(600), seed=0):
+        taught = lesson.of(one, [backbone], photos, 0.05, seed=0)
+        scores = taught.familiar.score(backbones.features(taught.network, images))
+        half = float(np.median(scores))  # a threshold that many images are on either side of
+        told_apart = dataclasses.replace(taught.calibration, familiar_threshold=half)
+        taught = dataclasses.replace(taught, calibration=told_apart)
+        keeping.save(taught, ["a", "b"], tmp_path / "model.keras")
+        told = prediction.predict(tmp_path / "model.keras", paths)
+        clear = np.abs(scores - half) > 1e-3
+        assert clear.sum() > 90
+        np.testing.assert_array_equal(
+            told.strange[clear], scores[clear] < half, one.candidate.title
+        )
 
 
 @pytest.mark.parametrize(
