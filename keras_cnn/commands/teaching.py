@@ -47,9 +47,15 @@ def teach(
 
     out = out or DEFAULT_OUT / "teach" / sources.title(folder)
     words = ["python", "-m", "keras_cnn", "teach", folder, f"--out={out}"]
-    flags = {"backbone": backbone, "method": method, "fit": fit, "shots": shots}
+    flags = {"minutes": minutes, "backbone": backbone, "method": method, "fit": fit}
+    flags |= {"shots": shots, "error-percent": error_percent, "backend": backend}
+    usual = {"minutes": 10, "error-percent": 5}
     words += ["--balance"] * balance
-    words += [f"--{name}={value}" for name, value in flags.items() if value not in ("auto", None)]
+    words += [
+        f"--{name}={value}"
+        for name, value in flags.items()
+        if value not in ("auto", None, usual.get(name))
+    ]
     request = teaching.Request(
         folder,
         out,
