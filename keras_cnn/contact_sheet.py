@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from keras_cnn import files, pages
 from keras_cnn.data import decode
 from keras_cnn.prediction import STRANGE, UNSURE, Predictions
 
-SIDE = 128  # pixels of a photograph's longer side
-QUALITY = 70  # of a JPEG: about 4 KB each
 MOST = 2000  # photographs: 10 MB, which a phone still scrolls
 STYLE = """
 .photos { display: grid; gap: 1rem 0.8rem; margin: 1rem 0; padding: 0; list-style: none;
@@ -140,8 +136,8 @@ def _photographs(paths: Sequence[Path], places: np.ndarray) -> dict[int, str]:
     there = [int(place) for place in places if paths[place].is_file()]
     chosen = [str(paths[place]) for place in there]
     return {
-        there[index]: pages.address(_jpeg(image), "image/jpeg")
-        for batch in decode.batches(chosen, SIDE, "pad")
+        there[index]: pages.photograph(image)
+        for batch in decode.batches(chosen, pages.PHOTOGRAPH, "pad")
         for index, image in zip(batch.indices, batch.images, strict=True)
     }
 
@@ -153,16 +149,11 @@ def _item(predictions: Predictions, place: int, remark: str, address: str) -> st
         ranked = np.argsort(-shares, kind="stable")[:2]
         named = (f"{pages.name(predictions.class_names[k])} {shares[k]:.1%}" for k in ranked)
         said = f"<strong>{remark}</strong>: {', '.join(named)}"
+    side = pages.PHOTOGRAPH
     picture = (
-        f'<img src="{address}" alt="" width="{SIDE}" height="{SIDE}" loading="lazy">'
+        f'<img src="{address}" alt="" width="{side}" height="{side}" loading="lazy">'
         if address
         else ""
     )
     file = pages.name(predictions.paths[place])
     return f'<li>{picture}{said} <span class="file">{file}</span></li>\n'
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    written = io.BytesIO()
-    Image.fromarray(image).save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()

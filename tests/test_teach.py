@@ -22,6 +22,7 @@ from keras_cnn.teach import (
     Request,
     backbones,
     calibration,
+    curve,
     familiar,
     figures,
     folds,
@@ -127,9 +128,9 @@ def test_a_doubling_is_from_half_of_each_class_to_all_of_it():
                 answers = learn(kept, held_out).argmax(axis=1)
                 found.append((answers == labels[held_out]).mean())
     whole, half = (np.mean(accuracies[part]) for part in (1, 2))
-    gain = search.gain_of_doubling(NearestMean(), features, labels, drawn)
+    gain = curve.gain_of_doubling(NearestMean(), features, labels, drawn)
     assert gain == pytest.approx(whole - half) and gain > 0
-    alone = search.gain_of_doubling(NearestMean(), features[:2], np.arange(2), np.array([[0, 1]]))
+    alone = curve.gain_of_doubling(NearestMean(), features[:2], np.arange(2), np.array([[0, 1]]))
     assert alone is None
 
 

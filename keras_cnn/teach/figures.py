@@ -97,7 +97,7 @@ def foretold(found: OutOfFold, gain: float | None, trained_share: float, images:
 
     Args:
         found: Of the chosen candidate.
-        gain: From `search.gain_of_doubling`.
+        gain: From `curve.gain_of_doubling`.
         trained_share: The share of the training images that a fold's model has learnt from.
         images: Test images.
     """

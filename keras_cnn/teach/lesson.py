@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_cnn.methods.on_features import Head
 from keras_cnn.methods.settings import Supervised
-from keras_cnn.teach import backbones, calibration, familiar, folds, search, tuning
+from keras_cnn.teach import backbones, calibration, curve, familiar, folds, search, tuning
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.familiar import Familiar
@@ -53,7 +53,7 @@ class Lesson:
         is_tuned = isinstance(candidate.settings, Supervised)  # whose curve would take hours
         settings = tuning.START if is_tuned else candidate.settings
         given = settings, features, photos.labels, self.drawn
-        return search.learning_curve(*given), search.gain_of_doubling(*given)
+        return curve.learning_curve(*given), curve.gain_of_doubling(*given)
 
 
 def of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def _scale(low: float, high: float) -> tuple[float, float, float]:
     return bottom, top, step
 
 
-def _spread(images: list[int], x: object) -> list[int]:
+def _spread(images: list[int], x: Callable[[int], float]) -> list[int]:
     """The counts that can stand below the axis without touching one another; the last does."""
     kept = [images[-1]]
     for count in reversed(images[:-1]):
