@@ -316,6 +316,7 @@ def test_a_saved_model_knows_strangers_whatever_its_head_does_to_features(shirts
     [
         ({"backbone": "vgg"}, 4, 4, "no backbone 'vgg'"),
         ({"method": "svm"}, 4, 4, "no method 'svm'"),
+        ({"error_rate": 0}, 4, 4, "the error rate is 0 percent"),
         ({}, 4, 3, "4 images and 3 labels"),
     ],
 )

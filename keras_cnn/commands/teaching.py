@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_cnn import environment
 from keras_cnn.commands.shell import chosen_backend, tell
-from keras_cnn.errors import shell_line
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 
 
@@ -39,6 +39,8 @@ def teach(
         error_percent: Below which share of wrong answers the model is to stay, by saying unsure.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
     """
+    if minutes < 1:
+        raise UserError(f"--minutes is {minutes}: at least 1")
     environment.settle(chosen_backend(backend))
     from keras_cnn import progress
     from keras_cnn import teach as teaching

@@ -13,7 +13,17 @@ from scipy.special import softmax
 
 from keras_cnn import environment, files
 from keras_cnn.data.fit import FITS, check
-from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures, runs, search
+from keras_cnn.teach import (
+    backbones,
+    calibration,
+    figures,
+    keeping,
+    lesson,
+    page,
+    pictures,
+    runs,
+    search,
+)
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.lesson import Lesson
 from keras_cnn.teach.pictures import Pictures
@@ -65,6 +75,7 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
     Raises:
         UserError: The images or the weights cannot be used.
     """
+    calibration.check_error_rate(request.error_rate)
     began, clock = time.monotonic(), Clock(60 * request.minutes)
     methods, fits = search.heads(request.method, request.balance), _fits(request.fit)
     tried, why = backbones.choose(request.backbone)
