@@ -81,6 +81,14 @@ def test_of_few_images_the_folds_are_drawn_several_times_and_differently():
     assert len(folds.draw(np.arange(2000) % 5, np.arange(2000), seed=1)) == 1
 
 
+def test_where_nothing_can_be_held_out_a_line_says_so():
+    with pytest.raises(UserError, match="no class has two training images"):
+        folds.draw(np.arange(3), np.arange(3), seed=1)
+    with pytest.raises(UserError, match="no class has two training images"):
+        folds.draw(np.array([0, 0, 1]), np.array([5, 5, 6]), seed=1)  # the first two are copies
+    assert folds.draw(np.array([0, 0, 1]), np.arange(3), seed=1).max() == 1
+
+
 def test_held_out_images_are_not_learnt_from():
     """Labels that have nothing to do with the features are told no better than by chance."""
     rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from keras_cnn.errors import UserError
+
 # From places of training images and of held-out ones, (k,) each, to logits of the latter,
 # (held-out, classes).
 Learner = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -24,19 +26,26 @@ def draw(labels: np.ndarray, groups: np.ndarray, seed: int, most: int = MOST_FOL
         labels: (n,) integers.
         groups: (n,) equal for images that are to stay together, as near duplicates.
         seed: Seeds the draw.
-        most: Folds; where the largest class has fewer images, as many.
+        most: Folds; where no class has so many groups, as many as one has.
 
     Returns:
         int64 (repeats, n): of few images the folds are drawn several times.
+
+    Raises:
+        UserError: No class has two groups, so that nothing could be told of what is held out.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    largest = np.bincount(labels).max()
-    count = int(min(most, largest, len(np.unique(groups))))
+    count = min(most, max(len(np.unique(groups[labels == label])) for label in np.unique(labels)))
+    if count < 2:
+        raise UserError(
+            "no class has two training images that do not look nearly the same: one is held out to "
+            "judge by, so two of a class are needed"
+        )
     repeats = int(np.clip(IMAGES_OF_REPEATS // len(labels), 1, MOST_REPEATS))
     drawn = np.zeros((repeats, len(labels)), np.int64)
     for repeat, fold_of in enumerate(drawn):
-        splitter = StratifiedGroupKFold(max(count, 2), shuffle=True, random_state=seed + repeat)
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed + repeat)
         with warnings.catch_warnings():  # of classes with fewer images than folds
             warnings.simplefilter("ignore")
             for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
