@@ -10,7 +10,11 @@ from keras_cnn.files import locked
 
 DEFAULT_OUT = Path("artifacts")
 
-CACHES = {"decoded": "decoded images", "features": "features of frozen networks"}  # made anew
+CACHES = {  # made anew
+    "decoded": "decoded images",
+    "features": "features of frozen networks",
+    "tuned": "fine-tuned stages",
+}
 KEPT = {**CACHES, "checkpoints": "states of stopped runs", "": "fetched data and weights"}
 
 

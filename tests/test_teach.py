@@ -392,6 +392,33 @@ def test_fine_tuning_begins_with_the_probe_and_no_held_out_image_has_a_say(shirt
     np.testing.assert_array_equal(again, logits)
 
 
+def test_what_fine_tuning_learnt_is_kept_for_the_same_images_and_settings(shirts, monkeypatch):
+    images, names = shirts
+    labels = np.unique(names, return_inverse=True)[1]
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    features = backbones.features(backbones.network(backbone), images)
+    material = tuning.material(backbone, images, features, labels, seed=3)
+    training, settings = np.arange(60), tuning.SETTINGS.model_copy(update={"epochs": 2})
+    before = material.learner(settings)(training, np.arange(60, 120))
+
+    def learn(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning.supervised, "learn", learn)
+    again = material.learner(settings)(training, np.arange(60, 120))
+    np.testing.assert_array_equal(again, before)
+    others = (
+        (material, settings, training[1:]),
+        (material, settings.model_copy(update={"epochs": 3}), training),
+        (dataclasses.replace(material, seed=4), settings, training),
+        (dataclasses.replace(material, labels=np.roll(labels, 50)), settings, training),
+        (dataclasses.replace(material, features=features + 1e-3), settings, training),
+    )
+    for material, settings, training in others:
+        with pytest.raises(KeyboardInterrupt):
+            material.tuned(settings, training)
+
+
 def test_a_fine_tuned_model_is_kept_as_it_was_tested(folder: Path, tmp_path: Path):
     asked = {"backbone": "convnext_atto", "method": "fine_tuning", "fit": "crop"}
     taught = teach(Request(str(folder), tmp_path / "out", **asked))
