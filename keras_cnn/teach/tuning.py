@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_cnn import models
 from keras_cnn.data import Split
-from keras_cnn.home import home
+from keras_cnn.home import scratch
 from keras_cnn.methods import linear_probe, supervised
 from keras_cnn.methods.settings import LinearProbe, Supervised
 from keras_cnn.results.identity import version
@@ -80,7 +80,7 @@ class Material:
             self._learn(network, settings, training)
             return _joined(network.trainable_variables)
 
-        path = home() / "tuned" / f"{self._key(network, settings, training)}.npy"
+        path = scratch() / "tuned" / f"{self._key(network, settings, training)}.npy"
         parts = np.split(features_cache.kept(path, learn), np.cumsum(list(map(math.prod, learnt))))
         for variable, shape, part in zip(network.trainable_variables, learnt, parts, strict=False):
             variable.assign(part.reshape(shape))

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_cnn import environment, files, torch_fast
-from keras_cnn.home import home
+from keras_cnn.home import scratch
 from keras_cnn.timing import timed
 
 MOST_BYTES = 2_000_000_000
@@ -41,7 +41,7 @@ def features(
         float32 (n, …), to the last bit what `compute` gives.
     """
     with timed("features"):
-        return kept(home() / "features" / f"{_key(model, images)}.npy", compute)
+        return kept(scratch() / "features" / f"{_key(model, images)}.npy", compute)
 
 
 def kept(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
