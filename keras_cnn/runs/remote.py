@@ -11,6 +11,8 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from keras_cnn import environment, files
@@ -19,6 +21,9 @@ from keras_cnn.runs.child import Child, watch
 from keras_cnn.runs.executors import cluster
 from keras_cnn.runs.jobs import ENDS, Event, Job
 
+# Whoever kills a run with all else of its job kills this process next: that is no failure of it.
+SECONDS_TO_BE_ENDED = 1.0
+
 
 def main(folder: Path) -> int:
     """Does the job of a folder, reports to it, and says there how it ended.
@@ -26,28 +31,35 @@ def main(folder: Path) -> int:
     Returns:
         The exit code: 0 also for a run that failed, which is told in the folder.
     """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a scheduler's warnings, to all of its job
+        signal.signal(number, signal.SIG_IGN)
     task = files.read_json(folder / "task.json")
     os.environ.update(task.get("variables", {}))
     if "command" in task:
         return _command(folder, task)
     job = Job(Run.model_validate(task["run"]), Path(task["folder"]), task["fresh"], task["wait"])
     cluster.report(folder, {"began": platform.node()})
-    child = Child(job.task(), job.run.spec)
 
     def end(*_: object) -> None:  # its time is over, or the machine is wanted: it goes on elsewhere
-        child.kill()
         sys.exit(1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
 
     def tell(event: Event) -> None:
+        if event.kind == "failed":
+            time.sleep(SECONDS_TO_BE_ENDED)
         if event.kind in ENDS:
             cluster.tell_end(folder, event.kind, event.error, event.log)
         else:
             cluster.report(folder, event.record)
 
-    watch(job, child, tell)
+    child = Child(job.task(), job.run.spec)
+    try:
+        watch(job, child, tell)
+    except SystemExit:
+        child.kill()
+        raise
     return 0
 
 
@@ -75,5 +87,13 @@ def _command(folder: Path, task: dict) -> int:
     return 0
 
 
+def _end_with_parent() -> None:
+    while os.read(0, 4096):  # not by `sys.stdin`, which the end of the interpreter would wait for
+        pass
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    if "--with-parent" in sys.argv[2:]:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(main(Path(sys.argv[1])))

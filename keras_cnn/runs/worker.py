@@ -206,7 +206,7 @@ def main() -> int:
     The task is a run to make, or one whose weights are to be fitted to its network. Standard
     output carries the reports alone: what libraries print goes to standard error.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)  # the parent decides
     began = time.perf_counter()

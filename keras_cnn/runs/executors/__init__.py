@@ -24,7 +24,8 @@ def executor(resources: Resources, jobs: Sequence[Job], parallel: int) -> Execut
         UserError: A package that it needs is not installed.
     """
     if found := cluster_of(resources, parallel):
-        return Remote(found, slots=len(jobs))
+        is_array = isinstance(resources, Slurm)  # which takes all at once, and has a bound itself
+        return Remote(found, slots=len(jobs) if is_array else parallel)
     return Local(jobs, parallel, environment.gpus())
 
 
@@ -41,5 +42,5 @@ def cluster_of(resources: Resources, parallel: int) -> Cluster | None:
     if isinstance(resources, Ray):
         from keras_cnn.runs.executors.ray import RayCluster
 
-        return RayCluster(resources, parallel)
+        return RayCluster(resources)
     return None

@@ -121,23 +121,17 @@ class Remote:
         try:
             if kind is KeyboardInterrupt:  # itself: what derives from it came from no keyboard
                 self._cluster.cancel([sent.ticket for sent in self._sent.values()])
+                for sent in self._sent.values():
+                    shutil.rmtree(sent.folder, ignore_errors=True)
         finally:
             self._cluster.close()
-        if not kind:
+        if not kind or kind is KeyboardInterrupt:
             _tidy(self._folders)
 
     def submit(self, job: Job) -> None:
-        """Writes the job's folder; it is sent with all others, when an event is asked for."""
+        """Takes a job; it is sent with all others, when an event is asked for."""
         sent = _Sent(job, folder_of(job))
         self._folders.add(sent.folder.parent)
-        if ticket := self._running_ticket(sent.folder):
-            sent.ticket = ticket
-            self._sent[job.folder] = sent
-            return
-        shutil.rmtree(sent.folder, ignore_errors=True)
-        sent.folder.mkdir(parents=True)
-        task = job.task() | {"variables": own_variables()}
-        files.write_text(sent.folder / "task.json", json.dumps(task))
         self._to_send.append(sent)
 
     def next_event(self) -> Event:
@@ -154,23 +148,26 @@ class Remote:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         return self._events.popleft()
 
-    def _running_ticket(self, folder: Path) -> str:
-        """Under what name the cluster has the job of a folder already; empty where it has not."""
-        ticket = _ticket(folder)
-        if not ticket or ticket["on"] != self._cluster.name:
-            return ""
-        return "" if self._cluster.gone([ticket["name"]]) else ticket["name"]
-
     def _send(self) -> None:
+        """Sends what the cluster does not have already, from an earlier command."""
         if not self._to_send:
             return
-        tickets = self._cluster.send([sent.folder for sent in self._to_send])
-        for sent, ticket in zip(self._to_send, tickets, strict=True):
+        for sent in self._to_send:
+            ticket = _ticket(sent.folder)
+            if ticket and ticket["on"] == self._cluster.name:
+                sent.ticket = ticket["name"]
+        gone = self._cluster.gone([sent.ticket for sent in self._to_send if sent.ticket])
+        new = [sent for sent in self._to_send if not sent.ticket or sent.ticket in gone]
+        for sent in new:
+            _write_task(sent)
+        tickets = self._cluster.send([sent.folder for sent in new]) if new else []
+        for sent, ticket in zip(new, tickets, strict=True):
             sent.ticket = ticket
-            content = json.dumps({"on": self._cluster.name, "name": ticket})
-            files.write_text(sent.folder / "ticket.json", content)
-            self._sent[sent.job.folder] = sent
+        self._sent |= {sent.job.folder: sent for sent in self._to_send}  # known to a cancel at once
         self._to_send.clear()
+        for sent in new:
+            content = json.dumps({"on": self._cluster.name, "name": sent.ticket})
+            files.write_text(sent.folder / "ticket.json", content)
 
     def _look_at(self, sent: _Sent) -> None:
         """Turns what is new in a job's folder into events."""
@@ -210,6 +207,14 @@ class Remote:
         for ticket, gone in self._cluster.gone(by_ticket.keys()).items():
             self._is_gone(by_ticket[ticket], gone)
         self._asked = time.monotonic()
+
+
+def _write_task(sent: _Sent) -> None:
+    """Makes a job's folder anew."""
+    shutil.rmtree(sent.folder, ignore_errors=True)
+    sent.folder.mkdir(parents=True)
+    task = sent.job.task() | {"variables": own_variables()}
+    files.write_text(sent.folder / "task.json", json.dumps(task))
 
 
 def folder_of(job: Job) -> Path:
@@ -281,9 +286,12 @@ def _text(path: Path) -> str:
 
 
 def _tidy(folders: Collection[Path]) -> None:
-    """Removes what is left of jobs that have ended, of earlier commands too."""
+    """Removes what is left of jobs that have ended, of earlier commands too.
+
+    What a cluster keeps beside the jobs' folders goes with the last of these.
+    """
     for folder in folders:
         for end in folder.glob("*/end.json"):
             shutil.rmtree(end.parent, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others are under way
-            folder.rmdir()
+        if not next(folder.glob("*/task.json"), None):  # none is under way
+            shutil.rmtree(folder, ignore_errors=True)

@@ -108,9 +108,10 @@ class SlurmCluster:
         names: list[str] = []
         try:
             after = None
-            for group in arrays([_threads(folder) for folder in folders], self._most):
+            cores = [self._cores(folder) for folder in folders]
+            for group in arrays(cores, self._most):
                 some = [folders[index] for index in group]
-                parameters = _parameters(self._resources, _threads(some[0]), self._parallel)
+                parameters = _parameters(self._resources, cores[group[0]], self._parallel)
                 if after and self._parallel < len(folders):
                     parameters["dependency"] = f"afterany:{after}"  # as one array, at most so many
                 tickets |= zip(some, self._submit(some, parameters, names), strict=True)
@@ -121,6 +122,11 @@ class SlurmCluster:
             raise
         return [tickets[folder] for folder in folders]
 
+    def _cores(self, folder: Path) -> int:
+        """What a job needs: a core for each thread of its run; a command tells no threads."""
+        task = files.read_json(folder / "task.json")
+        return task["run"]["spec"]["threads"] if "run" in task else self._resources.cores
+
     def _submit(
         self, folders: Sequence[Path], parameters: dict[str, object], names: list[str]
     ) -> list[str]:
@@ -129,7 +135,7 @@ class SlurmCluster:
 
         command = [*environment.PYTHON, "-m", "keras_cnn.runs.remote"]
         place = folders[0].parent / FOLDER
-        path = environment.of_child("torch", 1)["PYTHONPATH"]
+        path = environment.import_path()["PYTHONPATH"]
         lasting = {*LASTING, *(f"SBATCH_{n.upper()}" for n in DEFAULTS if n not in parameters)}
         kept = {name: value for name, value in os.environ.items() if name in lasting}
 
@@ -265,18 +271,18 @@ def submission(resources: Slurm, threads: Sequence[int], parallel: int) -> list[
     return lines
 
 
-def arrays(threads: Sequence[int], most: int) -> list[list[int]]:
-    """Shares jobs out to arrays: of the same number of threads, and of so many jobs at most.
+def arrays(cores: Sequence[int], most: int) -> list[list[int]]:
+    """Shares jobs out to arrays: of the same number of cores, and of so many jobs at most.
 
     Args:
-        threads: Of each job.
+        cores: Of each job.
         most: Jobs of an array; at least 1.
 
     Returns:
         The numbers of the jobs of each array, in their order.
     """
     groups: dict[int, list[int]] = {}
-    for number, each in enumerate(threads):
+    for number, each in enumerate(cores):
         groups.setdefault(each, []).append(number)
 
     def cut() -> Iterator[list[int]]:
@@ -287,7 +293,7 @@ def arrays(threads: Sequence[int], most: int) -> list[list[int]]:
     return [*cut()]
 
 
-def _parameters(resources: Slurm, threads: int, parallel: int) -> dict[str, object]:
+def _parameters(resources: Slurm, cores: int, parallel: int) -> dict[str, object]:
     """What an array asks for, by the names that submitit has for sbatch's flags."""
     asked = {
         "partition": resources.partition,
@@ -296,15 +302,10 @@ def _parameters(resources: Slurm, threads: int, parallel: int) -> dict[str, obje
         "mem": f"{resources.gigabytes * 1024:.0f}M" if resources.gigabytes else None,
         "gpus_per_node": resources.gpus,
         "time": resources.minutes,
-        "cpus_per_task": threads,
+        "cpus_per_task": cores,
         "array_parallelism": parallel,
     }
     return {name: value for name, value in asked.items() if value is not None}
-
-
-def _threads(folder: Path) -> int:
-    """Of the run of a job's folder."""
-    return files.read_json(folder / "task.json")["run"]["spec"]["threads"]
 
 
 def _most_in_an_array() -> int:
