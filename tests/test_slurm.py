@@ -36,7 +36,9 @@ class Fake:
             (folder / name).write_text(PROGRAM.format(folder=folder))
             (folder / name).chmod(0o755)
             self.prints(name, "")
-        self.prints("scontrol", "SlurmUser = x(1)\nMaxArraySize            = 5\nVersion = 1\n")
+        self.prints(
+            "scontrol", "SlurmUser = x(1)\nMaxArraySize            = 5\nMinJobAge = 9 sec\n"
+        )
         self.prints("sbatch", "Submitted batch job 7\n")
 
     def prints(self, name, text):
@@ -156,6 +158,20 @@ def test_jobs_are_gone_by_their_state_and_all_are_asked_for_at_once(fake, tmp_pa
     assert cluster.gone([*(f"7_{n}" for n in range(len(STATES))), "9", "8_0"]) == expected
     (call,) = fake.calls("squeue")
     assert "--jobs=7,9,8" in call and "--states=all" in call
+
+
+def test_a_task_that_vanishes_before_it_has_begun_was_cancelled(fake, tmp_path):
+    """Slurm keeps no record of it, unlike of one that has run, or of an array it has forgotten."""
+    cluster = SlurmCluster(Slurm(), 4)
+    cluster.open()
+    never_seen = cluster.send(job_folders(tmp_path, 1, 1, 1))[2]
+    fake.prints("squeue", "7_0|PENDING|None|x\n7_1|RUNNING|None|x\n8_0|RUNNING|None|x\n")
+    cancelled, forgotten = Gone("cancelled", again=False), Gone("Slurm does not know it any more")
+    assert cluster.gone(["7_0", "7_1", never_seen]) == {never_seen: cancelled}
+    fake.prints("squeue", "7|CANCELLED|None|x\n8_0|RUNNING|None|x\n")
+    assert cluster.gone(["7_0", "8_0", "8_1"]) == {"7_0": cancelled, "8_1": forgotten}
+    fake.prints("squeue", "8_0|RUNNING|None|x\n")
+    assert cluster.gone(["7_0", "8_0"]) == {"7_0": forgotten}
 
 
 def test_jobs_are_not_gone_while_slurm_does_not_answer(fake, monkeypatch, caplog):

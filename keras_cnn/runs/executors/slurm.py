@@ -11,6 +11,7 @@ checkpoint (`identity.checkpoint_file`) goes on from it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -28,11 +29,11 @@ from keras_cnn.progress import runs as counted
 from keras_cnn.recipe.resources import Slurm
 from keras_cnn.runs.executors.cluster import Gone
 from keras_cnn.runs.executors.slurm_arrays import (
-    MOST_IN_AN_ARRAY,
+    Limits,
     arrays,
     ask,
     last_line,
-    most_in_an_array,
+    limits,
     parameters,
 )
 
@@ -52,6 +53,7 @@ ENDS = {  # of a task, by its state; those in which it waits or runs are not her
     "CANCELLED": "cancelled",
     "DEADLINE": "its deadline passed",
 }
+FORGOTTEN = "Slurm does not know it any more"
 FINAL = ("CANCELLED", "DEADLINE", "OUT_OF_MEMORY")  # another try would end likewise
 STUCK = (  # reasons to wait that do not end by themselves
     *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "JobHeldUser", "JobHeldAdmin"),
@@ -86,19 +88,20 @@ class SlurmCluster:
             raise UserError("--on=slurm: there is no sbatch here: give the command on a login node")
         self._resources = resources
         self._parallel = parallel
-        self._most = MOST_IN_AN_ARRAY
+        self._limits = Limits()
+        self._waiting: dict[str, float] = {}  # when tasks were seen to wait last
         self._silent_since: float | None = None
         self._has_told_silence = False
         self._told: set[str] = set()  # reasons why jobs wait
 
     def open(self) -> None:
-        """Asks Slurm for its largest array.
+        """Asks Slurm for its limits.
 
         Raises:
             UserError: It does not answer.
         """
         try:
-            self._most = most_in_an_array()
+            self._limits = limits()
         except OSError as error:
             raise UserError(f"Slurm does not answer: {error}") from None
 
@@ -116,7 +119,7 @@ class SlurmCluster:
         try:
             after = None
             cores = [self._cores(folder) for folder in folders]
-            for group in arrays(cores, self._most):
+            for group in arrays(cores, self._limits.most_in_an_array):
                 some = [folders[index] for index in group]
                 asked = parameters(self._resources, cores[group[0]], self._parallel)
                 if after and self._parallel < len(folders):
@@ -127,6 +130,7 @@ class SlurmCluster:
             for name in names:
                 ask(["scancel", f"--name={name}"])
             raise
+        self._waiting |= dict.fromkeys(tickets.values(), time.monotonic())
         return [tickets[folder] for folder in folders]
 
     def _cores(self, folder: Path) -> int:
@@ -187,20 +191,31 @@ class SlurmCluster:
         if done.returncode and not is_unknown:
             self._tell_silence(done.stderr)
             return {}
-        self._silent_since = None
+        self._silent_since, now = None, time.monotonic()
         rows = [line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3]
         found = {row[0]: row for row in rows}
         self._tell_stuck([found[ticket] for ticket in tickets if ticket in found])
+        known = {name.partition("_")[0] for name in found}
         gone = {}
         for ticket in tickets:
             _, state, _, script = found.get(ticket, (ticket, "", "", ""))
-            if not state:
-                gone[ticket] = Gone("Slurm does not know it any more")
+            if state == "PENDING":
+                self._waiting[ticket] = now
+            elif not state:
+                is_cancelled = ticket.partition("_")[0] in known and self._waited(ticket, now)
+                gone[ticket] = Gone("cancelled", False) if is_cancelled else Gone(FORGOTTEN)
             elif why := self._why(state):
                 log = Path(script).parent / f"{ticket}_0_log.err"
                 last = last_line(_text(log)) if state == "FAILED" else ""
                 gone[ticket] = Gone(f"{why}: {last}" if last else why, state not in FINAL)
         return gone
+
+    def _waited(self, ticket: str, now: float) -> bool:
+        """Whether a task that is not listed cannot have begun: it would be listed as ended.
+
+        One that is cancelled before it begins just vanishes from its array.
+        """
+        return now - self._waiting.get(ticket, -math.inf) < self._limits.seconds_known
 
     def _why(self, state: str) -> str:
         """How a task ended, in words; empty where it has not."""

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from keras_cnn.errors import printable
 from keras_cnn.progress import runs as counted
 from keras_cnn.recipe.resources import Slurm
 
-MOST_IN_AN_ARRAY = 1001  # Slurm's own default
 SECONDS_FOR_AN_ANSWER = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a site; by default Slurm's own.
+
+    Attributes:
+        most_in_an_array: Jobs of an array.
+        seconds_known: How long squeue knows a job after its end, at least.
+    """
+
+    most_in_an_array: int = 1001
+    seconds_known: float = 300.0
 
 
 def submission(resources: Slurm, threads: Sequence[int], parallel: int) -> list[str]:
@@ -26,9 +40,9 @@ def submission(resources: Slurm, threads: Sequence[int], parallel: int) -> list[
     if not threads:
         return ["Slurm: no job"]
     try:
-        most = most_in_an_array()
+        most = limits().most_in_an_array
     except OSError:  # this machine has no Slurm
-        most = MOST_IN_AN_ARRAY
+        most = Limits.most_in_an_array
     groups = arrays(threads, most)
     given = [f"partition {resources.partition}" if resources.partition else "the site's partition"]
     given += [f"{resources.minutes} min"]
@@ -82,8 +96,8 @@ def parameters(resources: Slurm, cores: int, parallel: int) -> dict[str, object]
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def most_in_an_array() -> int:
-    """The site's limit.
+def limits() -> Limits:
+    """What the site allows.
 
     Raises:
         OSError: Slurm does not answer.
@@ -91,8 +105,11 @@ def most_in_an_array() -> int:
     done = ask(["scontrol", "show", "config"])
     if done.returncode:
         raise OSError(last_line(done.stderr))
-    limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return max(1, int(limit[1])) if limit else MOST_IN_AN_ARRAY
+    found = dict(re.findall(r"^(\w+)\s*=\s*(\d+)", done.stdout, re.MULTILINE))
+    return Limits(
+        max(1, int(found.get("MaxArraySize", Limits.most_in_an_array))),
+        float(found.get("MinJobAge", Limits.seconds_known)) or math.inf,
+    )
 
 
 def ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
