@@ -49,6 +49,7 @@ from keras_cnn.runs.jobs import Job
 KILLS = {"run": 5, "job": 5, "slurmd": 4, "slurmctld": 3, "command": 3}
 ON = "slurm:minutes=10"
 MANY = 1000
+TESTS = Path(__file__).resolve().parent
 PATIENCE = 30.0  # seconds until what was killed has taken along all that hangs on it
 MOST_SECONDS = 900.0  # of a command
 
@@ -135,7 +136,9 @@ class Command:
         self._home = f"KERAS_CNN_HOME={folder}/home\0".encode()
         self.process = subprocess.Popen(
             words,
-            env=here.variables | {"KERAS_CNN_HOME": f"{folder}/home"},
+            cwd=TESTS,  # where `slow_method` is
+            env=here.variables
+            | {"KERAS_CNN_HOME": f"{folder}/home", "PYTHONPATH": str(TESTS.parent)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -14,7 +14,7 @@ import cluster_proof as proof
 from slurm_site import PROCESSORS, Site, wait_until
 
 MOST_IN_AN_ARRAY = 5
-A_WHILE = 40  # epochs
+A_WHILE = 20  # epochs, of half a second
 FOR_EVER = 100_000
 WORKER = "keras_cnn.runs.worker"
 
@@ -33,10 +33,10 @@ class Said:
 
 
 def recipe(
-    out: Path, jobs: int = 4, repeats: int = 2, epochs: int = A_WHILE, on: str = "minutes=10"
+    out: Path, jobs: int = 4, runs: int = 4, epochs: int = A_WHILE, on: str = "minutes=10"
 ) -> list[str]:
     """The command of runs that last for a while, on Slurm."""
-    words = proof.recipe(out, f"slurm:{on}", jobs, repeats)
+    words = [*proof.recipe(out, f"slurm:{on}", jobs, runs), "--method=slow_method.train"]
     return [re.sub(r"epochs=\d+", f"epochs={epochs}", word) for word in words]
 
 
@@ -137,7 +137,7 @@ def left_alone(number: signal.Signals, code: int) -> Callable:
 def over_time(here: Site, folder: Path, begin: Callable) -> Said:
     """Three times, then a line."""
     said, out = Said(), folder / "out"
-    words = [*recipe(out, 1, 1, FOR_EVER, "minutes=1"), "--variant=corrected"]
+    words = recipe(out, 1, 1, FOR_EVER, "minutes=1")
     code, text = begin(words, folder, here).ended()
     line = "it hit its time limit of 1 minute (--on=slurm:minutes=…), 3 times"
     said.check(code == 1 and text.count(line) >= 1, f"exit code {code}: {text[-300:]}")
@@ -194,7 +194,7 @@ def preempted(here: Site, folder: Path, begin: Callable) -> Said:
 def node_lost(here: Site, folder: Path, begin: Callable) -> Said:
     """slurmd is away for longer than Slurm waits for it."""
     said, out = Said(), folder / "out"
-    command = begin(recipe(out, jobs=2, epochs=200), folder, here)
+    command = begin(recipe(out, jobs=2, epochs=100), folder, here)
     command.wait_for(WORKER, 2)
     here.kill("slurmd")
     is_down = wait_until(lambda: "down" in here.ask("sinfo", "--noheader", "--format=%T"), 120)
@@ -212,7 +212,7 @@ def arrays_cut(here: Site, folder: Path, begin: Callable) -> Said:
     """12 runs, at most 3 at once."""
     said, out, most = Said(), folder / "out", 0
     before = numbers(here)
-    command = begin(recipe(out, jobs=3, repeats=6, epochs=5), folder, here)
+    command = begin(recipe(out, jobs=3, runs=12, epochs=4), folder, here)
     while command.process.poll() is None:
         running = here.ask("squeue", "--states=running", "--array", "--noheader", "--format=%i")
         most = max(most, len(running.split()))
@@ -260,7 +260,7 @@ def controller_away(here: Site, folder: Path, begin: Callable) -> Said:
     said.check(code == 2 and "Slurm does not answer" in last, f"exit code {code}: {text[-300:]}")
     here.start("slurmctld")
     here.wait_until_up()
-    command = begin(recipe(out, epochs=200), folder, here)
+    command = begin(recipe(out, epochs=140), folder, here)
     command.wait_for(WORKER, 2)
     here.kill("slurmctld")
     time.sleep(50)
