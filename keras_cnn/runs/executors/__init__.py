@@ -50,9 +50,10 @@ def cluster_of(resources: Resources, parallel: int) -> Cluster | None:
 def submission(resources: Resources, specs: Sequence[Spec], parallel: int) -> str:
     """What would be submitted to a cluster, in lines; empty on this machine."""
     if isinstance(resources, Slurm):
-        from keras_cnn.runs.executors import slurm
+        from keras_cnn.runs.executors import slurm_arrays
 
-        return "\n".join(slurm.submission(resources, [s.threads for s in specs], parallel))
+        threads = [spec.threads for spec in specs]
+        return "\n".join(slurm_arrays.submission(resources, threads, parallel))
     if isinstance(resources, Ray):
         from keras_cnn.runs.executors import ray
 
