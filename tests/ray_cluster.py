@@ -321,11 +321,11 @@ def kill(
                 end(number)
             if not wait_until(lambda: not here.processes(name), 2 * PATIENCE):
                 tally["faults"].append(f"a node's processes outlive its raylet: {name}")
-        here.kill(name)
-        here.start(name)
-        for lost in OTHERS if what == "head" else ():  # another head does not know them
-            here.kill(lost)
-            here.start(lost)
+        lost = NODES if what == "head" else [name]  # another head does not know the others
+        for node in lost:
+            here.kill(node)
+        for node in lost:
+            here.start(node)
         return True
     if what == "command":
         process.kill()
