@@ -280,8 +280,8 @@ def cache(clear: bool = False) -> None:
     """Tell what is kept between commands and its size, or remove what is made anew when needed.
 
     Args:
-        clear: Remove decoded images and features of frozen networks. What was fetched, and the
-            states of runs that were stopped, stay.
+        clear: Remove decoded images, features of frozen networks and fine-tuned stages. What was
+            fetched, and the states of runs that were stopped, stay.
     """
     from keras_cnn import home
     from keras_cnn.results import grid
