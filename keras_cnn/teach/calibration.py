@@ -77,7 +77,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray, images: int | None = Non
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean negative log likelihood of probabilities (n, classes)."""
     told = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(told, np.finfo(np.float64).tiny)).mean())
+    return float(np.abs(np.log(np.maximum(told, np.finfo(np.float64).tiny))).mean())
 
 
 def threshold(probabilities: np.ndarray, labels: np.ndarray, error_rate: float) -> float:
