@@ -302,8 +302,8 @@ def written(done: dict[str, dict], seed: int, version: str) -> list[str]:
         lines += [
             f"{counts}, 3 to 12 s apart, under a recipe of 24 runs, which was given again until it "
             f"had ended well{sweeps}: {len(shown['faults'])} faults (a result lost, other bits, a "
-            f"process or a file left). Exit codes of the commands: {codes}. `run` is its process, `job` the one that "
-            "waits for it on the node; a daemon is started again 1 to 8 s later."
+            f"process or a file left). Exit codes of the commands: {codes}. `run` is its process, "
+            "`job` the one that waits for it on the node; a daemon is started again 1 to 8 s later."
         ]
     scenes = [shown for name, shown in done.items() if name.startswith("ends")]
     if rows := [row for shown in scenes for row in shown["rows"]]:
