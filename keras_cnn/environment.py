@@ -37,6 +37,7 @@ HARMLESS = (
     *("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_", *SHARED_GPU),
 )
 CGROUPS = Path("/sys/fs/cgroup")
+DEVICES = Path("/dev")
 SECONDS_TO_LOOK = 0.2  # for what else is running: 20 of the kernel's ticks
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -193,10 +194,24 @@ def _quota(group: Path) -> float:
     return math.inf
 
 
+def gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, found without importing a framework.
+
+    Returns:
+        What CUDA_VISIBLE_DEVICES calls each of them: a number, or a name.
+    """
+    there = sorted(int(path.name[6:]) for path in DEVICES.glob("nvidia[0-9]*"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not there or visible is None:
+        return [str(number) for number in range(len(there))]
+    names = [name.strip() for name in visible.split(",")]
+    hidden = next((n for n, name in enumerate(names) if name in ("", "-1")), None)
+    return names[:hidden]  # CUDA sees none from the first wrong one on
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is visible, found without importing a framework."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+    return bool(gpus())
 
 
 def settled(backend: str, threads: int | None = None) -> dict[str, str]:
@@ -232,9 +247,13 @@ def settled(backend: str, threads: int | None = None) -> dict[str, str]:
 
 def of_child(backend: str, threads: int) -> dict[str, str]:
     """As `settled`, for a process that imports this very package, also if it is not installed."""
+    return settled(backend, threads) | import_path()
+
+
+def import_path() -> dict[str, str]:
+    """The variable by which another Python finds this very package, also if it is not installed."""
     here, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([here, inherited] if inherited else [here])
-    return settled(backend, threads) | {"PYTHONPATH": path}
+    return {"PYTHONPATH": os.pathsep.join([here, inherited] if inherited else [here])}
 
 
 def settle(backend: str) -> None:

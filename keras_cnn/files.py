@@ -22,6 +22,12 @@ from pathlib import Path
 
 from keras_cnn.errors import UserError, printable
 
+MOUNTS = "/proc/self/mountinfo"
+SHARED = {  # kinds of disks, as Linux calls them
+    *("nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "pvfs2", "gfs2"),
+    *("ocfs2", "panfs", "wekafs", "glusterfs", "orangefs"),
+}
+
 
 def check_writable(folder: Path) -> None:
     """Makes a folder where there is none, and a file in it for a moment.
@@ -65,6 +71,35 @@ def require(path: Path, hint: str = "") -> None:
         raise UserError(f"{given} is an address: download it, and give the file")
     is_there = ", but a folder" if os.path.isdir(path) else ", but a pipe or device"
     raise UserError(f"{path}: no such file{is_there if os.path.exists(path) else ''}{hint}")
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is there, also where another machine has just made it.
+
+    On a disk that is shared by network an answer of `no` may be an old one; listing the folder asks
+    anew.
+    """
+    if path.exists():
+        return True
+    try:
+        return path.name in os.listdir(path.parent)
+    except OSError:
+        return False
+
+
+def is_shared(path: Path) -> bool:
+    """Whether a path is on a disk that other machines share by network, as far as Linux tells."""
+    try:
+        mounts = Path(MOUNTS).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return False
+    there, kind = -1, ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = Path(re.sub(r"\\(\d{3})", lambda one: chr(int(one[1], 8)), before.split()[4]))
+        if Path(os.path.realpath(path)).is_relative_to(point) and len(point.parts) >= there:
+            there, kind = len(point.parts), after.split()[0]  # a later one covers an earlier
+    return kind in SHARED or kind.startswith("fuse.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from keras_cnn.runs.engine import Event, Job
+    from keras_cnn.runs.jobs import Event, Job
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from keras_cnn import data
+from keras_cnn import files as file_access
+from keras_cnn import home as home_module
 from keras_cnn.__main__ import main
 from keras_cnn.data import cache, decode, image_file
 from keras_cnn.data.fit import FITS
@@ -149,6 +152,8 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 import test_cache
 from keras_cnn import data
+from keras_cnn import files as file_access
+from keras_cnn import home as home_module
 from keras_cnn.data import decode
 {patch}
 print(data.fingerprint({folder!r}, test_cache.SIZE, ("train",)), flush=True)
@@ -344,3 +349,34 @@ def test_the_cache_is_shown_and_cleared_but_for_what_cannot_be_made_anew(home, f
     assert files(home) == [] and not list((home / "features").iterdir())
     assert sum(path.is_file() for path in home.rglob("*")) == 3
     assert same(data.load(str(folder), SIZE), first)
+
+
+MOUNTS = """\
+22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:21 / /net rw - nfs4 server:/home rw
+24 23 0:22 / /net/my\\040disk rw master:2 - ext4 /dev/sdb1 rw
+25 22 0:23 / /remote rw - fuse.sshfs somebody@somewhere: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [("/home/me", False), ("/net/me", True), ("/net/my disk/me", False), ("/remote/x", True)],
+)
+def test_a_disk_shared_by_network_is_told(tmp_path, monkeypatch, path, shared):
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    monkeypatch.setattr(file_access, "MOUNTS", tmp_path / "mountinfo")
+    assert file_access.is_shared(Path(path)) == shared
+
+
+def test_decoded_images_stay_on_the_node_where_home_is_shared(home, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(home_module, "is_shared", lambda path: True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    (tmp_path / "node").mkdir()
+    data.load(str(folder), SIZE)
+    (scratch,) = (tmp_path / "node").iterdir()
+    assert scratch.stat().st_mode & 0o777 == 0o700 and list(scratch.glob("decoded/*.images"))
+    assert not (home / "decoded").exists()
+    monkeypatch.setenv("KERAS_CNN_SCRATCH", str(tmp_path / "asked"))
+    data.load(str(folder), SIZE)
+    assert list((tmp_path / "asked" / "decoded").glob("*.images"))

@@ -27,7 +27,7 @@ from method_runs import finished as finished_run
 from method_runs import write
 from PIL import Image
 
-from keras_cnn import environment, files, home, models, prediction, recipe
+from keras_cnn import environment, home, models, prediction, recipe
 from keras_cnn.__main__ import COMMANDS, main
 from keras_cnn.errors import UserError
 from keras_cnn.models import saved
@@ -36,6 +36,7 @@ from keras_cnn.recipe import resolve
 from keras_cnn.recipe.spec import KNOWN_METHODS
 from keras_cnn.results import store
 from keras_cnn.runs import engine, estimate, preflight, study, worker
+from keras_cnn.runs.jobs import Event
 
 # Two runs (one a variant) of the smallest size: what takes time is their start.
 SMALL = shlex.split(
@@ -220,6 +221,10 @@ def mistake(tmp_path, monkeypatch, capsys):
         ("recipe reliability --data=digits --weights=bundled", "--set model"),
         ("settings fewshot_convnxt", "'fewshot_convnext'"),
         ("settings mamml", "'maml'"),
+        ("recipe fewshot_convnext --on=slrum", "did you mean 'slurm'?"),
+        ("recipe fewshot_convnext --on=slurm:minuts=3", "did you mean 'minutes'?"),
+        ("recipe fewshot_convnext --on=slurm:minutes=soon", "minutes: input should be a valid"),
+        ("recipe fewshot_convnext --on=local:gpus=3", "local has no 'gpus'"),
         ("recipe all --method=linear_probe", "recipe all takes no --method"),
         ("recipe my/own.yaml", "my/own.yaml: no such file; `python -m keras_cnn recipes`"),
         ("settings my/own.yml", "my/own.yml: no such file"),
@@ -299,7 +304,7 @@ def test_weights_that_do_not_fit_are_one_line_before_any_run(workplace):
 
 
 def test_weights_are_fitted_to_the_network_at_hand_its_width_and_its_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "check_weights", worker.fit_weights)
+    monkeypatch.setattr(preflight, "check_weights", worker.fit_weights)
 
     def asked(name, **settings):
         overrides = {"data": "synthetic:20", "weights": str(tmp_path / "model.keras"), **settings}
@@ -684,12 +689,12 @@ def made_up(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = Made()
 
-    def execute(jobs, parallel, notify):
+    def execute(jobs, executor, notify):
         failed = []
         for job in jobs:
             made.append(job.run)
             if {job.run.place.recipe, job.run.place.variant} & {*made.failing}:
-                failed.append(engine.Event(job, "failed", error="it was to fail", log="at length"))
+                failed.append(Event(job, "failed", error="it was to fail", log="at length"))
                 continue
             shutil.copytree(finished.runs[0], job.folder)
             (job.folder / "run.json").write_text(job.run.model_dump_json())
@@ -803,7 +808,7 @@ def test_failed_runs_are_listed_where_their_log_cannot_be_kept(made_up, photos, 
 def test_one_command_at_a_time_writes_the_table(made_up, photos, monkeypatch):
     """Another one's table, pictures and what is moved away are not mixed with it."""
     folder = Path("artifacts/fewshot_convnext").absolute()
-    with files.locked(folder / ".locks" / "table.lock"):
+    with store.held(folder / "table"):
         command = threading.Thread(target=main, args=(OWN,))
         command.start()
         while len(made_up) < 2:
@@ -854,7 +859,7 @@ def test_few_runs_have_all_threads_and_the_same_on_other_threads_is_taken(
     made_up, photos, monkeypatch
 ):
     monkeypatch.setattr(study.environment, "cores", lambda: 16)
-    monkeypatch.setattr(study.environment, "has_gpu", lambda: False)
+    monkeypatch.setattr(study.environment, "gpus", list)
     assert main([*OWN, "--variant=corrected"]) == 0
     assert [run.spec.threads for run in made_up] == [16]
     assert main([one.replace("repeats=1", "repeats=20") for one in OWN]) == 0

@@ -9,11 +9,12 @@ from zipfile import ZipFile
 
 import h5py
 import numpy as np
+from test_engine import locally
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
 from keras_cnn.results import identity, store
-from keras_cnn.runs import engine
+from keras_cnn.runs.jobs import Job
 
 SETTINGS = {
     "data": "synthetic:60",
@@ -28,13 +29,13 @@ SETTINGS = {
 
 def jobs_of_two_repeats(out):
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", 2, SETTINGS)
-    return [engine.Job(run, identity.run_folder(run, out)) for run in runs]
+    return [Job(run, identity.run_folder(run, out)) for run in runs]
 
 
 def execute(jobs):
     """The folders of the jobs, and what was noted while they were made."""
     events = []
-    assert not engine.execute(jobs, 2, events.append)
+    assert not locally(jobs, 2, events.append)
     spent = {event.job.folder: event.record["spent"] for event in events if event.kind == "spent"}
     assert spent.keys() == {job.folder for job in jobs}
     for seconds in spent.values():

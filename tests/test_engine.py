@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from keras_cnn import recipe
+from keras_cnn import environment, recipe
+from keras_cnn.__main__ import main
 from keras_cnn.recipe import resolve
 from keras_cnn.results import store
-from keras_cnn.runs import engine
+from keras_cnn.runs import child, engine, publish, status, study
+from keras_cnn.runs.executors import local
+from keras_cnn.runs.executors.local import Local
+from keras_cnn.runs.jobs import Event, Job
 
 # Stands in for `python -m keras_cnn.runs.worker`, speaks its protocol, imports no package of ours:
 # what it does is told by the row's name. It notes when it began and ended beside the folder.
@@ -66,15 +71,20 @@ def fake(tmp_path, monkeypatch):
     assert not list((tmp_path / "temporary").iterdir()), "however a process ends"
 
 
+def locally(jobs, slots, notify=lambda event: None):
+    """The failed events of jobs that are run on this machine."""
+    return engine.execute(jobs, Local(jobs, slots), notify)
+
+
 def replace_child(monkeypatch, *command):
     """Starts another process in place of the worker."""
-    monkeypatch.setattr(engine, "CHILD", command)
-    monkeypatch.setattr(engine, "can_fork", lambda spec: False)
+    monkeypatch.setattr(child, "COMMAND", command)
+    monkeypatch.setattr(local, "can_fork", lambda spec: False)
 
 
 def a_job(folder, row):
     run = resolve.runs(recipe.read("fewshot_convnext"), "mini", ["4"], "corrected", 1)[0]
-    return engine.Job(run.model_copy(update={"place": named(run.place, row)}), folder / row)
+    return Job(run.model_copy(update={"place": named(run.place, row)}), folder / row)
 
 
 def named(place, row):
@@ -95,7 +105,7 @@ def executed(folder, rows, parallel=2, notify=None):
         if notify:
             notify(event)
 
-    failed = engine.execute([a_job(folder, row) for row in rows], parallel, note)
+    failed = locally([a_job(folder, row) for row in rows], parallel, note)
     return events, failed
 
 
@@ -232,13 +242,13 @@ def test_the_real_process_reports_apart_from_what_libraries_print(tmp_path, monk
 def test_the_real_process_says_which_backend_is_not_installed(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (failed,) = engine.execute([on_jax(a_job(tmp_path, "4"))], 1, lambda event: None)
+    (failed,) = locally([on_jax(a_job(tmp_path, "4"))], 1)
     assert failed.error == "backend jax is not installed: pip install jax"
 
 
 def test_the_real_process_refuses_a_folder_that_is_not_the_runs_own(tmp_path):
     job = a_job(tmp_path, "4")
-    failed = engine.execute([job], 1, lambda event: None)
+    failed = locally([job], 1)
     assert "start again" in failed[0].error and not job.folder.exists()
 
 
@@ -260,13 +270,89 @@ def test_the_real_process_waits_the_second_time_for_one_that_holds_the_run(tmp_p
         if event.kind == "busy":
             threading.Timer(2.0, release).start()
 
-    assert engine.execute([job], 1, note) == []
+    assert locally([job], 1, note) == []
     assert [kind for kind, _ in seen] == ["started", "busy", "started", "spent", "done"]
     assert seen[-1][1] > released[0]
 
 
+class Elsewhere:
+    """An executor whose jobs end as it is told, by row, one end after another."""
+
+    def __init__(self, slots, **ends):
+        self.slots, self.ends = slots, {row: list(kinds) for row, kinds in ends.items()}
+        self.running, self.most, self.left = [], 0, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.left = True
+
+    def submit(self, job):
+        self.running.append(job)
+        self.most = max(self.most, len(self.running))
+
+    def next_event(self):
+        job = self.running.pop()
+        return Event(job, self.ends[job.run.place.row].pop(0), error="its node failed")
+
+
+def test_a_lost_job_is_tried_again_twice_and_then_has_failed(tmp_path):
+    executor = Elsewhere(2, a=["lost", "lost", "done"], b=["lost"] * 3, c=["done"], d=["failed"])
+    events = []
+    jobs = [a_job(tmp_path, row) for row in "abcd"]
+    failed = engine.execute(jobs, executor, events.append)
+    assert {event.job.run.place.row: event.error for event in failed} == {
+        "b": "its node failed, 3 times",
+        "d": "its node failed",
+    }
+    assert kinds(events, "a") == ["lost", "lost", "done"] and kinds(events, "c") == ["done"]
+    assert kinds(events, "b") == ["lost", "lost", "failed"]
+    assert executor.most == 2 and executor.left and not any(executor.ends.values())
+
+
+def test_runs_are_shared_out_to_the_gpus_and_each_sees_one(tmp_path, monkeypatch):
+    """A process that notes what it sees stands in for the devices."""
+    code = (
+        "import json, os, pathlib, sys, time; job = json.loads(sys.stdin.readline()); "
+        "folder = pathlib.Path(job['folder']); began = time.monotonic(); time.sleep(0.3); "
+        "note = folder.parent / f'{folder.name}.note'; "
+        "note.write_text(f\"{os.environ['CUDA_VISIBLE_DEVICES']} {began} {time.monotonic()}\")"
+    )
+    replace_child(monkeypatch, sys.executable, "-c", code)
+    jobs = [a_job(tmp_path, str(number)) for number in range(8)]
+    devices = ["0", "GPU-5e9d"]
+    assert not engine.execute(jobs, Local(jobs, 4, devices), lambda event: None)
+    spans = {device: [] for device in devices}
+    for path in tmp_path.glob("*.note"):
+        device, *times = path.read_text().split()
+        spans[device].append(tuple(map(float, times)))
+    for found in spans.values():
+        assert len(found) == 4
+        assert max(sum(a <= begin < b for a, b in found) for begin, _ in found) == 2  # at a time
+
+
 @pytest.mark.parametrize(
-    "task", ["engine.execute([engine.Job(run, out / 'run')], 1, print)", "preflight.check([run])"]
+    ("visible", "found"),
+    [(None, "0 1 2"), ("1", "1"), ("2,0", "2 0"), ("", ""), ("-1", ""), ("0,-1,2", "0")],
+)
+def test_gpus_are_those_that_cuda_will_see(tmp_path, monkeypatch, visible, found):
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(environment, "DEVICES", tmp_path)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert environment.gpus() == found.split()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "jobs = [Job(run, out / 'run')]; engine.execute(jobs, Local(jobs, 1), print)",
+        "preflight.check([run])",
+    ],
 )
 def test_children_and_their_temporary_files_go_when_their_parent_is_killed(
     tmp_path, monkeypatch, task
@@ -278,8 +364,10 @@ def test_children_and_their_temporary_files_go_when_their_parent_is_killed(
         from pathlib import Path
         from keras_cnn import recipe
         from keras_cnn.recipe import resolve
-        from keras_cnn.runs import engine, preflight
-        engine.CHILD, out = (sys.executable, "-c", {REAL!r}), Path({str(tmp_path)!r})
+        from keras_cnn.runs import child, engine, preflight
+        from keras_cnn.runs.executors.local import Local
+        from keras_cnn.runs.jobs import Job
+        child.COMMAND, out = (sys.executable, "-c", {REAL!r}), Path({str(tmp_path)!r})
         given = {{"data": "synthetic:20", "shots": 2, "test_shots": 2}}
         given["weights"] = str(out / "own.pth")
         plan = recipe.read("fewshot_convnext")
@@ -319,9 +407,9 @@ def test_a_command_that_is_ended_says_so_in_one_line_and_leaves_no_child(
     command = textwrap.dedent(f"""
         import signal, sys
         from keras_cnn.__main__ import main
-        from keras_cnn.runs import engine
+        from keras_cnn.runs import child
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        engine.CHILD = {engine.CHILD!r}
+        child.COMMAND = {child.COMMAND!r}
         sys.argv[1:] = ["recipe", "mine.yaml", "--repeats=1"]
         sys.exit(main())
     """)
@@ -344,7 +432,7 @@ def test_a_child_imports_nothing_of_the_current_folder(tmp_path, monkeypatch):
     for name in ("json", "fire", "pydantic", "keras", "numpy", "torch"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current folder')")
     monkeypatch.chdir(tmp_path)
-    (failed,) = engine.execute([a_job(tmp_path, "4")], 1, lambda event: None)
+    (failed,) = locally([a_job(tmp_path, "4")], 1)
     assert "start again" in failed.error  # which is said after all is imported
     done = subprocess.run(
         [sys.executable, "-m", "keras_cnn", "recipes"],
@@ -376,8 +464,34 @@ def test_a_child_gets_its_backend_and_threads_before_it_imports_anything(tmp_pat
         "names = ('KERAS_BACKEND', 'OMP_NUM_THREADS');"
         "print(json.dumps({'error': ' '.join(os.environ[name] for name in names)})); sys.exit(1)"
     )
-    monkeypatch.setattr(engine, "CHILD", (sys.executable, "-c", code))
+    monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", code))
     job = on_jax(a_job(tmp_path, "4"))
     job = dataclasses.replace(job, run=job.run.with_spec(threads=3))
-    (failed,) = engine.execute([job], 1, lambda event: None)
+    (failed,) = locally([job], 1)
     assert failed.error == "jax 3"
+
+
+def test_another_terminal_is_told_how_far_a_recipe_is(fake, tmp_path, monkeypatch, capsys):
+    """Runs that are done, under way, failed and not begun; the claim is of this process."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "title: x\ncolumns: {}\nsettings: {data: 'synthetic:20', weights: random}\n"
+        "repeats: 1\nrows: [{row: a}, {row: fail}, {row: b}, {row: c}]\n"
+    )
+    ask = ["recipe", "mine.yaml", "--status"]
+    assert main(ask) == 0
+    assert capsys.readouterr().out == "mine: 4 runs, 4 not begun\n"
+    plan = study.plan("mine.yaml")
+    jobs = {state.job.run.place.row: state.job for state in status.states(plan)}
+    jobs["a"].folder.parent.mkdir(parents=True)
+    assert not locally([jobs["a"]], 1)
+    (event,) = locally([jobs["fail"]], 1)
+    publish.keep_logs(study.Study(plan, [], [event]))
+    with store.held(jobs["b"].folder) as claim:
+        claim.tell({"epoch": 2, "train_accuracy": 0.5, "test_accuracy": None})
+        assert main(ask) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "mine: 4 runs, 1 done, 1 under way, 1 failed, 1 not begun"
+    assert [line.split()[1] for line in lines] == ["b", "fail"]
+    assert f"epoch 2/20, train 50.0%, on {platform.node()}, process {os.getpid()}" in lines[0]
+    assert lines[1].endswith(".txt") and Path(lines[1].split()[-1]).is_file()

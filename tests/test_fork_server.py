@@ -10,12 +10,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_engine import is_alive, wait_until
+from test_engine import is_alive, locally, wait_until
 
 from keras_cnn import recipe
 from keras_cnn.recipe import resolve
 from keras_cnn.results import identity, store
-from keras_cnn.runs import engine, fork_server
+from keras_cnn.runs import fork_server
+from keras_cnn.runs.jobs import Job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere runs are not forked")
 SMALL = {"data": "synthetic:20", "model": "baseline", "hidden_units": 2, "batch_size": 16}
@@ -24,7 +25,7 @@ SMALL = {"data": "synthetic:20", "model": "baseline", "hidden_units": 2, "batch_
 def jobs(out, count, epochs):
     settings = {**SMALL, "epochs": epochs}
     runs = resolve.runs(recipe.read("overfitting"), "mini", None, "corrected", count, settings)
-    return [engine.Job(run, identity.run_folder(run, out)) for run in runs]
+    return [Job(run, identity.run_folder(run, out)) for run in runs]
 
 
 def children(pid):
@@ -52,24 +53,28 @@ def server_of(pid):
 
 
 def test_a_killed_run_failed_and_a_killed_server_costs_none(tmp_path):
-    runs = []
+    runs, servers = [], set()
 
     def kill(event):
         """In its first epoch: of the first repeat the run, of the second the server."""
         repeat = event.job.run.place.repeat
-        if event.kind != "epoch" or event.record["epoch"] != 1 or repeat == 2:
+        if event.kind != "epoch" or event.record["epoch"] != 1:
             return
         server = server_of(os.getpid())
         (run,) = children(server)
+        servers.add(server)
+        if repeat == 2:
+            return
         runs.append(run)
         os.kill(run if repeat == 0 else server, signal.SIGKILL)
 
     out = tmp_path / "out"
-    (failed,) = engine.execute(jobs(out, 3, 50), 1, kill)
+    (failed,) = locally(jobs(out, 3, 50), 1, kill)
     assert failed.job.run.place.repeat == 0 and failed.error.startswith("killed by signal 9")
     assert len(runs) == 2 and not any(map(is_alive, runs))
     results = [store.read(path) for path in out.glob("*/[!.]*")]
-    assert sorted(result.place.repeat for result in results) == [1, 2]  # 2 is a fresh process
+    assert sorted(result.place.repeat for result in results) == [1, 2]
+    assert len(servers) == 2  # the third run is forked by a new one
     assert all(len(result.history) == 50 for result in results)
 
 
@@ -79,8 +84,8 @@ def test_all_of_it_goes_when_the_command_is_killed(tmp_path, runs):
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from test_fork_server import engine, jobs
-        engine.execute(jobs(Path({str(tmp_path)!r}), 2, 5000), 2, lambda event: None)
+        from test_fork_server import jobs, locally
+        locally(jobs(Path({str(tmp_path)!r}), 2, 5000), 2, lambda event: None)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -100,7 +105,7 @@ def test_an_interrupt_waits_for_no_import(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.execute(jobs(tmp_path, 2, 1), 2, interrupt)
+        locally(jobs(tmp_path, 2, 1), 2, interrupt)
     assert not [
         one for one in children(os.getpid()) if b"keras_cnn.runs.fork_server" in commands_of(one)
     ]

@@ -22,7 +22,7 @@ from keras_cnn.results.store import Result
 
 RECIPE = """\
 title: A recipe
-measures: [seconds, test_accuracy]
+measures: [test_accuracy, seconds]
 columns: {penalty: l2}
 settings: {model: baseline, weights: random, epochs: 3}
 variants:
@@ -394,6 +394,33 @@ def test_names_keep_colours_apart_and_numbers_are_in_order():
     assert light[0.001] < light[0.01] < light[0.1]  # readable in grey, too
 
 
+def test_rows_that_are_timed_are_not_compared_by_accuracy(made, tmp_path):
+    plan, results = made()
+    timed = plan.model_copy(update={"measures": ["seconds", "test_accuracy"]})
+    assert "rows.png" not in {path.name for path in draw.recipe_plots(timed, results, tmp_path)}
+
+
+@pytest.mark.parametrize("names", ["1 2 3 4", "of_files_1 of_files_and_workers_2 tuned_3 memory_4"])
+def test_what_rows_differ_in_is_told_within_the_picture(made, names):
+    """Six settings: by their headings beside rows of numbers; not where names say it."""
+    columns = ["dropout", "l2", "learning_rate", "batch_size", "augment_share", "stochastic_depth"]
+    headings = ", ".join(f"a_heading_of_some_length_{n}: {name}" for n, name in enumerate(columns))
+    text = RECIPE.replace("{penalty: l2}", f"{{{headings}}}")
+    for number, name in enumerate(names.split(), start=1):
+        values = f"learning_rate: 0.{number}, batch_size: {number}, stochastic_depth: 0.{number}"
+        text = text.replace(
+            f"row: {number}\n    settings: {{", f"row: {name}\n    settings: {{{values}, "
+        )
+    plan, results = made(text=text)
+    figure = drawn(plan, results, kind="rows")
+    figure.canvas.draw()
+    (panel,) = figure.axes
+    assert bool(panel.get_ylabel()) == names.startswith("1")
+    box = panel.yaxis.label.get_window_extent()
+    height = figure.get_window_extent().height
+    assert box.height < 1.05 * panel.get_window_extent().height < height
+
+
 def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_changed(
     made, tmp_path
 ):
@@ -545,7 +572,7 @@ def test_dollar_signs_are_drawn_as_they_are(made, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("[seconds, test_accuracy]", "[secondss]", 2, "'seconds'"),
+        ("[test_accuracy, seconds]", "[secondss]", 2, "'seconds'"),
         ("    kind: lines", "    kind: line", 13, "'lines'"),
         ("    kind: lines", "    kynd: lines", 13, "'kind'"),
         ("    kind: lines", "    kind: lines\n    bands: false", 14, "'band'"),

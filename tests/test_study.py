@@ -124,7 +124,7 @@ def test_a_plan_makes_nothing(options, folder):
 
 def test_runs_share_the_cores_and_their_threads_are_in_their_names(options, monkeypatch):
     monkeypatch.setattr(environment, "cores", lambda: 4)
-    monkeypatch.setattr(environment, "has_gpu", lambda: False)
+    monkeypatch.setattr(environment, "gpus", list)
 
     def planned(**asked):
         plan = study.plan(options["name"], rows=["tuned"], **asked)

@@ -80,6 +80,22 @@ def test_the_caption_covers_all_that_the_runs_differ_in(tmp_path):
     assert "(keras 3, 4)" in caption
 
 
+def test_seconds_of_different_machines_are_told_from_one_another(tmp_path):
+    plan, made = results(tmp_path)
+    timed = plan.model_copy(update={"measures": ["test_accuracy", "seconds"]})
+    for result in made:
+        result.environment["host"] = "node-1"
+        result.spec["threads"] = 1
+    assert "different machines" not in table.build(timed, made, "").caption
+    made[0].environment["host"] = "node-2"
+    assert "different machines" in table.build(timed, made, "").caption
+    assert "different machines" not in table.build(plan, made, "").caption, "no seconds are shown"
+    made[0].environment["host"] = "node-1"
+    made[0].spec["threads"] = 2
+    caption = table.build(timed, made, "").caption
+    assert "different machines" in caption and "threads 2): rows 4" in caption
+
+
 def test_chance_is_that_of_the_classes_at_hand(tmp_path):
     plan = recipe.read("fewshot_methods")
     made = [

@@ -269,6 +269,8 @@ def repeats(parallel: int, threads: int) -> Turn:
     from keras_cnn.recipe import resolve
     from keras_cnn.results import identity
     from keras_cnn.runs import engine
+    from keras_cnn.runs.executors.local import Local
+    from keras_cnn.runs.jobs import Job
 
     settings = {"data": "synthetic:2000", "epochs": 3}
     runs = resolve.runs(recipe.read("reliability"), "mini", repeats=REPEATS, overrides=settings)
@@ -276,8 +278,8 @@ def repeats(parallel: int, threads: int) -> Turn:
 
     def turn() -> int:
         with files.temporary_folder() as out:
-            jobs = [engine.Job(run, identity.run_folder(run, Path(out))) for run in runs]
-            failed = engine.execute(jobs, parallel, lambda event: None)
+            jobs = [Job(run, identity.run_folder(run, Path(out))) for run in runs]
+            failed = engine.execute(jobs, Local(jobs, parallel), lambda event: None)
         if failed:
             raise RuntimeError(failed[0].error)
         return REPEATS * 3 * 2000

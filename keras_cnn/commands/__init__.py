@@ -24,7 +24,7 @@ from keras_cnn.errors import UserError, nearest
 from keras_cnn.home import DEFAULT_OUT
 
 if TYPE_CHECKING:
-    from keras_cnn.runs.engine import Event
+    from keras_cnn.runs.jobs import Event
     from keras_cnn.runs.study import Plan, Study
 
 WIDTH = 120  # of a table that goes to no terminal
@@ -61,7 +61,9 @@ def recipe(
     jobs: int | None = None,
     threads: int | None = None,
     set: dict[str, object] | None = None,
+    on: str = "local",
     dry_run: bool = False,
+    status: bool = False,
     fresh: bool = False,
 ) -> None:
     """Run what is not on disk yet of a recipe, then print and write its table.
@@ -81,10 +83,13 @@ def recipe(
         method: Another method for all rows, corrected: linear_probe, nearest_mean, prototypical, …
         out: Where results go: OUT/NAME/.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
-        jobs: Runs at a time, at most one a processor core. By default as many, or one on a GPU.
+        jobs: Runs at a time, at most one a processor core. By default as many, or one on each GPU.
         threads: Threads of each run. By default the cores that are free just now, shared out.
         set: Any setting, as --set momentum 0.9; may be given again; `settings NAME` lists them.
+        on: Where: local, slurm[:partition=…,minutes=60,gigabytes=…,gpus=…,account=…] or
+            ray[:ADDRESS,gpus=…]; --jobs bounds how many run there at a time.
         dry_run: Only print what would be run and how long; exit code 2 where something is missing.
+        status: Only tell how far the runs are that a command makes, here or elsewhere.
         fresh: Run again what is on disk too.
     """
     flags = {"data": data, "weights": weights, "image_size": image_size}
@@ -101,7 +106,9 @@ def recipe(
         parallel=jobs,
         threads=threads,
         fresh=fresh,
+        on=on,
         dry_run=dry_run,
+        status=status,
     )
     if name == "all":
         _refuse_with_all(flags | {"rows": rows, "variant": variant != "both", "set": set})
@@ -329,23 +336,33 @@ class _End:
     seconds_left: float | None = None
 
 
-def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: object) -> _End:
+def _conduct(
+    name: str, dry_run: bool, status: bool, overrides: dict[str, object], **asked: object
+) -> _End:
     """Plans a recipe, runs what is missing, prints and writes its table; or tells what it would."""
     from keras_cnn import progress
+    from keras_cnn.recipe import resources
     from keras_cnn.runs import estimate, publish, study
+    from keras_cnn.runs import status as states
 
     plan = study.plan(name, overrides=overrides, **asked)
     choice = "" if asked["profile"] else _choice(plan, overrides)
-    too_many = (asked["parallel"] or 0) > environment.cores()
+    is_here = isinstance(plan.resources, resources.Local)
+    too_many = is_here and (asked["parallel"] or 0) > environment.cores()
     cores = ": no more than processor cores" if too_many else ""
+    where = "" if is_here else f" on {resources.name_of(plan.resources)}"
     if dry_run:
         estimated = estimate.estimate(plan.runs, plan.out, plan.parallel, plan.fresh)
         say(choice)
-        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{cores}"
+        title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{where}{cores}"
         print(estimate.listing(title, plan.runs, estimated))
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
         return _End(line, 2 if hindrance else 0, estimated.seconds_left)
+    if status:
+        found = states.states(plan)
+        print(states.text(plan, found))
+        return _End(f"{sum(state.kind == 'done' for state in found)} of {len(found)} done")
     work = study.prepare(plan)
     say(choice)  # not before: a mistake is told alone
     for row, why in work.left_out.items():
@@ -353,7 +370,7 @@ def _conduct(name: str, dry_run: bool, overrides: dict[str, object], **asked: ob
     if work.missing:
         done = len(work.jobs) - len(work.missing)
         on_disk = f", {done} on disk already" if done else ""
-        at_a_time = f", {plan.parallel} at a time{cores}" if cores else ""
+        at_a_time = f", {plan.parallel} at a time{where}{cores}" if cores or where else ""
         say(f"{plan.recipe.name}: {progress.runs(len(work.jobs))}{on_disk}{at_a_time}")
     if few := work.taken_whole:
         named = [f"{name} {count:,}" for name, count in few.items()]

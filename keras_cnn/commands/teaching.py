@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_cnn import environment
+from keras_cnn import environment, files
 from keras_cnn.commands.shell import chosen_backend, tell
 from keras_cnn.errors import shell_line
 from keras_cnn.home import DEFAULT_OUT
@@ -21,6 +21,7 @@ def teach(
     out: Path | None = None,
     error_percent: int = 5,
     backend: str | None = None,
+    on: str = "local",
 ) -> None:
     """Teach a model the classes of a folder of photographs, and tell how far it can be trusted.
 
@@ -38,18 +39,24 @@ def teach(
         out: Where the page and the model go; OUT/index.html. By default artifacts/teach/<folder>.
         error_percent: Below which share of wrong answers the model is to stay, by saying unsure.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
+        on: Where: local, slurm[:partition=…,minutes=60,cores=2,…] or ray[:ADDRESS,cores=2,…].
     """
-    environment.settle(chosen_backend(backend))
+    backend = chosen_backend(backend)
     from keras_cnn import progress
-    from keras_cnn import teach as teaching
     from keras_cnn.data import sources
-    from keras_cnn.teach import terminal
 
     out = out or DEFAULT_OUT / "teach" / sources.title(folder)
     words = ["python", "-m", "keras_cnn", "teach", folder, f"--out={out}"]
     flags = {"backbone": backbone, "method": method, "fit": fit, "shots": shots}
     words += ["--balance"] * balance
     words += [f"--{name}={value}" for name, value in flags.items() if value not in ("auto", None)]
+    if on != "local":
+        limits = [f"--minutes={minutes}", f"--error-percent={error_percent}"]
+        return _elsewhere(on, [*words[3:], *limits, f"--backend={backend}"], out)
+    environment.settle(backend)
+    from keras_cnn import teach as teaching
+    from keras_cnn.teach import terminal
+
     request = teaching.Request(
         folder,
         out,
@@ -68,3 +75,15 @@ def teach(
         tell(line)
     tell(f"model: {taught.model_file}")
     tell(f"page: {out / 'index.html'}")
+
+
+def _elsewhere(on: str, words: list[str], out: Path) -> None:
+    """The same command on a machine of a cluster."""
+    from keras_cnn.recipe import resources
+    from keras_cnn.runs import executors
+    from keras_cnn.runs.executors import command
+
+    files.check_writable(out)
+    cluster = executors.cluster_of(resources.read(on), parallel=1)
+    if cluster and (code := command.run(cluster, words, out)):
+        raise SystemExit(code)

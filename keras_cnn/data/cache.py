@@ -1,6 +1,6 @@
 """Decoded images on disk: a file for each split, size and fit, memory-mapped when it is read.
 
-    home()/decoded/<name>-<image_size>-<fit>-<key>.images
+    scratch()/decoded/<name>-<image_size>-<fit>-<key>.images
         a line of JSON: `shape` of the images; `parts`, by name the first image, the one after the
             last, and a fingerprint of class names, pixels and labels; `unreadable`, path and
             reason of each file that was left out
@@ -37,7 +37,7 @@ from keras_cnn.data import copies, decode
 from keras_cnn.data.fit import Fit
 from keras_cnn.data.listing import Division, Listing
 from keras_cnn.errors import UserError, printable
-from keras_cnn.home import home
+from keras_cnn.home import scratch
 
 # Raised by hand when the same file would have other pixels or another hash, or be kept else.
 DECODER_VERSION = 4
@@ -128,7 +128,7 @@ def _path(
     key = json.dumps([DECODER_VERSION, listing.key, list(class_names), image_size, fit])
     name = re.sub(r"[^\w.-]+", "_", title)[-60:]
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return home() / "decoded" / f"{name}-{image_size}-{fit}-{digest}.images"
+    return scratch() / "decoded" / f"{name}-{image_size}-{fit}-{digest}.images"
 
 
 def _is_intact(path: Path) -> bool:
@@ -178,11 +178,11 @@ def _write(
 ) -> None:
     items, all_labels = listing.content()
     indices, sizes, hashes, unreadable = [], [], [], []
-    with tempfile.TemporaryFile(dir=path.parent) as scratch:  # the order is not known yet
+    with tempfile.TemporaryFile(dir=path.parent) as unordered:  # the order is not known yet
         with progress.bar(f"decoding {title}", len(items)) as advance:
             done = 0
             for batch in decode.batches(items, image_size, fit, hashed=True):
-                scratch.write(batch.images)
+                unordered.write(batch.images)
                 indices.append(batch.indices)
                 sizes.append(batch.sizes)
                 hashes.append(batch.hashes)
@@ -192,12 +192,12 @@ def _write(
                 ]
                 done += len(batch.indices)
                 advance(done + len(unreadable))
-        scratch.flush()
+        unordered.flush()
         chosen = np.concatenate(indices)
         labels = all_labels[chosen]
         _refuse_lost_classes(labels, all_labels, class_names, title, unreadable)
         shape = (len(labels), image_size, image_size, 3)
-        images = np.memmap(scratch, np.uint8, "r", shape=shape)
+        images = np.memmap(unordered, np.uint8, "r", shape=shape)
         kept = labels, np.concatenate(sizes), chosen, copies.digests(images), np.concatenate(hashes)
         arrays = dict(zip(ARRAYS, kept, strict=True))
         head = json.dumps([list(class_names), image_size]).encode()

@@ -12,6 +12,7 @@ from keras_cnn import plots
 from keras_cnn.data import sources
 from keras_cnn.plots import Plot
 from keras_cnn.recipe import schema
+from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import stamps
 from keras_cnn.results.store import Result
@@ -58,9 +59,9 @@ def _listed(recipe: Recipe, results: Sequence[Result]) -> Files:
 
 
 def _comparison(recipe: Recipe, results: Sequence[Result]) -> Files:
-    """All rows beside one another, where there are several and accuracies are what is measured."""
+    """All rows beside one another, where an accuracy is the first of what is measured."""
     compared = {(result.place.row, result.place.variant) for result in results}
-    if len(compared) < 2 or not recipe.shows_accuracy:
+    if len(compared) < 2 or MEASURES[recipe.measures[0]].unit != "percent":
         return {}
     plot = Plot(recipe, schema.Figure(name="rows", kind="rows"), results)
     return {"rows.png": (results, partial(plots.KINDS["rows"], plot))}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_cnn.plots.canvas import LINE_INCHES, LONGEST, short
+from keras_cnn.plots.canvas import LINE_INCHES, LONGEST, short, wrapped
 from keras_cnn.plots.plot import (
     DECK_COLOUR,
     OF_TWO,
@@ -54,7 +54,7 @@ def rows(plot: Plot) -> Figure:
         every = int(np.ceil(len(labels) * LINE_INCHES / height))
         panel.set_yticks(range(0, len(labels), every), labels[::every])
         panel.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
-        panel.set_ylabel(f"row: {', '.join(told)}" if told else "", fontsize=9)
+        panel.set_ylabel(wrapped(f"row: {', '.join(told)}", height, 9) if told else "", fontsize=9)
         panel.grid(visible=False, axis="y")
         words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if has_two_runs(runs) else [])]
         panel.set_xlabel("\n".join(words), fontsize=9)
@@ -102,14 +102,14 @@ def _labels(plot: Plot, row_names: Sequence[object]) -> tuple[list[str], list[st
         for heading, name in plot.recipe.columns.items()
     }
     told = {heading: texts for heading, texts in values.items() if len({*texts}) > 1}
-    labels = []
-    for place, row in enumerate(map(str, row_names)):
+    names, labels = [*map(str, row_names)], []
+    for place, row in enumerate(names):
         in_name = [] if row.isdigit() else row.split("-")  # as a grid's `{method}-{shots}`
         settings = [texts[place] for texts in told.values() if texts[place] not in in_name]
-        label = ": ".join(filter(None, (row, ", ".join(settings))))
-        names_itself = not row.isdigit() and width(label) > LONGEST
-        labels.append(short(row if names_itself else label))
-    return list(told), labels
+        labels.append(": ".join(filter(None, (row, ", ".join(settings)))))
+    if not any(map(str.isdigit, names)) and max(map(width, labels)) > LONGEST:
+        told, labels = {}, names  # which say enough
+    return list(told), [*map(short, labels)]
 
 
 def _limit(panel: Axes) -> None:

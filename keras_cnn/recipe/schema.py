@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, SkipValidation
 
 from keras_cnn.methods.settings import Group, Positive, PositiveInt
+from keras_cnn.recipe.resources import Slurm
 from keras_cnn.recipe.strict_yaml import Document
 
 Settings = dict[str, object]
@@ -177,6 +178,7 @@ class Recipe(Group):
         repeats: Runs of each row and variant.
         alone: Make one run at a time, since its seconds are what is measured.
         in_all: `recipe all` runs it too.
+        slurm: What each run is given where they go to Slurm, as `resources.Slurm`.
         needs: What `fetch` must have brought for the `deck` profile.
         note: What a reader of the table should know; may be empty.
         method_notes: By a method's name, what is told where it, or what the deck had in its place,
@@ -200,6 +202,7 @@ class Recipe(Group):
     repeats: PositiveInt = 5
     alone: bool = False
     in_all: bool = True
+    slurm: Slurm | None = None
     needs: list[str] = Field(default_factory=list)
     note: str = ""
     method_notes: dict[str, str] = Field(default_factory=dict)

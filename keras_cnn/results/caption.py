@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keras_cnn.results.table import Line
 
 NAMED = 10  # runs in one sentence
+SECONDS = {"seconds", "seconds_an_epoch", "images_a_second", "processor_use"}
 
 
 def text(
@@ -42,6 +43,7 @@ def text(
         )
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
+    sentences += _of_seconds(recipe, results)
     methods = {r.settings["method"] for r in results}
     notes = [
         note  # the deck's own methods are called by the right one's name, and what is wrong
@@ -77,6 +79,25 @@ def _measured_on(results: Sequence[Result]) -> str:
         f"({', '.join(f'{name} {_listed(found)}' for name, found in versions.items())}), "
         f"device {_listed(machines)}."
     )
+
+
+def _of_seconds(recipe: Recipe, results: Sequence[Result]) -> list[str]:
+    """A sentence where seconds are shown of runs that were not made on the same machine."""
+    if SECONDS.isdisjoint(recipe.measures):
+        return []
+    hosts = {r.environment.get("host") for r in results} - {None}  # older results have none
+    groups: dict[str, set[str]] = {}
+    for result in results:
+        made = result.environment
+        on = f"{made['device']} ({made['processor']}, threads {result.spec.get('threads', 1)})"
+        name = f"{on} of {made.get('host', 'unknown')}" if len(hosts) > 1 else on
+        groups.setdefault(name, set()).add(result.place.row)
+    if len(groups) < 2:
+        return []
+    of_each = [f"{name}: rows {_listed(rows)}" for name, rows in sorted(groups.items())]
+    more = f"; and {len(of_each) - NAMED:,} more" if len(of_each) > NAMED else ""
+    listed = "; ".join(of_each[:NAMED])
+    return [f"Seconds are of different machines, between which none compares: {listed}{more}."]
 
 
 def _fits(results: Sequence[Result]) -> str:

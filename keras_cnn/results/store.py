@@ -1,4 +1,4 @@
-"""Run folders: lock, atomic write, read.
+"""Run folders: atomic write, read.
 
 A run's folder appears whole, by one rename, or not at all:
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from keras_cnn import files
 from keras_cnn.errors import UserError
 from keras_cnn.recipe.spec import Place, Run, flat_settings
 from keras_cnn.results import contents
+from keras_cnn.results.claims import Busy, held
 from keras_cnn.results.contents import FINAL_FIGURES, HISTORY_COLUMNS, csv_cell
 from keras_cnn.statistics import diverged_at
 
@@ -39,11 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["FINAL_FIGURES", "HISTORY_COLUMNS", "Busy", "Result", "held", "read", "write"]
 
 PREDICTIONS = "predictions.npz"
+HIDDEN = re.compile(r"\.(?P<folder>.+?)(\.\d+@.*)?\.(replaced|partial)")
 Read = TypeVar("Read")
-
-
-class Busy(Exception):
-    """Another process holds the run."""
 
 
 @dataclass(frozen=True)
@@ -127,32 +126,11 @@ class Result:
 
 
 @contextmanager
-def held(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Holds a run's lock; the operating system frees it however the process ends.
-
-    Args:
-        folder: The run's folder.
-        wait: Wait until no other process holds it.
-
-    Raises:
-        Busy: Another process holds it.
-    """
-    from filelock import Timeout  # here, as in `files.locked`
-
-    lock = folder.parent / ".locks" / f"{folder.name}.lock"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(lock, wait=wait))
-        except Timeout:
-            raise Busy(folder.name) from None
-        yield
-
-
-@contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write a run into; on leaving without an error it becomes `folder`, whole.
 
-    Call it while holding the run's lock: what an earlier, killed process left is removed.
+    Call it while holding the run's claim: what an earlier, killed process left is removed. Should
+    another process bring the run into place meanwhile, which had lost its claim, that one stays.
 
     Args:
         folder: The run's folder; an older result there is replaced.
@@ -160,19 +138,25 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Yields:
         An empty folder beside it.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     replaced = folder.with_name(f".{folder.name}.replaced")
     _restore(folder, replaced)
-    shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
-    partial.mkdir(parents=True)
+    is_new = not files.is_there(folder)
+    partial = files.partial_path(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
         yield partial
         for path in [*partial.iterdir(), partial]:
             files.sync(path)
-        if folder.exists():
+        if not is_new:
             os.rename(folder, replaced)
-        os.rename(partial, folder)
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not (is_new and files.is_there(folder)):
+                raise
         files.sync(folder.parent)
     finally:
         _restore(folder, replaced)
@@ -192,8 +176,9 @@ def recover(recipe_folder: Path) -> None:
     Those that a process is writing now are left alone, and all where the folder is read-only.
     """
     for hidden in sorted([*recipe_folder.glob(".*.replaced"), *recipe_folder.glob(".*.partial")]):
-        folder = recipe_folder / hidden.name[1:].rpartition(".")[0]
-        if hidden.is_dir():
+        name = HIDDEN.fullmatch(hidden.name)
+        if name and hidden.is_dir():
+            folder = recipe_folder / name["folder"]
             with contextlib.suppress(Busy, OSError), held(folder):
                 _restore(folder, folder.with_name(f".{folder.name}.replaced"))
                 shutil.rmtree(hidden, ignore_errors=True)
@@ -212,7 +197,7 @@ def write(
 ) -> None:
     """Writes a finished run; its folder appears whole, in place of an older one.
 
-    Call it while holding the run's lock. The arguments are as in `Result`; `save_model` is called
+    Call it while holding the run's claim. The arguments are as in `Result`; `save_model` is called
     with the path that the model is to be written to, `predicted` is what it makes of the test
     images.
     """

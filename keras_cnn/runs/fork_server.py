@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import IO
@@ -70,9 +71,18 @@ class ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it; runs in flight go on."""
         self._socket.close()
         self._process.kill()  # it may be importing still
         self._process.wait()
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether something ended it; not whether it found that it cannot fork here."""
+        return (self._process.poll() or 0) < 0
 
     def start(self, log: IO[bytes]) -> Fork:
         """Forks a process that runs `worker.main`.
@@ -115,6 +125,7 @@ class Fork:
         self.stdin, self.stdout = stdin, stdout
         self._number, self._status = number, status
         self._code: int | None = None
+        self._waiting = threading.Lock()  # one reads the status, whoever else waits
 
     def wait(self) -> int:
         """Waits for its end.
@@ -122,11 +133,12 @@ class Fork:
         Returns:
             Its exit code; -n where signal n ended it.
         """
-        if self._code is None:
-            with self._status:
-                # Without a line it was killed, and before it the server, which would have told.
-                self._code = int(self._status.readline() or -signal.SIGKILL)
-        return self._code
+        with self._waiting:
+            if self._code is None:
+                with self._status:
+                    # Without a line it was killed, and before it the server, which would have told.
+                    self._code = int(self._status.readline() or -signal.SIGKILL)
+            return self._code
 
     def kill(self) -> None:
         """Ends it at once."""

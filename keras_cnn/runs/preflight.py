@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from keras_cnn.errors import UserError
 from keras_cnn.pretrained.named import NAMED_WEIGHTS
-from keras_cnn.recipe.spec import Run
-from keras_cnn.runs import engine, images
+from keras_cnn.recipe.spec import Run, Spec
+from keras_cnn.runs import images
+from keras_cnn.runs.child import Child
 
 
 def check(runs: Sequence[Run]) -> dict[str, str]:
@@ -26,8 +27,25 @@ def check(runs: Sequence[Run]) -> dict[str, str]:
         if run.spec.network.weights not in NAMED_WEIGHTS  # whose files are known to fit
     }
     for spec in given.values():
-        engine.check_weights(spec)
+        check_weights(spec)
     return left_out
+
+
+def check_weights(spec: Spec) -> None:
+    """Fits the weights a run starts from to its network, in a process of its own.
+
+    Raises:
+        UserError: They cannot be used.
+    """
+    child = Child({"weights_of": spec.model_dump()}, spec)
+    try:
+        errors = [record["error"] for record in child.records() if "error" in record]
+        code, death, _ = child.end()
+    except BaseException:  # an interrupt, too, leaves no process
+        child.kill()
+        raise
+    if code:
+        raise UserError(errors[0] if errors else f"{spec.network.weights}: {death}")
 
 
 def check_images(runs: Sequence[Run]) -> dict[str, str]:

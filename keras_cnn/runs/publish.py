@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_cnn import files
-from keras_cnn.results import layout, stamps, table
+from keras_cnn.results import claims, layout, stamps, table
 from keras_cnn.results.table import Table
-from keras_cnn.runs.engine import Event
+from keras_cnn.runs.jobs import Event
 from keras_cnn.runs.study import Study
 from keras_cnn.timing import timed
 
@@ -29,7 +29,7 @@ def publish(study: Study) -> Path | None:
         Where the table of other runs is now that stood there; None where none did.
     """
     made, folder = study.table, study.plan.folder
-    with files.locked(folder / ".locks" / "table.lock"):
+    with claims.held(folder / "table", wait=True):
         kept = _keep_former(made, folder, stamps.paths(folder))
         for ending, render in TABLE_FORMS.items():
             files.write_text(folder / f"table.{ending}", render(made))
@@ -51,12 +51,12 @@ def keep_logs(study: Study) -> list[tuple[Event, str]]:
     for result in study.results:
         if result.folder not in failed:
             with contextlib.suppress(OSError):
-                _log(result.folder).unlink()  # of an earlier attempt
+                log_of(result.folder).unlink()  # of an earlier attempt
     with contextlib.suppress(OSError):  # there is none, or others are in it
         (study.plan.folder / "failed").rmdir()
     kept = []
     for event in study.failed:
-        log = _log(event.job.folder)
+        log = log_of(event.job.folder)
         try:
             files.write_text(log, event.log or f"{event.error}\n")
             kept.append((event, str(log)))
@@ -65,7 +65,7 @@ def keep_logs(study: Study) -> list[tuple[Event, str]]:
     return kept
 
 
-def _log(folder: Path) -> Path:
+def log_of(folder: Path) -> Path:
     """Where the output of a run that failed is kept."""
     return folder.parent / "failed" / f"{folder.name}.txt"
 

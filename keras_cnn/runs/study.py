@@ -9,6 +9,7 @@ done.frame()                 # a pandas DataFrame, a line for each run
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,15 @@ from keras_cnn.downloads import registry
 from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 from keras_cnn.pretrained import named
-from keras_cnn.recipe import resolve
+from keras_cnn.recipe import resolve, resources
+from keras_cnn.recipe.resources import Resources
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.recipe.spec import Run
 from keras_cnn.results import identity, store, table
 from keras_cnn.results.store import Result
 from keras_cnn.results.table import Table
-from keras_cnn.runs import described, engine, preflight
+from keras_cnn.runs import described, engine, executors, preflight
+from keras_cnn.runs.jobs import Event, Job
 
 if TYPE_CHECKING:
     import pandas
@@ -46,6 +49,7 @@ class Plan:
         parallel: Runs at a time.
         fresh: Run again what is on disk too.
         command: The command line that gives the same table again.
+        resources: Where the runs are made.
     """
 
     recipe: Recipe
@@ -56,6 +60,7 @@ class Plan:
     parallel: int
     fresh: bool
     command: str
+    resources: Resources
 
     def __repr__(self) -> str:
         return f"Plan({self.recipe.name}, profile {self.profile}, {len(self.runs)} runs)"
@@ -81,15 +86,15 @@ class Work:
     """
 
     plan: Plan
-    jobs: list[engine.Job]
+    jobs: list[Job]
     left_out: dict[str, str]
     shared_images: int = 0
     taken_whole: dict[str, int] = field(default_factory=dict)
 
     @property
-    def missing(self) -> list[engine.Job]:
+    def missing(self) -> list[Job]:
         """The jobs that are to be run."""
-        return [job for job in self.jobs if job.fresh or not job.folder.exists()]
+        return [job for job in self.jobs if job.fresh or not files.is_there(job.folder)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,7 +111,7 @@ class Study:
 
     plan: Plan
     results: list[Result]
-    failed: list[engine.Event] = field(default_factory=list)
+    failed: list[Event] = field(default_factory=list)
     damaged: list[UserError] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -142,12 +147,12 @@ class Study:
         )
 
 
-def run(name: str, notify: Callable[[engine.Event], None] | None = None, **asked: object) -> Study:
+def run(name: str, notify: Callable[[Event], None] | None = None, **asked: object) -> Study:
     """Runs what is not on disk yet of a recipe and gives all of its results.
 
     Args:
         name: A recipe's name, or the path of a recipe file.
-        notify: Called with each `engine.Event` as it happens.
+        notify: Called with each `jobs.Event` as it happens.
         **asked: As for `plan`: profile, rows, variant, repeats, overrides, backend and others.
 
     Raises:
@@ -168,6 +173,7 @@ def plan(
     parallel: int | None = None,
     fresh: bool = False,
     threads: int | None = None,
+    on: str = "local",
 ) -> Plan:
     """The runs that are asked for, checked as far as that takes no framework.
 
@@ -183,10 +189,13 @@ def plan(
         backend: The Keras backend.
         out: Results go to `out/<recipe>/`.
         parallel: Runs at a time, at most one a processor core; None takes as many, or one on a GPU
-            and where the recipe measures time.
+            and where the recipe measures time. On several GPUs, that many on each. Elsewhere than
+            on this machine, None sets no bound.
         fresh: Run again what is on disk too.
         threads: Of each run, which are part of its identity; None shares out the cores that are
-            free just now. A result on disk is taken whatever number made it.
+            free just now, or is 1 elsewhere than on this machine. A result on disk is taken
+            whatever number made it.
+        on: Where: `local`, `slurm` or `ray`, with settings as `resources.read` takes them.
 
     Raises:
         UserError: Something of the input cannot be used.
@@ -199,15 +208,24 @@ def plan(
         variant = "corrected"  # as run, another method stands for nothing
     with_images = _with_test_images(overrides)
     runs = resolve.runs(read, profile, rows, variant, repeats, with_images, backend)
-    alone = environment.has_gpu() or read.alone
-    parallel = min(parallel or (1 if alone else len(runs)), environment.cores(), len(runs))
+    where = resources.read(on, read.slurm)
+    is_here = isinstance(where, resources.Local)
+    parallel = min(_parallel(parallel, read.alone) if is_here else parallel or len(runs), len(runs))
     flags = {"profile": profile, "rows": ",".join(rows or ())}
     flags |= {"variant": variant if variant != "both" else "", "repeats": repeats}
     flags |= {"backend": backend, "out": out if out != DEFAULT_OUT else ""}
     flags |= {"threads": threads}
-    threads = threads or _threads(parallel)
+    threads = threads or (_threads(parallel) if is_here else 1)
     command, runs = _command(name, flags, overrides), _checked(runs, threads)
-    return Plan(read, profile, missing, runs, out, parallel, fresh, command)
+    return Plan(read, profile, missing, runs, out, parallel, fresh, command, where)
+
+
+def _parallel(asked: int | None, alone: bool) -> int:
+    """How many runs at a time this machine makes."""
+    devices = len(environment.gpus())
+    if alone:
+        return min(asked or 1, environment.cores())
+    return min((asked or 1) * devices if devices else asked or math.inf, environment.cores())
 
 
 def _threads(parallel: int) -> int:
@@ -237,9 +255,9 @@ def prepare(plan: Plan) -> Work:
     jobs, left_out = [], {}
     for asked in plan.runs:
         run = identity.as_on_disk(asked, plan.out)
-        job = engine.Job(run, identity.run_folder(run, plan.out), plan.fresh)
+        job = Job(run, identity.run_folder(run, plan.out), plan.fresh)
         try:
-            if plan.fresh or not job.folder.exists():
+            if plan.fresh or not files.is_there(job.folder):
                 environment.require(run.spec.backend)
             else:  # a kill may have come between the result and this
                 identity.checkpoint_file(run.spec).unlink(missing_ok=True)
@@ -261,20 +279,24 @@ def prepare(plan: Plan) -> Work:
     return replace(work, shared_images=shared, taken_whole=few)
 
 
-def execute(work: Work, notify: Callable[[engine.Event], None] | None = None) -> Study:
+def execute(work: Work, notify: Callable[[Event], None] | None = None) -> Study:
     """Runs what is missing, and reads what is on disk then.
 
     Args:
         work: From `prepare`.
-        notify: Called with each `engine.Event` as it happens.
+        notify: Called with each `jobs.Event` as it happens.
     """
     began = time.monotonic()
-    failed = engine.execute(work.missing, work.plan.parallel, notify or (lambda event: None))
-    results, damaged = _read([job for job in work.jobs if job.folder.exists()])
+    jobs, plan = work.missing, work.plan
+    failed = []
+    if jobs:
+        executor = executors.executor(plan.resources, jobs, plan.parallel)
+        failed = engine.execute(jobs, executor, notify or (lambda event: None))
+    results, damaged = _read([job for job in work.jobs if files.is_there(job.folder)])
     return Study(work.plan, results, failed, damaged, time.monotonic() - began)
 
 
-def _read(jobs: Sequence[engine.Job]) -> tuple[list[Result], list[UserError]]:
+def _read(jobs: Sequence[Job]) -> tuple[list[Result], list[UserError]]:
     """The results of jobs under the names of this command, and what is wrong with the others."""
     results: list[Result] = []
     damaged: list[UserError] = []

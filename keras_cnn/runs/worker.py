@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import statistics
@@ -54,8 +55,8 @@ def make(
         UserError: The data or the weights cannot be used.
     """
     spec = run.spec
-    with store.held(folder, wait):
-        if folder.exists() and not fresh:
+    with store.held(folder, wait) as claim:
+        if files.is_there(folder) and not fresh:
             return
         if identity.identity(spec) != folder.name.rpartition("-")[2]:
             raise UserError("the data or the weights changed after the command began: start again")
@@ -68,7 +69,13 @@ def make(
         if spec.backend == "torch":
             waiting.sleep_beside_others()
         began, busy = time.perf_counter(), _processor_seconds()
-        trained = _trained(spec, train, test, report, checkpoint)
+        claim.tell({})
+
+        def tell(record: dict) -> None:
+            claim.tell(record)
+            report(record)
+
+        trained = _trained(spec, train, test, tell, checkpoint)
         spent = _processor_seconds() - busy + trained.measures.get("worker_seconds", 0.0)
         metrics = {
             **_metrics(trained, train, test),
@@ -79,7 +86,8 @@ def make(
             store.write(
                 folder,
                 run,
-                environment.describe() | {"fingerprints": identity.fingerprints(spec)},
+                environment.describe()
+                | {"host": platform.node(), "fingerprints": identity.fingerprints(spec)},
                 trained.history,
                 metrics,
                 test.class_names,
@@ -198,7 +206,7 @@ def main() -> int:
     The task is a run to make, or one whose weights are to be fitted to its network. Standard
     output carries the reports alone: what libraries print goes to standard error.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)  # the parent decides
     began = time.perf_counter()

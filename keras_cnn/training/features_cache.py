@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_cnn import environment, files, torch_fast
-from keras_cnn.home import home
+from keras_cnn.home import scratch
 from keras_cnn.timing import timed
 
 MOST_BYTES = 2_000_000_000
@@ -47,7 +47,7 @@ def features(
 def _features(
     model: keras.Model, images: np.ndarray, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    path = home() / "features" / f"{_key(model, images)}.npy"
+    path = scratch() / "features" / f"{_key(model, images)}.npy"
     try:
         if _intact(path, path.stat().st_ino):
             found = np.load(path)
