@@ -60,13 +60,17 @@ class Classifier:
         """What the network's head is given for RGB images, uint8 (n, h, w, 3): (n, channels)."""
         return self._applied(self._fast_features, images)
 
+    def unmoved_features(self, images: np.ndarray) -> np.ndarray:
+        """As `features`, before the head has centred them or brought them to length 1."""
+        return self._applied(self._fast_unmoved_features, images)
+
     def outputs_of_features(self, features: np.ndarray) -> np.ndarray:
-        """What the network gives for images of which `features` are known: (n, outputs)."""
+        """What the network gives for images whose `unmoved_features` are known: (n, outputs)."""
         import keras
 
         from keras_cnn.models import heads
 
-        rest = keras.Model(heads.features(self.network), self.network.output)
+        rest = keras.Model(heads.unmoved_features(self.network), self.network.output)
         made = rest.predict(features, batch_size=batch_size.of(features.shape), verbose=0)
         return np.asarray(made, np.float32)
 
@@ -118,6 +122,15 @@ class Classifier:
                 f"{features.shape}, not (n, channels)"
             )
         return torch_fast.fast(network)
+
+    @cached_property
+    def _fast_unmoved_features(self) -> keras.Model:
+        import keras
+
+        from keras_cnn.models import heads
+
+        features = heads.unmoved_features(self.network)
+        return torch_fast.fast(keras.Model(self.network.input, features))
 
     def _applied(self, network: keras.Model, images: np.ndarray) -> np.ndarray:
         import keras

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from keras_cnn import files, pages
 from keras_cnn.data import decode
-from keras_cnn.prediction import Predictions
+from keras_cnn.prediction import STRANGE, UNSURE, Predictions
 
-SIDE = 128  # pixels of a photograph's longer side
-QUALITY = 70  # of a JPEG: about 4 KB each
 MOST = 2000  # photographs: 10 MB, which a phone still scrolls
 STYLE = """
 .photos { display: grid; gap: 1rem 0.8rem; margin: 1rem 0; padding: 0; list-style: none;
@@ -29,34 +26,39 @@ STYLE = """
 def write(predictions: Predictions, path: Path, most: int = MOST) -> None:
     """Writes the page: the photographs of each class, the most certain first.
 
+    Those of which the model is unsure, and those that are nothing of the kind, stand apart.
+
     Args:
         predictions: Of at least one image; the files are read again.
         path: The HTML file, replaced as a whole.
-        most: Photographs that are shown; of each class as many as of the others, or all it has.
+        most: Photographs that are shown; of each group as many as of the others, or all it has.
     """
-    best = predictions.probabilities.argmax(axis=1)
-    sure = predictions.probabilities.max(axis=1)
-    places = {
-        label: found[np.argsort(-sure[found], kind="stable")]
-        for label in range(len(predictions.class_names))
-        if len(found := np.flatnonzero(best == label))
-    }
-    room = _room([len(found) for found in places.values()], most)
-    shown = {label: found[:room] for label, found in places.items()}
-    photographs = _photographs(predictions.paths, np.concatenate([*shown.values()]))
+    groups = _groups(predictions)
+    room = _room([len(group.places) for group in groups], most)
+    shown = np.concatenate([group.places[:room] for group in groups])
+    photographs = _photographs(predictions.paths, shown)
     count = len(predictions.paths)
     title = f"{count:,} image{'s' * (count > 1)} by class"
     contents, parts = [], [f"<h1>{title}</h1>"]
     parts.append("<p>Of each class the most certain first, with their probability.</p>")
-    for label, found in places.items():
-        name = predictions.class_names[label]
-        contents.append(pages.Heading(f"class-{label}", f"{name} ({len(found):,})"))
-        parts.append(f'<h2 id="class-{label}">{pages.name(name)}: {len(found):,}</h2>')
-        if len(found) > room:
+    apart = [
+        f'<a href="#{group.anchor}">{group.remark}</a>, {len(group.places):,} of {count:,}'
+        for group in groups
+        if group.remark
+    ]
+    if apart:
+        parts.append(f"<p>Apart, at the end: {'; '.join(apart)}.</p>")
+    for group in groups:
+        counted = f"{len(group.places):,}"
+        contents.append(pages.Heading(group.anchor, f"{group.name} ({counted})"))
+        parts.append(f'<h2 id="{group.anchor}">{pages.name(group.name)}: {counted}</h2>')
+        if group.meaning:
+            parts.append(f"<p>{group.meaning}</p>")
+        if len(group.places) > room:
             parts.append(f"<p>The {room:,} most certain of them:</p>")
         items = (
-            _item(predictions.paths[place], float(sure[place]), photographs.get(place, ""))
-            for place in shown[label].tolist()
+            _item(predictions, place, group.remark, photographs.get(place, ""))
+            for place in group.places[:room].tolist()
         )
         parts.append(f'<ul class="photos">\n{"".join(items)}</ul>')
     if predictions.unreadable:
@@ -68,6 +70,54 @@ def write(predictions: Predictions, path: Path, most: int = MOST) -> None:
         ]
         parts.append("</ul>")
     files.write_text(path, pages.document(title, contents, "\n".join(parts), STYLE))
+
+
+class _Group(NamedTuple):
+    """Photographs that stand together.
+
+    Attributes:
+        anchor: Its id.
+        name: What it is called.
+        places: Of the photographs, the most certain first.
+        remark: What is to be said of each; empty of a class.
+        meaning: HTML that says what the remark means.
+    """
+
+    anchor: str
+    name: str
+    places: np.ndarray
+    remark: str = ""
+    meaning: str = ""
+
+
+def _groups(predictions: Predictions) -> list[_Group]:
+    """The classes that are named, then the images whose answer is not to be relied on."""
+    best = predictions.probabilities.argmax(axis=1)
+    order = np.argsort(-predictions.probabilities.max(axis=1), kind="stable")
+    remarks = np.array(predictions.remarks)[order]
+    groups = [
+        _Group(f"class-{label}", name, order[(best[order] == label) & (remarks == "")])
+        for label, name in enumerate(predictions.class_names)
+    ]
+    share = f"{100 * predictions.trust.error_rate:g}" if predictions.trust else "so many"
+    groups += [
+        _Group(
+            "unsure",
+            "Unsure",
+            order[remarks == UNSURE],
+            UNSURE,
+            f"Of the answers above these at most {share} percent should be wrong; of these more "
+            "may be: look at them yourself.",
+        ),
+        _Group(
+            "strange",
+            "Nothing of the kind",
+            order[remarks == STRANGE],
+            STRANGE,
+            "They look like none of the training images, whatever class is named.",
+        ),
+    ]
+    return [group for group in groups if len(group.places)]
 
 
 def _room(counts: Sequence[int], most: int) -> int:
@@ -86,22 +136,24 @@ def _photographs(paths: Sequence[Path], places: np.ndarray) -> dict[int, str]:
     there = [int(place) for place in places if paths[place].is_file()]
     chosen = [str(paths[place]) for place in there]
     return {
-        there[index]: pages.address(_jpeg(image), "image/jpeg")
-        for batch in decode.batches(chosen, SIDE, "pad")
+        there[index]: pages.photograph(image)
+        for batch in decode.batches(chosen, pages.PHOTOGRAPH, "pad")
         for index, image in zip(batch.indices, batch.images, strict=True)
     }
 
 
-def _item(path: Path, share: float, address: str) -> str:
+def _item(predictions: Predictions, place: int, remark: str, address: str) -> str:
+    shares = predictions.probabilities[place]
+    said = f"{shares.max():.1%}"
+    if remark:  # below no class's heading, so that the class is named, and the next one
+        ranked = np.argsort(-shares, kind="stable")[:2]
+        named = (f"{pages.name(predictions.class_names[k])} {shares[k]:.1%}" for k in ranked)
+        said = f"<strong>{remark}</strong>: {', '.join(named)}"
+    side = pages.PHOTOGRAPH
     picture = (
-        f'<img src="{address}" alt="" width="{SIDE}" height="{SIDE}" loading="lazy">'
+        f'<img src="{address}" alt="" width="{side}" height="{side}" loading="lazy">'
         if address
         else ""
     )
-    return f'<li>{picture}{share:.1%} <span class="file">{pages.name(path)}</span></li>\n'
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    written = io.BytesIO()
-    Image.fromarray(image).save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()
+    file = pages.name(predictions.paths[place])
+    return f'<li>{picture}{said} <span class="file">{file}</span></li>\n'

@@ -11,7 +11,11 @@ from keras_cnn.files import is_shared, locked
 
 DEFAULT_OUT = Path("artifacts")
 
-CACHES = {"decoded": "decoded images", "features": "features of frozen networks"}  # made anew
+CACHES = {  # made anew
+    "decoded": "decoded images",
+    "features": "features of frozen networks",
+    "tuned": "fine-tuned stages",
+}
 KEPT = {**CACHES, "checkpoints": "states of stopped runs", "": "fetched data and weights"}
 
 

@@ -182,7 +182,7 @@ def predict(model: str | Path, images: str | Path | Sequence[str | Path]) -> Pre
         read, outputs, unreadable = applied(model.outputs, model, paths)
         found = told(read, model.probabilities(outputs), unreadable, model)
         return Predictions(found[0], model.class_names, *found[1:])
-    read, features, unreadable = applied(model.features, model, paths)
+    read, features, unreadable = applied(model.unmoved_features, model, paths)
     read, features, unreadable = told(read, features, unreadable, model)
     probabilities = model.probabilities(model.outputs_of_features(features))
     return Predictions(

@@ -1,6 +1,6 @@
 """Flipped bits, hostile inputs, crashes and kills, in numbers that no test suite has time for.
 
-    python tests/robustness.py [--kinds=flips,inputs,crashes,kills,warm] [--seed=0] [--out=FILE.md]
+    python tests/robustness.py [--kinds=flips,inputs,crashes,kills,warm,teach] [--seed=0]
 
 Every call runs in a process forked from this one, in folders of its own, on torch, and is held to
 60 seconds and 1.5 GB. Afterwards: nothing lost, nothing run that an input brought along, no
@@ -12,6 +12,7 @@ each fault found by name; the exit code is 1 where there is one.
     crashes   200 points: the process ends before or after the n-th rename, removal or sync
     kills     60 kills of a recipe's command at random moments, its next command after each
     warm      30 kills of its command, of the process that forks its runs, and of a run, in turn
+    teach     20 kills of `teach` with its children; at last the bits of one that was left alone
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from keras_cnn.runs import publish, study, worker  # noqa: E402
 from keras_cnn.training import checkpoint, frozen  # noqa: E402
 
 MOST_SECONDS, MOST_MEGABYTES = 60, 1500
-FLIPS, INPUTS, CRASHES, KILLS, WARM_KILLS = 300, 500, 200, 60, 30
+FLIPS, INPUTS, CRASHES, KILLS, WARM_KILLS, TEACH_KILLS = 300, 500, 200, 60, 30, 20
 SETTINGS = {"data": "synthetic:30", "image_size": 16, "hidden_units": 4, "epochs": 1}
 ENDED = 137  # the exit code of a process that a crash point ended
 
@@ -632,6 +633,76 @@ def warm_kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]
     return tallies
 
 
+def teach_kills(rng: random.Random, folder: Path, count: int) -> dict[str, Tally]:
+    """Kills `teach` with its children, again and again, until it ends: with the same bits."""
+    tally, temporary, home = Tally(), folder / "temporary", folder / "home"
+    temporary.mkdir()
+    os.environ["KERAS_CNN_HOME"] = str(home)
+    split = data.load("clothing").splits["train"]
+    for label in (1, 4, 6):
+        for number, place in enumerate(np.flatnonzero(split.labels == label)[:10]):
+            path = folder / "photos" / split.class_names[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(split.images[place]).save(path)
+    command = [sys.executable, "-m", "keras_cnn", "teach", str(folder / "photos")]
+    command += ["--backbone=efficientnet_lite0"]
+
+    def given(home: Path, out: Path, seconds: float | None) -> tuple[int, str, float]:
+        """Its exit code, what it says, and how long it took; killed after some seconds."""
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [*command, f"--out={out}"],
+            env=os.environ | {"KERAS_CNN_HOME": str(home), "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate()
+        return process.returncode, said.replace(str(out), "OUT"), time.monotonic() - began
+
+    def left(out: Path) -> dict[str, str]:
+        """By name, what the candidates' runs and the model's weights are."""
+        found = {
+            path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in out.glob("candidates/*/predictions.npz")
+        }
+        digest = hashlib.sha256()
+        for weight in saved.load(out / "model.keras")[0].get_weights():
+            digest.update(np.ascontiguousarray(weight))
+        return found | {"model": digest.hexdigest()}
+
+    code, expected, seconds = given(home, folder / "undisturbed", None)
+    if code:
+        raise RuntimeError(f"exit code {code}")
+    expected_bits = left(folder / "undisturbed")
+    turn, is_finished = 0, True
+    while tally.counts["killed"] < count or not is_finished:
+        if is_finished:
+            turn, out = turn + 1, folder / f"out{turn + 1}"
+            shutil.rmtree(home)
+        is_last = tally.counts["killed"] >= count
+        code, said, took = given(home, out, None if is_last else rng.uniform(0.2, seconds))
+        is_finished = code != -signal.SIGKILL
+        case = f"turn {turn}, kill {tally.counts['killed']}, after {took:.1f} s"
+        tally.add(f"exit code {code}" if is_finished else "killed", Outcome(code, "", 0, 0), case)
+        tally.faults += [f"a process is there 20 s later: {case}" for _ in _alive(home)]
+        print(f"{case}: exit code {code}", flush=True)
+        if is_finished:
+            if code or said != expected:
+                tally.faults.append(f"exit code {code}, or another table: {case}")
+            elif left(out) != expected_bits:
+                tally.faults.append(f"other bits: {case}")
+            names = [*leftovers(out), *leftovers(home), *os.listdir(temporary)]
+            tally.faults += [f"left {name}: {case}" for name in names]
+    print(f"teach: {dict(tally.counts)}, {len(tally.faults)} faults", flush=True)
+    return {"teach": tally}
+
+
 def _forked(command: subprocess.Popen, runs: bool) -> list[int]:
     """The process that forks a command's runs, or the runs, once there is one; none at its end."""
     while command.poll() is None:
@@ -698,6 +769,11 @@ KINDS = {
     "crashes": (crashes, CRASHES, "Crash points, and the same done again"),
     "kills": (kills, KILLS, "Kills at random moments"),
     "warm": (warm_kills, WARM_KILLS, "Kills of a command, its server of forks, and its runs"),
+    "teach": (
+        teach_kills,
+        TEACH_KILLS,
+        "Kills of `teach`, given again to its end",
+    ),
 }
 
 

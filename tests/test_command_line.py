@@ -453,6 +453,18 @@ def test_settings_are_listed_with_type_default_and_meaning(capsys):
     assert cells["learning_rate"][:2] == ["by row", "0.001"]
 
 
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ("slurm:partition=gpu,minutes=9", ["2 runs in 1 array", "partition gpu, 9 min", "sbatch"]),
+        ("ray:head:6379", ["Tasks of the Ray cluster at head:6379", "2 with num_cpus=1"]),
+    ],
+)
+def test_a_dry_run_tells_what_would_be_submitted(here, on, words):
+    code, out, _ = here(*SMALL, "--dry-run", "--repeats=1", f"--on={on}", "--out=elsewhere")
+    assert code == 0 and all(one in out for one in words), out
+
+
 def test_a_dry_run_lists_rows_and_what_is_special_of_them_and_runs_nothing(
     tmp_path, monkeypatch, capsys
 ):

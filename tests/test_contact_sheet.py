@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from html import unescape
@@ -39,6 +40,28 @@ def test_photographs_stand_by_class_and_certainty(tmp_path):
     contact_sheet.write(found, tmp_path / "page.html", most=3)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('class="file"') == 3 and "The 2 most certain of them" in page
+
+
+def test_answers_not_to_be_relied_on_stand_apart_and_are_marked_in_words(tmp_path):
+    shares = np.array([[0.9, 0.1], [0.4, 0.6], [0.55, 0.45], [0.2, 0.8], [0.99, 0.01]])
+    unsure, strange = np.array([0, 1, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
+    paths = [tmp_path / f"{place}.png" for place in range(5)]
+    found = prediction.Predictions(paths, ["a", "<b>"], shares, [], unsure, strange)
+    contact_sheet.write(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    parts = dict(
+        zip(("top", *re.findall(r'<h2 id="([\w-]+)"', page)), page.split("<h2"), strict=True)
+    )
+    listed = {name: re.findall(r"(\d)\.png", part) for name, part in parts.items()}
+    expected = {"class-0": ["0"], "class-1": ["3"], "unsure": ["1", "2"], "strange": ["4"]}
+    assert listed == {"top": [], **expected}
+    assert parts["unsure"].count("<strong>unsure</strong>: ") == 2
+    assert "<bdi>&lt;b&gt;</bdi> 60.0%, <bdi>a</bdi> 40.0%" in parts["unsure"]
+    assert "<strong>nothing of the kind</strong>: <bdi>a</bdi> 99.0%" in parts["strange"]
+    assert '<a href="#unsure">unsure</a>, 2 of 5; <a href="#strange">nothing' in parts["top"]
+    everything = dataclasses.replace(found, unsure=np.ones(5, bool), strange=np.zeros(5, bool))
+    contact_sheet.write(everything, tmp_path / "page.html")
+    assert "class-0" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_room_is_shared_out():

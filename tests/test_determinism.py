@@ -74,7 +74,7 @@ def test_repeats_together_equal_their_solo_runs_to_the_last_bit(tmp_path, monkey
     alone = [execute([job]) for job in jobs_of_two_repeats(tmp_path / "solo")]  # fresh processes
     solo = [folder for folders, _ in alone for folder in folders]
     notes = sorted(note for _, told in alone for note in told)
-    assert kept and notes == [f"{path} is damaged: its features are computed anew" for path in kept]
+    assert kept and notes == [f"{path} is damaged: it is computed anew" for path in kept]
     assert [folder.name for folder in together] == [folder.name for folder in solo]
     histories = []
     for one, other in zip(together, solo, strict=True):

@@ -282,6 +282,24 @@ def test_statistics_of_the_task_at_hand_are_code_of_those_who_ask_for_them(monke
     assert [old != new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
+def test_the_code_of_folds_is_of_what_folds_say(monkeypatch):
+    tested, head, tuned = a_spec(), a_spec("nearest_mean", folds=5), a_spec(folds=3)
+    specs = [tested, head, tuned]
+    before = identities(specs, monkeypatch)
+    renamed = {
+        module: [
+            old != new
+            for old, new in zip(before, identities(specs, monkeypatch, module), strict=True)
+        ]
+        for module in ("teach.folds", "teach.figures", "teach.tuning")
+    }
+    assert renamed == {
+        "teach.folds": [False, True, True],
+        "teach.figures": [False, True, True],
+        "teach.tuning": [False, False, True],
+    }
+
+
 def with_all(method):
     """A spec of a method whose settings ask for all code that they can ask for."""
     settings, asks = KNOWN_METHODS[method], {"augment": "flip", "batch_norm": "task"}
@@ -294,6 +312,7 @@ def with_all(method):
 def test_all_code_of_runs_has_a_version_that_is_read_as_python_does():
     code = {name for method in KNOWN_METHODS for name in with_all(method).code()}
     code |= {models.module_of(name) for name in models.NETWORKS}
+    code |= {*a_spec(folds=3).code()}
     versions = {
         name: getattr(importlib.import_module(name), "VERSION", None) for name in sorted(code)
     }

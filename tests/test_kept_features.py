@@ -259,7 +259,7 @@ def test_features_with_a_flipped_bit_are_computed_anew(features_folder, caplog):
             write_anew(path, damaged)
             caplog.clear()
             np.testing.assert_array_equal(frozen.features_of(part, IMAGES), first)
-            assert caplog.messages == [f"{path} is damaged: its features are computed anew"]
+            assert caplog.messages == [f"{path} is damaged: it is computed anew"]
             assert path.read_bytes() == whole
 
 

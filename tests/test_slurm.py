@@ -13,7 +13,7 @@ import pytest
 from keras_cnn.errors import UserError
 from keras_cnn.recipe import resources
 from keras_cnn.recipe.resources import Slurm
-from keras_cnn.runs.executors import slurm
+from keras_cnn.runs.executors import slurm, slurm_arrays
 from keras_cnn.runs.executors.cluster import Gone
 from keras_cnn.runs.executors.slurm import SlurmCluster
 
@@ -36,7 +36,9 @@ class Fake:
             (folder / name).write_text(PROGRAM.format(folder=folder))
             (folder / name).chmod(0o755)
             self.prints(name, "")
-        self.prints("scontrol", "SlurmUser = x(1)\nMaxArraySize            = 5\nVersion = 1\n")
+        self.prints(
+            "scontrol", "SlurmUser = x(1)\nMaxArraySize            = 5\nMinJobAge = 9 sec\n"
+        )
         self.prints("sbatch", "Submitted batch job 7\n")
 
     def prints(self, name, text):
@@ -77,9 +79,9 @@ def flags(script):
 
 
 def test_jobs_are_shared_out_to_arrays_by_their_threads_and_the_sites_limit():
-    assert slurm.arrays([1] * 3, 5) == [[0, 1, 2]]
-    assert slurm.arrays([1] * 12, 5) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
-    assert slurm.arrays([1, 2, 1, 2, 2], 2) == [[0, 2], [1, 3], [4]]
+    assert slurm_arrays.arrays([1] * 3, 5) == [[0, 1, 2]]
+    assert slurm_arrays.arrays([1] * 12, 5) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert slurm_arrays.arrays([1, 2, 1, 2, 2], 2) == [[0, 2], [1, 3], [4]]
 
 
 def test_an_array_asks_for_what_each_run_is_given(fake, tmp_path, monkeypatch):
@@ -158,6 +160,20 @@ def test_jobs_are_gone_by_their_state_and_all_are_asked_for_at_once(fake, tmp_pa
     assert "--jobs=7,9,8" in call and "--states=all" in call
 
 
+def test_a_task_that_vanishes_before_it_has_begun_was_cancelled(fake, tmp_path):
+    """Slurm keeps no record of it, unlike of one that has run, or of an array it has forgotten."""
+    cluster = SlurmCluster(Slurm(), 4)
+    cluster.open()
+    never_seen = cluster.send(job_folders(tmp_path, 1, 1, 1))[2]
+    fake.prints("squeue", "7_0|PENDING|None|x\n7_1|RUNNING|None|x\n8_0|RUNNING|None|x\n")
+    cancelled, forgotten = Gone("cancelled", again=False), Gone("Slurm does not know it any more")
+    assert cluster.gone(["7_0", "7_1", never_seen]) == {never_seen: cancelled}
+    fake.prints("squeue", "7|CANCELLED|None|x\n8_0|RUNNING|None|x\n")
+    assert cluster.gone(["7_0", "8_0", "8_1"]) == {"7_0": cancelled, "8_1": forgotten}
+    fake.prints("squeue", "8_0|RUNNING|None|x\n")
+    assert cluster.gone(["7_0", "8_0"]) == {"7_0": forgotten}
+
+
 def test_jobs_are_not_gone_while_slurm_does_not_answer(fake, monkeypatch, caplog):
     monkeypatch.setattr(slurm, "SECONDS_UNTIL_TOLD", 0.0)
     cluster = SlurmCluster(Slurm(), 4)
@@ -214,8 +230,8 @@ def test_jobs_are_sent_and_cancelled_when_the_controller_is_back(fake, tmp_path,
             [2] * 6,
             4,
             [
-                "Slurm: 6 runs in 2 arrays, at most 4 at once; each partition gpu, 5 min, 2 GB, "
-                "1 GPU",
+                "Slurm: 6 runs in 2 arrays, one after another, at most 4 at once; "
+                "each partition gpu, 5 min, 2 GB, 1 GPU",
                 *(
                     f"sbatch --array={array} --cpus-per-task=2 --gpus-per-node=1 --mem=2048M "
                     "--partition=gpu --time=5 --requeue"
@@ -226,7 +242,7 @@ def test_jobs_are_sent_and_cancelled_when_the_controller_is_back(fake, tmp_path,
     ],
 )
 def test_what_would_be_submitted_is_told(fake, on, threads, parallel, lines):
-    assert slurm.submission(resources.read(on), threads, parallel) == lines
+    assert slurm_arrays.submission(resources.read(on), threads, parallel) == lines
 
 
 def test_what_is_not_here_is_one_line(tmp_path, monkeypatch):
@@ -236,4 +252,4 @@ def test_what_is_not_here_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[slurm\]'"):
         SlurmCluster(Slurm(), 1)
-    assert slurm.submission(Slurm(), [1], 1)[1].startswith("sbatch --array=0-0%1 ")
+    assert slurm_arrays.submission(Slurm(), [1], 1)[1].startswith("sbatch --array=0-0%1 ")

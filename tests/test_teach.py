@@ -16,18 +16,23 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from keras_cnn import ImageClassifier, data, prediction, results
 from keras_cnn.errors import UserError
-from keras_cnn.methods.settings import NearestMean
+from keras_cnn.methods.settings import LinearDiscriminant, LinearProbe, NearestMean
 from keras_cnn.models import saved
 from keras_cnn.teach import (
     Request,
     backbones,
     calibration,
+    curve,
     familiar,
     figures,
     folds,
+    keeping,
     learners,
+    lesson,
+    pictures,
     search,
     teach,
+    terminal,
     tuning,
 )
 
@@ -76,6 +81,14 @@ def test_of_few_images_the_folds_are_drawn_several_times_and_differently():
     assert len(folds.draw(np.arange(2000) % 5, np.arange(2000), seed=1)) == 1
 
 
+def test_where_nothing_can_be_held_out_a_line_says_so():
+    with pytest.raises(UserError, match="no class has two training images"):
+        folds.draw(np.arange(3), np.arange(3), seed=1)
+    with pytest.raises(UserError, match="no class has two training images"):
+        folds.draw(np.array([0, 0, 1]), np.array([5, 5, 6]), seed=1)  # the first two are copies
+    assert folds.draw(np.array([0, 0, 1]), np.arange(3), seed=1).max() == 1
+
+
 def test_held_out_images_are_not_learnt_from():
     """Labels that have nothing to do with the features are told no better than by chance."""
     rng = np.random.default_rng(0)
@@ -83,6 +96,50 @@ def test_held_out_images_are_not_learnt_from():
     learn = learners.on_features(NearestMean(), features, labels)
     found = search.said(learn, labels, folds.draw(labels, np.arange(600), 0))
     assert abs(found.right.mean() - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("fold_count", [2, 3, 5])
+def test_the_forecast_goes_on_from_the_images_that_a_fold_had(fold_count: int):
+    """A line through half of a fold's images and all of them, read off at all there are."""
+    rng = np.random.default_rng(0)
+    labels, folds_drawn = np.arange(300) % 2, (np.arange(300) // 2 % fold_count)[None]
+    logits = rng.normal(size=(1, 300, 2)) + 0.5 * np.eye(2)[labels]
+    found = figures.out_of_fold(labels, logits)
+    share = folds.trained_share(folds_drawn)
+    held_out = [(folds_drawn != fold).sum() for fold in folds_drawn[0]]
+    assert share == pytest.approx(np.mean(held_out) / 300)
+    foretold = figures.foretold(found, 0.08, share, images=200)
+    right = (logits[0].argmax(axis=1) == labels).mean()
+    of_a_fold = 150 - 150 / fold_count  # images a class
+    line = np.polyfit(np.log([of_a_fold / 2, of_a_fold]), [right - 0.08, right], 1)
+    assert foretold.value == pytest.approx(np.polyval(line, np.log(150)))
+    for gain in (-0.1, None):  # more images are never foretold to do harm
+        assert figures.foretold(found, gain, share, images=200).value == pytest.approx(right)
+
+
+def test_a_doubling_is_from_half_of_each_class_to_all_of_it():
+    """Nearest means by NumPy, which are given the halves."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), (40, 10, 5))
+    features = rng.normal(size=(55, 6)) + 0.8 * np.eye(3, 6)[labels]
+    drawn = folds.draw(labels, np.arange(55), 0)
+    learn = learners.on_features(NearestMean(), features, labels)
+    accuracies = {1: [], 2: []}
+    for fold_of in drawn:
+        for fold in range(5):
+            (training,), (held_out,) = np.nonzero(fold_of != fold), np.nonzero(fold_of == fold)
+            shuffled = np.random.default_rng(len(training)).permutation(training)
+            for part, found in accuracies.items():
+                own = [shuffled[labels[shuffled] == label] for label in range(3)]
+                assert [len(one) for one in own] == [32, 8, 4]
+                kept = np.concatenate([one[: len(one) // part] for one in own])
+                answers = learn(kept, held_out).argmax(axis=1)
+                found.append((answers == labels[held_out]).mean())
+    whole, half = (np.mean(accuracies[part]) for part in (1, 2))
+    gain = curve.gain_of_doubling(NearestMean(), features, labels, drawn)
+    assert gain == pytest.approx(whole - half) and gain > 0
+    alone = curve.gain_of_doubling(NearestMean(), features[:2], np.arange(2), np.array([[0, 1]]))
+    assert alone is None
 
 
 def test_of_a_class_with_one_image_nothing_is_told():
@@ -189,6 +246,16 @@ def test_a_folder_is_taught_tested_and_kept(folder: Path, tmp_path: Path):
     np.testing.assert_array_equal(again.test.probabilities, taught.test.probabilities)
 
 
+def test_a_validation_folder_is_left_alone_and_told(folder: Path):
+    (folder / "Val").mkdir()
+    for name in ("hat <b>", "pants <b>"):
+        (folder / "Val" / name).mkdir()
+        (folder / "Val" / name / "broken.png").write_bytes(b"no image")
+    notes, faults = pictures.of(str(folder), 64, None, 0).notes_and_faults()
+    assert [line for line in notes if "the 2 images of the valid folder are not used" in line]
+    assert not any("broken" in line for line in faults)
+
+
 def test_no_test_image_has_a_say_in_the_choice(folder: Path, tmp_path: Path):
     first = teach(Request(str(folder), tmp_path / "one", **ROOMY))
     for path in sorted(folder.glob("test/*/*.png")):  # every test image in the wrong class
@@ -221,11 +288,43 @@ def test_the_estimator_is_one_of_scikit_learns(shirts, tmp_path: Path):
     np.testing.assert_allclose(told.probabilities, model.predict_proba(paths), atol=1e-4)
 
 
+def test_a_saved_model_knows_strangers_whatever_its_head_does_to_features(shirts, tmp_path):
+    """As by the features themselves, also of heads that centre them or bring them to length 1."""
+    images, names = shirts
+    kept = names != "shoes"
+    shown, labels = images[kept], np.unique(names[kept], return_inverse=True)[1]
+    paths = [tmp_path / f"{place}.png" for place in range(120)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    photos = search.Photos(labels, np.arange(80), lambda image_size, fit: shown)
+    methods = (
+        NearestMean(centered=False, normalised=True),
+        NearestMean(),
+        LinearDiscriminant(normalised=False),
+        LinearProbe(regularization_strength=1.0),
+    )
+    for one in search.search(photos, [backbone], ["crop"], methods, search.Clock(600), seed=0):
+        taught = lesson.of(one, [backbone], photos, 0.05, seed=0)
+        scores = taught.familiar.score(backbones.features(taught.network, images))
+        half = float(np.median(scores))  # a threshold that many images are on either side of
+        told_apart = dataclasses.replace(taught.calibration, familiar_threshold=half)
+        taught = dataclasses.replace(taught, calibration=told_apart)
+        keeping.save(taught, ["a", "b"], tmp_path / "model.keras")
+        told = prediction.predict(tmp_path / "model.keras", paths)
+        clear = np.abs(scores - half) > 1e-3
+        assert clear.sum() > 90
+        np.testing.assert_array_equal(
+            told.strange[clear], scores[clear] < half, one.candidate.title
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "images", "labels", "words"),
     [
         ({"backbone": "vgg"}, 4, 4, "no backbone 'vgg'"),
         ({"method": "svm"}, 4, 4, "no method 'svm'"),
+        ({"error_rate": 0}, 4, 4, "the error rate is 0 percent"),
         ({}, 4, 3, "4 images and 3 labels"),
     ],
 )
@@ -233,6 +332,30 @@ def test_what_cannot_be_used_is_told_in_a_line(settings, images: int, labels: in
     pixels = np.zeros((images, 8, 8, 3), np.uint8)
     with pytest.raises(UserError, match=words):
         ImageClassifier(**{**ROOMY, **settings}).fit(pixels, np.arange(labels) % 2)
+
+
+def test_with_balance_the_table_shows_the_loss_that_chose(folder: Path, tmp_path, monkeypatch):
+    """From each run's probabilities by NumPy: the mean over classes of the mean over images."""
+    for place, path in enumerate(sorted(folder.glob("train/pants*/*.png"))):
+        if place < 6:
+            path.unlink()
+        elif place < 9:  # labels that are wrong, so that there is a loss
+            path.rename(folder / "train" / "hat <b>" / f"moved-{path.name}")
+    monkeypatch.setattr(folds, "IMAGES_OF_REPEATS", 1)  # folds once, of which runs keep all
+    asked = {"backbone": "convnext_atto", "method": "linear_discriminant", "fit": "crop"}
+    taught = teach(Request(str(folder), tmp_path / "out", balance=True, **asked))
+    own, plain = [], []
+    for one in taught.candidates:
+        kept = results.read(one.folder).predictions
+        told = kept.probabilities[np.arange(len(kept.labels)), kept.labels].astype(np.float64)
+        losses = -np.log(told)
+        plain.append(losses.mean())
+        own.append(np.mean([losses[kept.labels == label].mean() for label in (0, 1)]))
+    assert np.abs(np.subtract(own, plain)).max() > 0.01  # 16 hats and 3 pants
+    assert own == sorted(own) and taught.chosen == taught.candidates[0].candidate
+    table = [line.split() for line in terminal.lines(taught) if "linear_discriminant" in line]
+    shown = [float(row[-1]) for row in table]
+    assert shown == pytest.approx(own[: len(shown)], abs=2e-3) and len(shown) == terminal.SHOWN
 
 
 def test_with_balance_every_class_counts_alike():
@@ -269,9 +392,49 @@ def test_fine_tuning_begins_with_the_probe_and_no_held_out_image_has_a_say(shirt
     np.testing.assert_array_equal(again, logits)
 
 
+def test_what_fine_tuning_learnt_is_kept_for_the_same_images_and_settings(shirts, monkeypatch):
+    images, names = shirts
+    labels = np.unique(names, return_inverse=True)[1]
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    features = backbones.features(backbones.network(backbone), images)
+    material = tuning.material(backbone, images, features, labels, seed=3)
+    training, settings = np.arange(60), tuning.SETTINGS.model_copy(update={"epochs": 2})
+    before = material.learner(settings)(training, np.arange(60, 120))
+
+    def learn(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning.supervised, "learn", learn)
+    again = material.learner(settings)(training, np.arange(60, 120))
+    np.testing.assert_array_equal(again, before)
+    others = (
+        (material, settings, training[1:]),
+        (material, settings.model_copy(update={"epochs": 3}), training),
+        (dataclasses.replace(material, seed=4), settings, training),
+        (dataclasses.replace(material, labels=np.roll(labels, 50)), settings, training),
+        (dataclasses.replace(material, features=features + 1e-3), settings, training),
+    )
+    for material, settings, training in others:
+        with pytest.raises(KeyboardInterrupt):
+            material.tuned(settings, training)
+
+
 def test_a_fine_tuned_model_is_kept_as_it_was_tested(folder: Path, tmp_path: Path):
     asked = {"backbone": "convnext_atto", "method": "fine_tuning", "fit": "crop"}
     taught = teach(Request(str(folder), tmp_path / "out", **asked))
     evaluation = prediction.evaluate(taught.model_file, str(folder))
     np.testing.assert_allclose(evaluation.probabilities, taught.test.probabilities, atol=1e-4)
     assert results.read(taught.candidates[0].folder).spec["method"] == "supervised"
+
+
+def test_with_many_images_fine_tuning_is_judged_in_fewer_folds_and_says_so(shirts, monkeypatch):
+    images, names = shirts
+    labels = np.unique(names, return_inverse=True)[1]
+    photos = search.Photos(labels, np.arange(120), lambda image_size, fit: images)
+    backbone = backbones.Backbone("convnext_atto", "bundled", "")
+    monkeypatch.setattr(folds, "IMAGES_OF_REPEATS", 120)
+    methods = [*search.heads("nearest_mean"), tuning.SETTINGS.model_copy(update={"epochs": 1})]
+    compared = search.search(photos, [backbone], ["crop"], methods, search.Clock(600), seed=0)
+    shares = {one.candidate.method: one.trained_share for one in compared}
+    assert shares == pytest.approx({"nearest_mean": 4 / 5, "fine_tuning": 2 / 3}, abs=0.01)
+    assert {one.fold_count for one in compared} == {3, 5}

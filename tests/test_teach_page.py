@@ -122,11 +122,13 @@ def taught_on(folder, files, labels, test_files, test_labels, class_names, model
         majority=0.25,
         calibration=Calibration(1.5, 0.1, 0.7, (0.8, 0.95), (0.3, 0.05), 0.2),
         curve=(Point(4, (0.5, 0.6)), Point(8, (0.7, 0.8))),
+        gain=0.2,
         model_file=model_file,
         command="python -m keras_cnn teach 'my folder'",
         seconds=12.0,
         equal=((files[0], test_files[-1]),),
         near=((files[1], files[-1]),),
+        notes=("a <val> folder is not used",),
         faults=("unreadable (1)", "    <broken>.jpg: empty file"),
         environment={"backend": "torch", "versions": {"keras_cnn": "0.1"}},
     )
@@ -230,7 +232,7 @@ def test_doubtful_labels_copies_and_faults(example, written):
     differ = int((example.train.predicted != example.train.labels).sum())
     assert f"Of {len(example.train.files)} training images, {differ} were called" in text
     assert "labels differ; one trains, one tests" in text
-    assert "<broken>.jpg: empty file" in text
+    assert "<broken>.jpg: empty file" in text and "a <val> folder is not used" in text
     own = example.train.probabilities[np.arange(len(example.train.labels)), example.train.labels]
     worst = np.log(own / example.train.probabilities.max(axis=1)).argmin()
     shown = Reader(written).text
@@ -297,7 +299,8 @@ def test_images_of_a_data_source_are_seen_without_files():
 
 
 def test_a_curve_needs_two_points(example):
-    assert "<svg" in page.curve.section(example).body
+    body = page.curve.section(example).body
+    assert "<svg" in body and "brought +20.0 points" in body
     for points in (
         (),
         (Point(4, (0.5,)),),
@@ -319,7 +322,7 @@ def test_images_without_numbers_and_classes_without_images(example):
         example.train, probabilities=np.pad(example.train.probabilities, ((0, 0), (0, 1)))
     )
     for other in (
-        replace(example, test=no_strangers, equal=(), near=(), faults=(), runner_up=None),
+        replace(example, test=no_strangers, equal=(), near=(), notes=(), faults=(), runner_up=None),
         replace(example, class_names=named, test=replace(test, probabilities=padded), train=train),
         replace(example, test=replace(test, probabilities=np.full_like(untold, np.nan))),
     ):

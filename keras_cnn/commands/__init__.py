@@ -280,8 +280,8 @@ def cache(clear: bool = False) -> None:
     """Tell what is kept between commands and its size, or remove what is made anew when needed.
 
     Args:
-        clear: Remove decoded images and features of frozen networks. What was fetched, and the
-            states of runs that were stopped, stay.
+        clear: Remove decoded images, features of frozen networks and fine-tuned stages. What was
+            fetched, and the states of runs that were stopped, stay.
     """
     from keras_cnn import home
     from keras_cnn.results import grid
@@ -342,7 +342,7 @@ def _conduct(
     """Plans a recipe, runs what is missing, prints and writes its table; or tells what it would."""
     from keras_cnn import progress
     from keras_cnn.recipe import resources
-    from keras_cnn.runs import estimate, publish, study
+    from keras_cnn.runs import estimate, executors, publish, study
     from keras_cnn.runs import status as states
 
     plan = study.plan(name, overrides=overrides, **asked)
@@ -356,6 +356,10 @@ def _conduct(
         say(choice)
         title = f"{name}: profile {plan.profile}, {plan.parallel} at a time{where}{cores}"
         print(estimate.listing(title, plan.runs, estimated))
+        runs = zip(plan.runs, estimated.on_disk, strict=True)
+        missing = [run.spec for run, is_there in runs if not is_there]
+        if submitted := executors.submission(plan.resources, missing, plan.parallel):
+            print(submitted)
         hindrance = f"; not yet: {estimated.hindrance}" if estimated.hindrance else ""
         line = f"{estimate.summary(estimated)}{hindrance}"
         return _End(line, 2 if hindrance else 0, estimated.seconds_left)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_cnn import environment, files
 from keras_cnn.commands.shell import chosen_backend, tell
-from keras_cnn.errors import shell_line
+from keras_cnn.errors import UserError, shell_line
 from keras_cnn.home import DEFAULT_OUT
 
 
@@ -41,18 +41,27 @@ def teach(
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.
         on: Where: local, slurm[:partition=…,minutes=60,cores=2,…] or ray[:ADDRESS,cores=2,…].
     """
+    if minutes < 1:
+        raise UserError(f"--minutes is {minutes}: at least 1")
     backend = chosen_backend(backend)
     from keras_cnn import progress
     from keras_cnn.data import sources
 
     out = out or DEFAULT_OUT / "teach" / sources.title(folder)
     words = ["python", "-m", "keras_cnn", "teach", folder, f"--out={out}"]
-    flags = {"backbone": backbone, "method": method, "fit": fit, "shots": shots}
+    flags = {"minutes": minutes, "backbone": backbone, "method": method, "fit": fit}
+    flags |= {"shots": shots, "error-percent": error_percent, "backend": backend}
+    usual = {"minutes": 10, "error-percent": 5, "backend": "torch"}
     words += ["--balance"] * balance
-    words += [f"--{name}={value}" for name, value in flags.items() if value not in ("auto", None)]
+    words += [
+        f"--{name}={value}"
+        for name, value in flags.items()
+        if value not in ("auto", None, usual.get(name))
+    ]
     if on != "local":
-        limits = [f"--minutes={minutes}", f"--error-percent={error_percent}"]
-        return _elsewhere(on, [*words[3:], *limits, f"--backend={backend}"], out)
+        # There, another backend may be the usual one.
+        named = ["--backend=torch"] if backend == "torch" else []
+        return _elsewhere(on, [*words[3:], *named], out)
     environment.settle(backend)
     from keras_cnn import teach as teaching
     from keras_cnn.teach import terminal

@@ -36,7 +36,7 @@ def predict(
         top: How many classes to name for each image.
         json: Print JSON; a file that cannot be read has an error in it.
         csv: Print CSV, a line for each image and class; a file that cannot be read has an error.
-        page: An .html file of small photographs, sorted by class and certainty.
+        page: An .html file of small photographs, by class and certainty, the unsure ones apart.
         sets: Name as many classes as hold the true one in so many percent of cases, 80, 90, 95 or
             99; of a model that `teach` has left.
         backend: torch, tensorflow or jax; KERAS_BACKEND by default.

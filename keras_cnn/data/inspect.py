@@ -67,7 +67,7 @@ class Description:
         image_size: Height and width in pixels.
         class_names: In the order of the labels.
         notes: How its splits and classes came about, a line each.
-        splits: By name, all the source has.
+        splits: By name, those that were looked at.
         strays: What lies among the images, or where none are looked for, and is not read.
         duplicates: Groups of images with the same pixels, in any splits and classes.
         near_duplicates: Groups of images that look nearly the same, and are not all equal.
@@ -109,13 +109,16 @@ def _shared(
     return [g for g in inside if len(g) > 1 and {s.split for s in g} == {first, second}]
 
 
-def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
-    """Looks at all splits of a source, decoding them the first time.
+def describe(
+    name: str, image_size: int, fit: Fit = "crop", wanted: Sequence[str] | None = None
+) -> Description:
+    """Looks at splits of a source, decoding them the first time.
 
     Args:
         name: As for `keras_cnn.data.load`.
         image_size: Height and width in pixels the images are scaled to.
         fit: How they are brought to a square, as for `keras_cnn.data.load`.
+        wanted: The splits to look at; all by default.
 
     Raises:
         UserError: As `keras_cnn.data.load` does.
@@ -128,8 +131,8 @@ def describe(name: str, image_size: int, fit: Fit = "crop") -> Description:
     digests: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     has_files = False
-    for split, listed in source.splits.items():
-        listing = listed()
+    for split in source.splits if wanted is None else wanted:
+        listing = source.splits[split]()
         title = sources.title(name)
         decoded = cache.decoded(listing, source.class_names, image_size, title, split, fit)
         names = _names(split, listing, decoded)

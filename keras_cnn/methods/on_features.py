@@ -46,10 +46,10 @@ class Head(NamedTuple):
         if self.center is not None:
             variance = np.ones_like(self.center)
             features = keras.layers.Normalization(
-                mean=self.center.tolist(), variance=variance.tolist(), name="head_centering"
+                mean=self.center.tolist(), variance=variance.tolist(), name=heads.CENTERING
             )(features)
         if self.normalised:
-            features = keras.layers.UnitNormalization(name="head_norm")(features)
+            features = keras.layers.UnitNormalization(name=heads.NORM)(features)
         dense = keras.layers.Dense(len(self.bias), name=heads.LOGITS)
         logits = dense(features)
         dense.set_weights([self.kernel, self.bias])

@@ -17,6 +17,7 @@ from keras_cnn.models.initializers import draw, layer_seed, torch_initializers
 Tensor: TypeAlias = Any  # the backend's
 VERSION = 1  # raised when the same settings give a head that computes, or begins, otherwise
 LOGITS = "head_logits"
+CENTERING, NORM = "head_centering", "head_norm"  # what moves features before a head
 
 
 class CosineLogits(layers.Layer):
@@ -68,6 +69,19 @@ def features(network: keras.Model) -> keras.KerasTensor:
     tensor = head_layer(network).input
     dropouts = [layer for layer in network.layers if isinstance(layer, layers.Dropout)]
     while before := next((layer for layer in dropouts if layer.output is tensor), None):
+        tensor = before.input
+    return tensor
+
+
+def unmoved_features(network: keras.Model) -> keras.KerasTensor:
+    """As `features`, before a head of `on_features` has centred them or brought them to length 1.
+
+    Args:
+        network: Whose layers of these are called `CENTERING` and `NORM`.
+    """
+    tensor = features(network)
+    moving = [layer for layer in network.layers if layer.name in (CENTERING, NORM)]
+    while before := next((layer for layer in moving if layer.output is tensor), None):
         tensor = before.input
     return tensor
 
@@ -129,7 +143,7 @@ def embedder(
         outputs = layers.Dense(size, name="head_embedding", **start)(inside)
         draw(keras.Model(inside, outputs), seed)  # the same on every backend
     if normalised:
-        outputs = layers.UnitNormalization(name="head_norm")(outputs)
+        outputs = layers.UnitNormalization(name=NORM)(outputs)
     return keras.Model(network.input, outputs, name=network.name)
 
 
@@ -212,7 +226,7 @@ def plain_head(model: keras.Model) -> keras.Model:
     cosine = head_layer(model)
     if not isinstance(cosine, CosineLogits):
         return keras.Model(model.input, model.output)
-    unit = layers.UnitNormalization(axis=-1, name="head_norm")(cosine.input)
+    unit = layers.UnitNormalization(axis=-1, name=NORM)(cosine.input)
     dense = layers.Dense(cosine.class_count, use_bias=False, name=LOGITS)
     scores = dense(unit)
     dense.kernel.assign(cosine.scale * ops.normalize(cosine.kernel, axis=0))

@@ -23,6 +23,8 @@ from keras_cnn.methods.settings import (
 KNOWN_METHODS: dict[str, type[Method]] = {
     settings.name(): settings for settings in (*METHODS, *DECK_METHODS)
 }
+# What decides of what folds say, beside the method.
+OF_FOLDS = ("keras_cnn.teach.folds", "keras_cnn.teach.figures")
 SEEDS = ("seed", "shots_seed")  # in which the repeats of a row differ
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -100,6 +102,10 @@ class Spec(Group):
         """The modules whose behaviour decides the result, by dotted name."""
         for group in (self.images, self.network, self.training):
             yield from group.code()
+        if self.folds is not None:
+            yield from OF_FOLDS
+            if self.method == "supervised":
+                yield "keras_cnn.teach.tuning"
 
 
 class Place(Group):

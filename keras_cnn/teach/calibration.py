@@ -11,6 +11,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from keras_cnn.errors import UserError
+
 COVERAGES = (0.8, 0.9, 0.95, 0.99)  # of the prediction sets that a model can give
 
 
@@ -34,6 +36,16 @@ class Calibration:
     coverages: tuple[float, ...]
     least: tuple[float, ...]
     familiar_threshold: float
+
+
+def check_error_rate(error_rate: float) -> None:
+    """Refuses a share of wrong answers that nothing can be held to.
+
+    Raises:
+        UserError: It is not between 0 and 1.
+    """
+    if not 0 < error_rate < 1:
+        raise UserError(f"the error rate is {100 * error_rate:g} percent: above 0 and below 100")
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:

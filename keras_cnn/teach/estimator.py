@@ -72,8 +72,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             UserError: The images or the weights cannot be used.
         """
-        from keras_cnn.teach import backbones, lesson, search
+        from keras_cnn.teach import backbones, calibration, lesson, search
 
+        calibration.check_error_rate(self.error_rate)
         classes, counted = np.unique(np.asarray(labels), return_inverse=True)
         if len(counted) != len(images):
             raise UserError(f"{len(images)} images and {len(counted)} labels: one for each image")

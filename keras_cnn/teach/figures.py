@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,9 @@ from scipy.special import ndtri, softmax
 from keras_cnn.results.intervals import wilson
 from keras_cnn.statistics import CONFIDENCE
 from keras_cnn.teach import calibration
-from keras_cnn.teach.taught import Accuracy, Point
+from keras_cnn.teach.taught import Accuracy
 
+VERSION = 1  # raised when the same logits give other probabilities
 NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
 
 
@@ -88,25 +88,21 @@ def accuracy(share: float, images: int) -> Accuracy:
     return Accuracy(share, *wilson(share, images, NORMAL), images)
 
 
-def foretold(found: OutOfFold, curve: Sequence[Point], fold_count: int, images: int) -> Accuracy:
+def foretold(found: OutOfFold, gain: float | None, trained_share: float, images: int) -> Accuracy:
     """The accuracy that the folds foretell of a model taught with all training images.
 
-    A fold's model has fewer images: the accuracy goes on as from the last but one point of the
-    learning curve to the last, on a logarithmic axis. The interval is of what so many test images
-    will show, where they are like the training images: both are a draw.
+    A fold's model has fewer images: the accuracy goes on as from half of these to all, on a
+    logarithmic axis. The interval is of what so many test images will show, where they are like
+    the training images: both are a draw.
 
     Args:
         found: Of the chosen candidate.
-        curve: From `search.learning_curve`.
-        fold_count: How many folds there are.
+        gain: From `curve.gain_of_doubling`.
+        trained_share: The share of the training images that a fold's model has learnt from.
         images: Test images.
     """
     count = int(found.told.sum())
     share = float(found.right.mean())
-    if len(curve) > 1:
-        before, last = curve[-2:]
-        gain = float(np.mean(last.accuracies) - np.mean(before.accuracies))
-        doublings = np.log2(last.images_a_class / before.images_a_class)
-        share += max(0.0, gain / doublings) * np.log2(fold_count / (fold_count - 1))
+    share += max(0.0, gain or 0.0) * float(np.log2(1 / trained_share))
     both = 1 / (1 / count + 1 / images)
     return Accuracy(min(share, 1.0), *wilson(min(share, 1.0), both, NORMAL), count)

@@ -13,7 +13,17 @@ from scipy.special import softmax
 
 from keras_cnn import environment, files
 from keras_cnn.data.fit import FITS, check
-from keras_cnn.teach import backbones, figures, keeping, lesson, page, pictures, runs, search
+from keras_cnn.teach import (
+    backbones,
+    calibration,
+    figures,
+    keeping,
+    lesson,
+    page,
+    pictures,
+    runs,
+    search,
+)
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.lesson import Lesson
 from keras_cnn.teach.pictures import Pictures
@@ -65,6 +75,7 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
     Raises:
         UserError: The images or the weights cannot be used.
     """
+    calibration.check_error_rate(request.error_rate)
     began, clock = time.monotonic(), Clock(60 * request.minutes)
     methods, fits = search.heads(request.method, request.balance), _fits(request.fit)
     tried, why = backbones.choose(request.backbone)
@@ -86,7 +97,8 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         runs.write(one, images, request.out, request.seed, request.shots) for one in compared
     ]
     found, (equal, near) = learned.compared.found, images.copies()
-    curve = learned.curve(photos)
+    notes, faults = images.notes_and_faults()
+    curve, gain = learned.curve(photos)
     taught = Taught(
         folder=Path(request.source),
         class_names=images.class_names,
@@ -97,16 +109,18 @@ def teach(request: Request, notify: Notify = quiet) -> Taught:
         ),
         train=Told(images.files("train"), photos.labels, found.probabilities, learned.familiarity),
         test=test,
-        foretold=figures.foretold(found, curve, learned.fold_count, len(test.labels)),
+        foretold=figures.foretold(found, gain, learned.compared.trained_share, len(test.labels)),
         tested=_accuracy(test),
         runner_up=_accuracy(_tested(images, others[0], notify)) if others else None,
         majority=float((test.labels == np.bincount(images.all_labels()).argmax()).mean()),
         calibration=learned.calibration,
         curve=curve,
+        gain=gain,
         model_file=model_file,
         command=request.command,
         seconds=time.monotonic() - began,  # without the page
-        faults=images.faults(),
+        notes=notes,
+        faults=faults,
         equal=equal,
         near=near,
         environment=environment.describe(),

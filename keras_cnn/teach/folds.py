@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from keras_cnn.errors import UserError
+
 # From places of training images and of held-out ones, (k,) each, to logits of the latter,
 # (held-out, classes).
 Learner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+VERSION = 1  # raised when the same images are put into other folds, as by other near duplicates
 MOST_FOLDS = 5
 IMAGES_OF_REPEATS = 1000  # with fewer images the folds are drawn again, up to MOST_REPEATS times
 MOST_REPEATS = 10
@@ -23,24 +26,41 @@ def draw(labels: np.ndarray, groups: np.ndarray, seed: int, most: int = MOST_FOL
         labels: (n,) integers.
         groups: (n,) equal for images that are to stay together, as near duplicates.
         seed: Seeds the draw.
-        most: Folds; where the largest class has fewer images, as many.
+        most: Folds; where no class has so many groups, as many as one has.
 
     Returns:
         int64 (repeats, n): of few images the folds are drawn several times.
+
+    Raises:
+        UserError: No class has two groups, so that nothing could be told of what is held out.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    largest = np.bincount(labels).max()
-    count = int(min(most, largest, len(np.unique(groups))))
+    count = min(most, max(len(np.unique(groups[labels == label])) for label in np.unique(labels)))
+    if count < 2:
+        raise UserError(
+            "no class has two training images that do not look nearly the same: one is held out to "
+            "judge by, so two of a class are needed"
+        )
     repeats = int(np.clip(IMAGES_OF_REPEATS // len(labels), 1, MOST_REPEATS))
     drawn = np.zeros((repeats, len(labels)), np.int64)
     for repeat, fold_of in enumerate(drawn):
-        splitter = StratifiedGroupKFold(max(count, 2), shuffle=True, random_state=seed + repeat)
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed + repeat)
         with warnings.catch_warnings():  # of classes with fewer images than folds
             warnings.simplefilter("ignore")
             for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
                 fold_of[held_out] = fold
     return drawn
+
+
+def trained_share(folds: np.ndarray) -> float:
+    """The share of all images that the model of an image's fold learns from, in (0, 1).
+
+    Args:
+        folds: From `draw`; the mean is taken over its repeats and images.
+    """
+    held_out = [np.bincount(fold_of)[fold_of] for fold_of in folds]
+    return 1 - float(np.mean(held_out)) / folds.shape[1]
 
 
 def out_of_fold(

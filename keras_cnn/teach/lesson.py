@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_cnn.methods.on_features import Head
 from keras_cnn.methods.settings import Supervised
-from keras_cnn.teach import backbones, calibration, familiar, folds, search, tuning
+from keras_cnn.teach import backbones, calibration, curve, familiar, folds, search, tuning
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.familiar import Familiar
@@ -34,7 +34,7 @@ class Lesson:
         calibration: Temperature, when to say unsure, prediction sets, what is strange.
         familiar: What tells a picture of another kind.
         familiarity: How familiar the training images are among themselves, (n,).
-        drawn: The folds, as of `folds.draw`.
+        drawn: The folds of the learning curve, as of `folds.draw`.
     """
 
     compared: Compared
@@ -46,18 +46,14 @@ class Lesson:
     familiarity: np.ndarray
     drawn: np.ndarray
 
-    @property
-    def fold_count(self) -> int:
-        """How many folds there were."""
-        return int(self.drawn.max()) + 1
-
-    def curve(self, photos: Photos) -> tuple[Point, ...]:
-        """Accuracy on held-out images against training images a class."""
+    def curve(self, photos: Photos) -> tuple[tuple[Point, ...], float | None]:
+        """Accuracy on held-out images against training images a class, and a doubling's gain."""
         candidate = self.compared.candidate
         features = search.features_of(photos, self.backbone, candidate.fit)
         is_tuned = isinstance(candidate.settings, Supervised)  # whose curve would take hours
         settings = tuning.START if is_tuned else candidate.settings
-        return search.learning_curve(settings, features, photos.labels, self.drawn)
+        given = settings, features, photos.labels, self.drawn
+        return curve.learning_curve(*given), curve.gain_of_doubling(*given)
 
 
 def of(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_cnn import data
-from keras_cnn.data import Dataset, inspect, near_duplicates
+from keras_cnn.data import Dataset, inspect, near_duplicates, sources
 from keras_cnn.data.fit import FITS
 from keras_cnn.data.sampling import draw_at_most
 from keras_cnn.teach.search import Photos
 
 Pairs = tuple[tuple[str, str], ...]
+USED = ("train", "test")  # splits
 MOST_PAIRS = 200  # of equal or alike images that are told
 
 
@@ -65,9 +66,10 @@ class Pictures:
             names = [f"{split} {place}" for place in range(len(dataset.splits[split].labels))]
         return [names[place] for place in self.chosen] if split == "train" else names
 
-    def faults(self) -> tuple[str, ...]:
-        """A line for each fault of the folder, and for the first cases of it."""
-        return tuple(inspect.faults_of(inspect.describe(self.source, self.image_size)))
+    def notes_and_faults(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """How the folder was read, and its faults with the first cases of each, a line for each."""
+        found = inspect.describe(self.source, self.image_size, wanted=USED)
+        return (*found.notes, *_unused(self.source)), tuple(inspect.faults_of(found))
 
     def copies(self) -> tuple[Pairs, Pairs]:
         """Pairs of files with the same pixels, and pairs of others that look nearly the same."""
@@ -95,6 +97,19 @@ class Pictures:
         if key not in self.loaded:
             self.loaded[key] = data.load(self.source, key[0], fit=fit)
         return self.loaded[key]
+
+
+def _unused(source: str) -> list[str]:
+    """A line on each part of a folder that is not used."""
+    if sources.is_named(source):
+        return []
+    splits = sources.find(source).splits
+    counts = {name: len(splits[name]().content()[1]) for name in splits if name not in USED}
+    return [
+        f"the {count:,} images of the {name} folder are not used: the training images are held out "
+        "in turn in their place; to train with them, put them into the class folders of train"
+        for name, count in counts.items()
+    ]
 
 
 def of(source: str, image_size: int, shots: int | None, seed: int) -> Pictures:

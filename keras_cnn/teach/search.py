@@ -24,7 +24,6 @@ from keras_cnn.teach import backbones, figures, folds, learners, tuning
 from keras_cnn.teach.backbones import Backbone
 from keras_cnn.teach.candidates import Candidate
 from keras_cnn.teach.figures import OutOfFold
-from keras_cnn.teach.taught import Point
 from keras_cnn.training.evaluation import loss_and_accuracy
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ HEADS: dict[str, tuple[Method, ...]] = {
     "fine_tuning": (tuning.SETTINGS,),
 }
 PROMISING = 6  # heads that are tried on other backbones and fits than the first
-CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images a class of the learning curve
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Compared:
         found: What models say of images they have not seen.
         head: Taught with all training images; None of what is fine-tuned.
         train: Loss and accuracy on them, before calibration.
-        fold_count: In how many folds that was.
+        drawn: The folds, as of `folds.draw`.
         seconds: It took, without the features.
         network: Fine-tuned with all training images, from images to logits; None of heads.
     """
@@ -80,9 +78,19 @@ class Compared:
     found: OutOfFold
     head: Head | None
     train: tuple[float, float]
-    fold_count: int
+    drawn: np.ndarray
     seconds: float
     network: keras.Model | None = None
+
+    @property
+    def fold_count(self) -> int:
+        """In how many folds it was judged."""
+        return int(self.drawn.max()) + 1
+
+    @property
+    def trained_share(self) -> float:
+        """The share of the training images that a fold's model has learnt from."""
+        return folds.trained_share(self.drawn)
 
 
 @dataclass
@@ -228,7 +236,7 @@ def _tuned(
     network = material.tuned(settings, np.arange(len(photos.labels)))
     logits = material.logits(network)
     train = loss_and_accuracy(softmax(logits, axis=1), photos.labels)
-    return Compared(candidate, found, None, train, count, time.monotonic() - began, network)
+    return Compared(candidate, found, None, train, drawn, time.monotonic() - began, network)
 
 
 def _told(learn: folds.Learner, notify: Notify, count: int) -> folds.Learner:
@@ -268,7 +276,7 @@ def _compared(
         head = learners.fitter(settings)(features, photos.labels)
         train = loss_and_accuracy(softmax(head.logits(features), axis=1), photos.labels)
         seconds = time.perf_counter() - began
-        yield Compared(candidate, found, head, train, int(drawn.max()) + 1, seconds)
+        yield Compared(candidate, found, head, train, drawn, seconds)
         notify(f"candidates on {backbone.name}, {fit}", number, len(methods))
 
 
@@ -279,40 +287,3 @@ def said(learn: folds.Learner, labels: np.ndarray, drawn: np.ndarray) -> OutOfFo
     for repeat, held_out, given in folds.out_of_fold(learn, labels, drawn, classes):
         logits[repeat, held_out] = given
     return figures.out_of_fold(labels, logits)
-
-
-def learning_curve(
-    settings: Method, features: np.ndarray, labels: np.ndarray, drawn: np.ndarray
-) -> tuple[Point, ...]:
-    """Accuracy on held-out images against the number of training images of each class.
-
-    Of a class with fewer images all are taken. The last point is that of whole folds.
-
-    Args:
-        settings: The method's.
-        features: (n, channels).
-        labels: (n,).
-        drawn: From `folds.draw`.
-    """
-    most = round(np.bincount(labels).max() * (1 - 1 / (drawn.max() + 1)))  # in a fold's training
-    points = []
-    for count in [*(size for size in CURVE if size < most), most]:
-        learn = learners.on_features(settings, features, labels)
-        fewer = _of_at_most(learn, labels, count)
-        accuracies = []
-        for _, held_out, logits in folds.out_of_fold(fewer, labels, drawn, labels.max() + 1):
-            accuracies.append(float((logits.argmax(axis=1) == labels[held_out]).mean()))
-        points.append(Point(count, tuple(accuracies)))
-    return tuple(points)
-
-
-def _of_at_most(learn: folds.Learner, labels: np.ndarray, count: int) -> folds.Learner:
-    """A learner that takes so many training images of each class, drawn at random."""
-
-    def taught(training: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng(len(training))
-        shuffled = rng.permutation(training)
-        kept = [shuffled[labels[shuffled] == one][:count] for one in np.unique(labels[training])]
-        return learn(np.concatenate(kept), held_out)
-
-    return taught

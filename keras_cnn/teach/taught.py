@@ -103,6 +103,9 @@ class Taught:
         majority: The share of test images of the class that has most training images.
         calibration: Temperature, threshold of `unsure`, prediction sets.
         curve: Accuracy against training images a class.
+        gain: What twice as many training images of each class brought on the folds; None where
+            there were too few.
+        notes: How the folder was read, a line each: what is not used, what serves as test.
         faults: A line for each kind of fault of the folder: unreadable files, strays.
         equal: Pairs of files with the same pixels.
         near: Pairs of files that look nearly the same.
@@ -125,9 +128,11 @@ class Taught:
     majority: float
     calibration: Calibration
     curve: tuple[Point, ...]
+    gain: float | None
     model_file: Path
     command: str
     seconds: float
+    notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     equal: tuple[tuple[str, str], ...] = ()
     near: tuple[tuple[str, str], ...] = ()

@@ -18,6 +18,7 @@ def lines(taught: Taught) -> Iterator[str]:
     """What was found out, line by line."""
     train, test = len(taught.train.labels), len(taught.test.labels)
     yield f"{len(taught.class_names)} classes, {train:,} training and {test:,} test images"
+    yield from taught.notes
     yield from taught.faults
     yield ""
     yield f"backbone: {taught.why_backbone}"

@@ -41,19 +41,22 @@ def features(
         float32 (n, …), to the last bit what `compute` gives.
     """
     with timed("features"):
-        return _features(model, images, compute)
+        return kept(scratch() / "features" / f"{_key(model, images)}.npy", compute)
 
 
-def _features(
-    model: keras.Model, images: np.ndarray, compute: Callable[[], np.ndarray]
-) -> np.ndarray:
-    path = scratch() / "features" / f"{_key(model, images)}.npy"
+def kept(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that is computed where no file has it yet, whole and as it was written.
+
+    Args:
+        path: The file; the oldest beside it go where all of them would take over 2 GB.
+        compute: Makes the array.
+    """
     try:
         if _intact(path, path.stat().st_ino):
             found = np.load(path)
             os.utime(path)  # used just now: the last to go
             return found
-        logging.getLogger(__name__).warning("%s is damaged: its features are computed anew", path)
+        logging.getLogger(__name__).warning("%s is damaged: it is computed anew", path)
     except OSError:
         pass  # not there
     computed = compute()
@@ -74,15 +77,20 @@ def _intact(path: Path, inode: int) -> bool:
     return files.intact(path)
 
 
-def _key(model: keras.Model, images: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
-    computing = {**environment.describe(), "fast": torch_fast.is_on(), "sealed": True}
+def computing() -> dict[str, object]:
+    """What beside the arguments decides the last bits of what this process computes."""
+    facts = {**environment.describe(), "fast": torch_fast.is_on(), "sealed": True}
     if keras.backend.backend() == "torch":
         import torch
 
-        computing["threads"] = torch.get_num_threads()  # whoever has set them
-    digest.update(json.dumps([computing, model.name, layers, images.shape]).encode())
+        facts["threads"] = torch.get_num_threads()  # whoever has set them
+    return facts
+
+
+def _key(model: keras.Model, images: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    layers = [[type(layer).__name__, layer.name, layer.output.shape] for layer in model.layers]
+    digest.update(json.dumps([computing(), model.name, layers, images.shape]).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     digest.update(np.ascontiguousarray(images))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from keras_cnn import environment
 from keras_cnn.recipe.resources import Ray, Resources, Slurm
+from keras_cnn.recipe.spec import Spec
 from keras_cnn.runs.engine import Executor
 from keras_cnn.runs.executors.cluster import Cluster, Remote
 from keras_cnn.runs.executors.local import Local
@@ -44,3 +45,17 @@ def cluster_of(resources: Resources, parallel: int) -> Cluster | None:
 
         return RayCluster(resources)
     return None
+
+
+def submission(resources: Resources, specs: Sequence[Spec], parallel: int) -> str:
+    """What would be submitted to a cluster, in lines; empty on this machine."""
+    if isinstance(resources, Slurm):
+        from keras_cnn.runs.executors import slurm_arrays
+
+        threads = [spec.threads for spec in specs]
+        return "\n".join(slurm_arrays.submission(resources, threads, parallel))
+    if isinstance(resources, Ray):
+        from keras_cnn.runs.executors import ray
+
+        return ray.submission(resources, specs, parallel)
+    return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import socket
 import subprocess
@@ -167,7 +168,7 @@ class _Driver:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment.of_child("torch", threads=1),
+            env=os.environ | environment.import_path(),
             start_new_session=True,  # an interrupt from the keyboard is ours to deal with
         )
         self._number = 0

@@ -11,15 +11,15 @@ checkpoint (`identity.checkpoint_file`) goes on from it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,14 +28,21 @@ from keras_cnn.errors import UserError, printable
 from keras_cnn.progress import runs as counted
 from keras_cnn.recipe.resources import Slurm
 from keras_cnn.runs.executors.cluster import Gone
+from keras_cnn.runs.executors.slurm_arrays import (
+    Limits,
+    arrays,
+    ask,
+    last_line,
+    limits,
+    parameters,
+)
 
 FOLDER = "slurm"
-MOST_IN_AN_ARRAY = 1001  # Slurm's own default
 MOST_IN_A_COMMAND = 500  # tasks to cancel
-SECONDS_FOR_AN_ANSWER = 60.0
 SECONDS_BETWEEN_TRIES = 5.0
 SECONDS_UNTIL_TOLD = 30.0  # that Slurm does not answer
-SECONDS_OF_PATIENCE = 900.0  # with a controller that is being restarted, before jobs are sent
+SECONDS_TO_SEND = 900.0  # again and again while the controller is away, as for a restart
+SECONDS_TO_CANCEL = 60.0  # likewise; somebody waits for it
 ENDS = {  # of a task, by its state; those in which it waits or runs are not here
     "COMPLETED": "it ended without a result",
     "FAILED": "its process failed",
@@ -46,6 +53,7 @@ ENDS = {  # of a task, by its state; those in which it waits or runs are not her
     "CANCELLED": "cancelled",
     "DEADLINE": "its deadline passed",
 }
+FORGOTTEN = "Slurm does not know it any more"
 FINAL = ("CANCELLED", "DEADLINE", "OUT_OF_MEMORY")  # another try would end likewise
 STUCK = (  # reasons to wait that do not end by themselves
     *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "JobHeldUser", "JobHeldAdmin"),
@@ -80,18 +88,20 @@ class SlurmCluster:
             raise UserError("--on=slurm: there is no sbatch here: give the command on a login node")
         self._resources = resources
         self._parallel = parallel
-        self._most = MOST_IN_AN_ARRAY
+        self._limits = Limits()
+        self._waiting: dict[str, float] = {}  # when tasks were seen to wait last
         self._silent_since: float | None = None
-        self._told: set[str] = set()
+        self._has_told_silence = False
+        self._told: set[str] = set()  # reasons why jobs wait
 
     def open(self) -> None:
-        """Asks Slurm for its largest array.
+        """Asks Slurm for its limits.
 
         Raises:
             UserError: It does not answer.
         """
         try:
-            self._most = _most_in_an_array()
+            self._limits = limits()
         except OSError as error:
             raise UserError(f"Slurm does not answer: {error}") from None
 
@@ -109,17 +119,18 @@ class SlurmCluster:
         try:
             after = None
             cores = [self._cores(folder) for folder in folders]
-            for group in arrays(cores, self._most):
+            for group in arrays(cores, self._limits.most_in_an_array):
                 some = [folders[index] for index in group]
-                parameters = _parameters(self._resources, cores[group[0]], self._parallel)
+                asked = parameters(self._resources, cores[group[0]], self._parallel)
                 if after and self._parallel < len(folders):
-                    parameters["dependency"] = f"afterany:{after}"  # as one array, at most so many
-                tickets |= zip(some, self._submit(some, parameters, names), strict=True)
+                    asked["dependency"] = f"afterany:{after}"  # so that no more run at a time
+                tickets |= zip(some, self._submit(some, asked, names), strict=True)
                 after = tickets[some[0]].partition("_")[0]
         except BaseException:  # an interrupt, too: nobody knows these jobs yet
             for name in names:
-                _run(["scancel", f"--name={name}"])
+                ask(["scancel", f"--name={name}"])
             raise
+        self._waiting |= dict.fromkeys(tickets.values(), time.monotonic())
         return [tickets[folder] for folder in folders]
 
     def _cores(self, folder: Path) -> int:
@@ -128,22 +139,23 @@ class SlurmCluster:
         return task["run"]["spec"]["threads"] if "run" in task else self._resources.cores
 
     def _submit(
-        self, folders: Sequence[Path], parameters: dict[str, object], names: list[str]
+        self, folders: Sequence[Path], asked: dict[str, object], names: list[str]
     ) -> list[str]:
         """Submits one array, whose name is added to `names` before."""
         import submitit
 
         command = [*environment.PYTHON, "-m", "keras_cnn.runs.remote"]
         place = folders[0].parent / FOLDER
+        title = re.sub(r"\W", "_", place.parents[1].name)  # scancel takes a comma for another name
         path = environment.import_path()["PYTHONPATH"]
-        lasting = {*LASTING, *(f"SBATCH_{n.upper()}" for n in DEFAULTS if n not in parameters)}
+        lasting = {*LASTING, *(f"SBATCH_{n.upper()}" for n in DEFAULTS if n not in asked)}
         kept = {name: value for name, value in os.environ.items() if name in lasting}
 
         def submit() -> list[str]:
-            names.append(f"keras_cnn-{folders[0].parents[1].name}-{uuid.uuid4().hex[:6]}")
+            names.append(f"keras_cnn-{title}-{uuid.uuid4().hex[:6]}")
             executor = submitit.SlurmExecutor(place, python=shlex.join(environment.PYTHON))
             executor.update_parameters(
-                **parameters,
+                **asked,
                 job_name=names[-1],
                 setup=[f"export PYTHONPATH={shlex.quote(path)}"],
                 signal_delay_s=0,  # none ahead of the time limit's own
@@ -160,11 +172,11 @@ class SlurmCluster:
                         [[*command, str(folder)] for folder in folders],
                     )
             except (submitit.core.utils.FailedJobError, RuntimeError) as error:
-                raise OSError(_last_line(str(error))) from None
+                raise OSError(last_line(str(error))) from None
             return [job.job_id for job in jobs]
 
         try:
-            return _patiently(submit)
+            return self._patiently(submit, SECONDS_TO_SEND)
         except OSError as error:
             raise UserError(f"Slurm refused the jobs: {error}") from None
 
@@ -174,25 +186,36 @@ class SlurmCluster:
             return {}
         jobs = ",".join(dict.fromkeys(ticket.partition("_")[0] for ticket in tickets))
         asked = ["squeue", "--states=all", "--array", "--noheader", "--format=%i|%T|%r|%o"]
-        done = _run([*asked, f"--jobs={jobs}"])
+        done = ask([*asked, f"--jobs={jobs}"])
         is_unknown = "Invalid job id" in done.stderr  # of the only one that was asked for
         if done.returncode and not is_unknown:
             self._tell_silence(done.stderr)
             return {}
-        self._silent_since = None
+        self._silent_since, now = None, time.monotonic()
         rows = [line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3]
         found = {row[0]: row for row in rows}
         self._tell_stuck([found[ticket] for ticket in tickets if ticket in found])
+        known = {name.partition("_")[0] for name in found}
         gone = {}
         for ticket in tickets:
             _, state, _, script = found.get(ticket, (ticket, "", "", ""))
-            if not state:
-                gone[ticket] = Gone("Slurm does not know it any more")
+            if state == "PENDING":
+                self._waiting[ticket] = now
+            elif not state:
+                is_cancelled = ticket.partition("_")[0] in known and self._waited(ticket, now)
+                gone[ticket] = Gone("cancelled", False) if is_cancelled else Gone(FORGOTTEN)
             elif why := self._why(state):
                 log = Path(script).parent / f"{ticket}_0_log.err"
-                last = _last_line(_text(log)) if state == "FAILED" else ""
+                last = last_line(_text(log)) if state == "FAILED" else ""
                 gone[ticket] = Gone(f"{why}: {last}" if last else why, state not in FINAL)
         return gone
+
+    def _waited(self, ticket: str, now: float) -> bool:
+        """Whether a task that is not listed cannot have begun: it would be listed as ended.
+
+        One that is cancelled before it begins just vanishes from its array.
+        """
+        return now - self._waiting.get(ticket, -math.inf) < self._limits.seconds_known
 
     def _why(self, state: str) -> str:
         """How a task ended, in words; empty where it has not."""
@@ -205,23 +228,46 @@ class SlurmCluster:
             return f"it needs more than {limit} (--on=slurm:gigabytes=…)"
         return ENDS.get(state, "")
 
+    def _patiently(self, action: Callable[[], Given], seconds: float) -> Given:
+        """Does it again while Slurm's controller is away.
+
+        Raises:
+            OSError: It stays away for so long, or the action failed for another reason.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                done = action()
+            except OSError as error:
+                if not IS_AWAY.search(str(error)) or time.monotonic() > end:
+                    raise
+                self._tell_silence(str(error))
+                time.sleep(SECONDS_BETWEEN_TRIES)
+            else:
+                self._silent_since = None
+                return done
+
     def _tell_silence(self, why: str) -> None:
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
-        if now - self._silent_since >= SECONDS_UNTIL_TOLD:
-            self._tell(f"Slurm does not answer ({_last_line(why)}); its jobs go on, asked again")
+        if now - self._silent_since >= SECONDS_UNTIL_TOLD and not self._has_told_silence:
+            self._has_told_silence = True
+            self._tell(f"Slurm does not answer ({last_line(why)}); its jobs go on, asked again")
 
     def _tell_stuck(self, rows: Sequence[Sequence[str]]) -> None:
-        for reason in sorted({row[2] for row in rows if row[1] == "PENDING"} & {*STUCK}):
-            jobs = [row[0] for row in rows if row[1:3] == ["PENDING", reason]]
-            self._tell(f"Slurm holds {counted(len(jobs))} back: {reason} (squeue --jobs={jobs[0]})")
+        """Tells each reason once."""
+        for reason in STUCK:
+            held = [
+                row[0] for row in rows if row[1] == "PENDING" and row[2].replace("_", " ") == reason
+            ]
+            if held and reason not in self._told:
+                self._told.add(reason)
+                first = f"squeue --jobs={held[0]}"
+                self._tell(f"Slurm holds {counted(len(held))} back: {reason} ({first})")
 
     def _tell(self, line: str) -> None:
-        """Says a line, once."""
-        if line not in self._told:
-            self._told.add(line)
-            logging.getLogger(__name__).warning("keras_cnn: %s", printable(line))
+        logging.getLogger(__name__).warning("keras_cnn: %s", printable(line))
 
     def cancel(self, tickets: Collection[str]) -> None:
         """Cancels these tasks, and no other of their arrays; of ended ones nothing is said."""
@@ -230,127 +276,14 @@ class SlurmCluster:
             some, left = left[:MOST_IN_A_COMMAND], left[MOST_IN_A_COMMAND:]
 
             def scancel(some: Sequence[str] = some) -> None:
-                done = _run(["scancel", "--quiet", *some])
+                done = ask(["scancel", "--quiet", *some])
                 if done.returncode and IS_AWAY.search(done.stderr):
-                    raise OSError(_last_line(done.stderr))
+                    raise OSError(last_line(done.stderr))
 
             try:
-                _patiently(scancel)
+                self._patiently(scancel, SECONDS_TO_CANCEL)
             except OSError as error:
                 raise UserError(f"jobs may go on: Slurm does not answer: {error}") from None
-
-
-def submission(resources: Slurm, threads: Sequence[int], parallel: int) -> list[str]:
-    """What would be submitted, in lines: one of words, and the command of each array.
-
-    Args:
-        resources: What each job is given.
-        threads: Of each run.
-        parallel: How many run at a time, at most.
-    """
-    if not threads:
-        return ["Slurm: no job"]
-    try:
-        most = _most_in_an_array()
-    except OSError:  # this machine has no Slurm
-        most = MOST_IN_AN_ARRAY
-    groups = arrays(threads, most)
-    given = [f"partition {resources.partition}" if resources.partition else "the site's partition"]
-    given += [f"{resources.minutes} min"]
-    given += [f"{resources.gigabytes:g} GB"] if resources.gigabytes else []
-    given += [f"{resources.gpus} GPU{'s' if resources.gpus > 1 else ''}"] if resources.gpus else []
-    count = f"{len(groups)} arrays" if len(groups) > 1 else "1 array"
-    at_once = f", at most {parallel} at once" if parallel < len(threads) else ""
-    lines = [f"Slurm: {counted(len(threads))} in {count}{at_once}; each {', '.join(given)}"]
-    for group in groups:
-        flags = _parameters(resources, threads[group[0]], parallel)
-        at_a_time = min(flags.pop("array_parallelism"), len(group))
-        words = [f"--array=0-{len(group) - 1}%{at_a_time}"]
-        words += [f"--{name.replace('_', '-')}={value}" for name, value in sorted(flags.items())]
-        lines.append(f"sbatch {shlex.join([*words, '--requeue'])}")
-    return lines
-
-
-def arrays(cores: Sequence[int], most: int) -> list[list[int]]:
-    """Shares jobs out to arrays: of the same number of cores, and of so many jobs at most.
-
-    Args:
-        cores: Of each job.
-        most: Jobs of an array; at least 1.
-
-    Returns:
-        The numbers of the jobs of each array, in their order.
-    """
-    groups: dict[int, list[int]] = {}
-    for number, each in enumerate(cores):
-        groups.setdefault(each, []).append(number)
-
-    def cut() -> Iterator[list[int]]:
-        for group in groups.values():
-            for start in range(0, len(group), most):
-                yield group[start : start + most]
-
-    return [*cut()]
-
-
-def _parameters(resources: Slurm, cores: int, parallel: int) -> dict[str, object]:
-    """What an array asks for, by the names that submitit has for sbatch's flags."""
-    asked = {
-        "partition": resources.partition,
-        "account": resources.account,
-        "constraint": resources.constraint,
-        "mem": f"{resources.gigabytes * 1024:.0f}M" if resources.gigabytes else None,
-        "gpus_per_node": resources.gpus,
-        "time": resources.minutes,
-        "cpus_per_task": cores,
-        "array_parallelism": parallel,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def _most_in_an_array() -> int:
-    """The site's limit.
-
-    Raises:
-        OSError: Slurm does not answer.
-    """
-    done = _run(["scontrol", "show", "config"])
-    if done.returncode:
-        raise OSError(_last_line(done.stderr))
-    limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return max(1, int(limit[1])) if limit else MOST_IN_AN_ARRAY
-
-
-def _patiently(action: Callable[[], Given]) -> Given:
-    """Does it again while Slurm's controller is away, as for a restart.
-
-    Raises:
-        OSError: It stays away, or the action failed for another reason.
-    """
-    end = time.monotonic() + SECONDS_OF_PATIENCE
-    while True:
-        try:
-            return action()
-        except OSError as error:
-            if not IS_AWAY.search(str(error)) or time.monotonic() > end:
-                raise
-            time.sleep(SECONDS_BETWEEN_TRIES)
-
-
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command of Slurm; one that hangs, or is not there, has failed."""
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS_FOR_AN_ANSWER, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} timed out")
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 1, "", f"{command[0]}: {error.strerror}")
-
-
-def _last_line(text: str) -> str:
-    return printable((text.strip().splitlines() or ["no message"])[-1])
 
 
 def _text(path: Path) -> str:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from keras_cnn import data, pages
 from keras_cnn.data import decode
 from keras_cnn.data.fit import Fit
 from keras_cnn.errors import UserError
 
-SIDE = 128  # pixels
-QUALITY = 70  # of a JPEG: about 4 KB each
 MOST = 400  # photographs
 
 
@@ -52,7 +48,7 @@ class Album:
         self._drawn.append(image)
         return _picture(f"d{len(self._drawn) - 1}", description)
 
-    def pixels(self, file: str, side: int = SIDE) -> np.ndarray | None:
+    def pixels(self, file: str, side: int = pages.PHOTOGRAPH) -> np.ndarray | None:
         """A photograph as the model sees it, uint8 (side, side, 3); None where it cannot be read.
 
         Args:
@@ -84,7 +80,7 @@ class Album:
         shown = {f"p{number}": self.pixels(file) for file, number in self._numbers.items()}
         shown |= {f"d{number}": image for number, image in enumerate(self._drawn)}
         return "".join(
-            f".{name}{{background-image:url({pages.address(_jpeg(image), 'image/jpeg')})}}\n"
+            f".{name}{{background-image:url({pages.photograph(image)})}}\n"
             for name, image in shown.items()
             if image is not None
         )
@@ -92,9 +88,3 @@ class Album:
 
 def _picture(kind: str, description: str) -> str:
     return f'<span class="picture {kind}" role="img" aria-label="{pages.text(description)}"></span>'
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    written = io.BytesIO()
-    Image.fromarray(image).save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()

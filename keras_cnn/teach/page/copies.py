@@ -11,7 +11,7 @@ from keras_cnn.teach.page.wording import Section, file_name, paragraph
 from keras_cnn.teach.taught import Taught
 
 SHOWN = 20  # pairs of a kind
-FAULTS = 100  # lines
+LINES = 100  # of a list
 LABELS, SIDES = "labels differ", "one trains, one tests"  # what does harm, the worse first
 
 
@@ -28,7 +28,7 @@ class _Place(NamedTuple):
 
 
 def section(taught: Taught, album: Album) -> Section:
-    """Equal pairs, near pairs, faults."""
+    """Equal pairs, near pairs, how the folder was read, faults."""
     places = {
         file: _Place(taught.class_names[label], part)
         for part, told in (("training", taught.train), ("set aside", taught.test))
@@ -38,18 +38,23 @@ def section(taught: Taught, album: Album) -> Section:
         *_pairs("Exact copies", "have the same pixels", taught.equal, places, album),
         *_pairs("Near copies", "look nearly the same", taught.near, places, album),
     ]
-    if taught.faults:
-        # Cases stand indented below what they are cases of.
-        lines = "".join(
-            f"<li{' class=case' * fault.startswith(' ')}>{pages.text(fault.strip())}</li>"
-            for fault in taught.faults[:FAULTS]
-        )
-        more = len(taught.faults) - FAULTS
-        rest = paragraph(f"And {more:,} more lines.") if more > 0 else ""
-        parts.append(f'<h3>Faults</h3>\n<ul class="faults">{lines}</ul>{rest}')
-    if not parts:
+    if not parts and not taught.faults:
         parts = [paragraph("No photograph is there twice, and all files could be read.")]
+    parts += [*_lines("Faults", taught.faults), *_lines("How it was read", taught.notes)]
     return Section("copies", "Copies and faults", "copies", "\n".join(parts))
+
+
+def _lines(heading: str, lines: tuple[str, ...]) -> list[str]:
+    """A list, cases indented below what they are cases of."""
+    if not lines:
+        return []
+    items = "".join(
+        f"<li{' class=case' * line.startswith(' ')}>{pages.text(line.strip())}</li>"
+        for line in lines[:LINES]
+    )
+    more = len(lines) - LINES
+    rest = paragraph(f"And {more:,} more lines.") if more > 0 else ""
+    return [f'<h3>{heading}</h3>\n<ul class="faults">{items}</ul>{rest}']
 
 
 def _pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +19,7 @@ MOST_LINES = 6
 def section(taught: Taught) -> Section:
     """The accuracy of the folds against training images a class."""
     points = sorted(taught.curve, key=lambda point: point.images_a_class)
-    parts = [_svg(points), *_words(points)] if len(points) > 1 else [_why_none(points)]
+    parts = [_svg(points), *_words(points, taught.gain)] if len(points) > 1 else [_why_none(points)]
     return Section("more", "What more images would bring", "more images", "\n".join(parts))
 
 
@@ -31,19 +32,19 @@ def _why_none(points: list[Point]) -> str:
     return paragraph(f"There are too few images to leave some out and see what that costs.{known}")
 
 
-def _words(points: list[Point]) -> list[str]:
-    before, last = points[-2:]
-    means = [float(np.mean(point.accuracies)) for point in (before, last)]
-    gain = 100 * (means[1] - means[0])
-    change = f"brought {gain:+.1f} points"
+def _words(points: list[Point], gain: float | None) -> list[str]:
+    brought = ""
+    if gain is not None:
+        brought = (
+            f"On the folds twice as many images of each class brought {100 * gain:+.1f} points of "
+            "accuracy, and another doubling rarely brings more. "
+        )
     draws = sorted({len(point.accuracies) for point in points})
     counted = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     return [
         paragraph(
-            f"Going from {before.images_a_class:,} to {last.images_a_class:,} training images a "
-            f"class {change} of accuracy ({percent(means[0])} to {percent(means[1])}). Where the "
-            "curve still climbs, more images are worth more than other settings; another doubling "
-            "rarely brings more than the last one did."
+            f"{brought}Where the curve still climbs, more images are worth more than other "
+            "settings."
         ),
         small_print(
             f"Held-out training images, n = {counted} draw{'s' if draws[-1] > 1 else ''} of images "
@@ -111,7 +112,7 @@ def _scale(low: float, high: float) -> tuple[float, float, float]:
     return bottom, top, step
 
 
-def _spread(images: list[int], x: object) -> list[int]:
+def _spread(images: list[int], x: Callable[[int], float]) -> list[int]:
     """The counts that can stand below the axis without touching one another; the last does."""
     kept = [images[-1]]
     for count in reversed(images[:-1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_cnn import pages
-from keras_cnn.teach.page.wording import of_images, paragraph, percent, with_interval
+from keras_cnn.teach.page.wording import interval, of_images, paragraph, percent, with_interval
 from keras_cnn.teach.taught import Taught
 
 NAMED = 12  # classes
@@ -47,7 +47,7 @@ def _figures(taught: Taught) -> str:
         _card(
             "accuracy",
             percent(tested.value),
-            f"95 percent interval {_range(tested)}, n = {tested.images:,}",
+            f"95 percent interval {interval(tested.low, tested.high)}, n = {tested.images:,}",
             "The share of the images set aside that it classifies right. The interval is where "
             "its accuracy on other such images is to be expected.",
         ),
@@ -78,10 +78,6 @@ def _figures(taught: Taught) -> str:
             )
         )
     return f'<dl class="cards">\n{"".join(cards)}</dl>'
-
-
-def _range(accuracy: object) -> str:
-    return f"{percent(accuracy.low)} to {percent(accuracy.high)}"
 
 
 def _kept(taught: Taught) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from keras_cnn import pages
-from keras_cnn.results import intervals, scores
+from keras_cnn.results import scores
 from keras_cnn.teach.calibration import Calibration, log_loss
+from keras_cnn.teach.figures import accuracy
 from keras_cnn.teach.page.wording import (
     Section,
-    interval,
     of_images,
     paragraph,
     percent,
@@ -124,12 +124,11 @@ def _sets(shares: np.ndarray, labels: np.ndarray, calibration: Calibration) -> s
     for coverage, least in zip(calibration.coverages, calibration.least, strict=True):
         inside = shares >= least
         held = inside[np.arange(len(labels)), labels]
-        low, high = intervals.wilson(float(held.mean()), len(labels), 1.96)
         sizes = inside.sum(axis=1)
         rows.append(
             [
                 f"{100 * coverage:g}%",
-                f"{percent(float(held.mean()))} ({interval(low, high)})",
+                with_interval(accuracy(float(held.mean()), len(labels))),
                 f"{sizes.mean():.2f}",
                 percent(float((sizes == 0).mean())),
             ]
@@ -168,8 +167,7 @@ def classes(taught: Taught) -> Section:
     for label, name in enumerate(taught.class_names):
         recall = precision = "-"
         if test[label]:
-            share = right[label] / test[label]
-            recall = f"{percent(share)} ({interval(*intervals.wilson(share, test[label], 1.96))})"
+            recall = with_interval(accuracy(right[label] / test[label], int(test[label])))
         if said[label]:
             precision = f"{percent(right[label] / said[label])} of {said[label]:,}"
         rows.append([pages.name(name), f"{train[label]:,}", f"{test[label]:,}", recall, precision])

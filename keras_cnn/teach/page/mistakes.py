@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from keras_cnn import pages
-from keras_cnn.teach.page.album import SIDE, Album
+from keras_cnn.teach.page.album import Album
 from keras_cnn.teach.page.wording import Section, file_name, of_images, paragraph, said, sureness
 from keras_cnn.teach.taught import Taught
 
@@ -95,7 +95,7 @@ def _overlaid(photograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A photograph, uint8 (side, side, 3), in grey, and orange by its heat above 0, (h, w)."""
     strength = np.maximum(heat, 0) / max(float(heat.max()), 1e-12)
     scaled = Image.fromarray(strength.astype(np.float32)).resize(
-        (SIDE, SIDE), Image.Resampling.BICUBIC
+        (pages.PHOTOGRAPH,) * 2, Image.Resampling.BICUBIC
     )
     alpha = STRONGEST * np.clip(np.asarray(scaled), 0, 1)[..., None]
     grey = np.asarray(Image.fromarray(photograph).convert("L"), np.float32)[..., None]
