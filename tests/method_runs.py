@@ -104,6 +104,7 @@ class Here(nullcontext):
     slots = 1
 
     def __init__(self) -> None:
+        super().__init__()
         self._events: deque[Event] = deque()
 
     def submit(self, job: Job) -> None:
