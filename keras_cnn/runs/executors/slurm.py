@@ -151,8 +151,13 @@ class SlurmCluster:
         lasting = {*LASTING, *(f"SBATCH_{n.upper()}" for n in DEFAULTS if n not in asked)}
         kept = {name: value for name, value in os.environ.items() if name in lasting}
 
+        tried: list[str] = []
+
         def submit() -> list[str]:
-            names.append(f"keras_cnn-{title}-{uuid.uuid4().hex[:6]}")
+            for name in tried:  # it may have been heard, though it got no answer
+                ask(["scancel", f"--name={name}"])
+            tried.append(f"keras_cnn-{title}-{uuid.uuid4().hex[:6]}")
+            names.append(tried[-1])
             executor = submitit.SlurmExecutor(place, python=shlex.join(environment.PYTHON))
             executor.update_parameters(
                 **asked,
@@ -205,9 +210,9 @@ class SlurmCluster:
                 is_cancelled = ticket.partition("_")[0] in known and self._waited(ticket, now)
                 gone[ticket] = Gone("cancelled", False) if is_cancelled else Gone(FORGOTTEN)
             elif why := self._why(state):
-                log = Path(script).parent / f"{ticket}_0_log.err"
-                last = last_line(_text(log)) if state == "FAILED" else ""
-                gone[ticket] = Gone(f"{why}: {last}" if last else why, state not in FINAL)
+                log = _text(Path(script).parent / f"{ticket}_0_log.err")
+                why += f": {last_line(log)}" if state == "FAILED" and log.strip() else ""
+                gone[ticket] = Gone(why, state not in FINAL)
         return gone
 
     def _waited(self, ticket: str, now: float) -> bool:
