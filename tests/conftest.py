@@ -23,6 +23,12 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # also for tests that import ke
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest first: at the end it would keep one worker while the others idle."""
+    longest = ("test_backends.py", "test_on_jax.py", "test_export.py", "test_saved.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     """No test sees what the user has fetched, or leaves anything there."""
@@ -33,3 +39,13 @@ def own_home(tmp_path_factory, monkeypatch):
 def nothing_else_runs(monkeypatch):
     """The same number of threads however busy the machine is."""
     monkeypatch.setattr(environment, "free_cores", lambda: environment.cores())
+
+
+@pytest.fixture
+def made_here(monkeypatch):
+    """Runs of a recipe are made in this process: no other has to import a framework."""
+    from method_runs import Here  # when Keras is known to be wanted
+
+    from keras_cnn.runs import executors
+
+    monkeypatch.setattr(executors, "executor", lambda *_: Here())
