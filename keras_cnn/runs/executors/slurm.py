@@ -90,7 +90,7 @@ class SlurmCluster:
         self._parallel = parallel
         self._limits = Limits()
         self._waiting: dict[str, float] = {}  # when tasks were seen to wait last
-        self._silent_since: float | None = None
+        self._answered = time.monotonic()  # when Slurm did so last
         self._has_told_silence = False
         self._told: set[str] = set()  # reasons why jobs wait
 
@@ -196,7 +196,8 @@ class SlurmCluster:
         if done.returncode and not is_unknown:
             self._tell_silence(done.stderr)
             return {}
-        self._silent_since, now = None, time.monotonic()
+        self._note_answer()
+        now = time.monotonic()
         rows = [line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3]
         found = {row[0]: row for row in rows}
         self._tell_stuck([found[ticket] for ticket in tickets if ticket in found])
@@ -249,14 +250,16 @@ class SlurmCluster:
                 self._tell_silence(str(error))
                 time.sleep(SECONDS_BETWEEN_TRIES)
             else:
-                self._silent_since = None
+                self._note_answer()
                 return done
 
+    def _note_answer(self) -> None:
+        self._answered, self._has_told_silence = time.monotonic(), False
+
     def _tell_silence(self, why: str) -> None:
-        now = time.monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
-        if now - self._silent_since >= SECONDS_UNTIL_TOLD and not self._has_told_silence:
+        """Tells it once until Slurm answers again."""
+        silence = time.monotonic() - self._answered
+        if silence >= SECONDS_UNTIL_TOLD and not self._has_told_silence:
             self._has_told_silence = True
             self._tell(f"Slurm does not answer ({last_line(why)}); its jobs go on, asked again")
 
