@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,17 @@ if environment.has_gpu():  # JAX, too, adds up in the same order each time
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 else:  # half of JAX's compiling, which is most of what it does here, is optimizing
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# What JAX has compiled is kept for the next time in this folder: compiling is 60 % of its tests.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("KERAS_BACKEND", "torch")  # also for tests that import keras first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest first: at the end it would keep one worker while the others idle."""
+    longest = ("test_backends.py", "test_on_jax.py", "test_export.py", "test_saved.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +43,13 @@ def own_home(tmp_path_factory, monkeypatch):
 def nothing_else_runs(monkeypatch):
     """The same number of threads however busy the machine is."""
     monkeypatch.setattr(environment, "free_cores", lambda: environment.cores())
+
+
+@pytest.fixture
+def made_here(monkeypatch):
+    """Runs of a recipe are made in this process: no other has to import a framework."""
+    from method_runs import Here  # when Keras is known to be wanted
+
+    from keras_cnn.runs import executors
+
+    monkeypatch.setattr(executors, "executor", lambda *_: Here())

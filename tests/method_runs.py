@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -16,6 +18,8 @@ from keras_cnn.models import heads, saved
 from keras_cnn.recipe.spec import Run
 from keras_cnn.results import store
 from keras_cnn.results.store import Result
+from keras_cnn.runs import worker
+from keras_cnn.runs.jobs import Event, Job
 from keras_cnn.training import evaluation
 
 
@@ -92,6 +96,31 @@ def write(result: Result, run: Run) -> Result:
     parts = result.environment, result.history, result.metrics, result.class_names
     store.write(result.folder, run, *parts, result.confusion, lambda path: None)
     return result
+
+
+class Here(nullcontext):
+    """An `engine.Executor` that makes runs in this process, where a test is about results alone."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events: deque[Event] = deque()
+
+    def submit(self, job: Job) -> None:
+        """Makes the run."""
+        self._events.append(Event(job, "started"))
+        worker.make(
+            job.run,
+            job.folder,
+            lambda record: self._events.append(Event(job, "epoch", record)),
+            job.fresh,
+        )
+        self._events.append(Event(job, "done"))
+
+    def next_event(self) -> Event:
+        """The oldest that was not asked for."""
+        return self._events.popleft()
 
 
 def embedded(result: Trained, split: Split) -> np.ndarray:

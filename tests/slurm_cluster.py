@@ -272,7 +272,7 @@ KINDS = {"equal": equal, "beside": beside, "many": many, "kills": kills, "ends":
 def written(done: dict[str, dict], seed: int, version: str) -> list[str]:
     """The section."""
     lines = [
-        f"`python tests/slurm_cluster.py --seed={seed}`, Slurm {version} of one node, with "
+        f"`python tests/slurm_cluster.py --seed={seed}`, Slurm {version} of one node; "
         f"{proof.machine('submitit')}. Other work shared the machine: seconds are of a busy one. "
         "Runs: `overfitting` of 60 images of 16 pixels, 2 epochs, one thread."
     ]
@@ -291,18 +291,19 @@ def written(done: dict[str, dict], seed: int, version: str) -> list[str]:
     if shown := done.get("beside"):
         lines += _beside(shown)
     if shown := done.get("many"):
-        seconds = ", ".join(f"{name} in {value:.1f} s" for name, value in shown["seconds"].items())
+        seconds = ", ".join(f"{name} in {value:.2f} s" for name, value in shown["seconds"].items())
         arrays = f"{shown['arrays']} array{'s' if shown['arrays'] > 1 else ''}"
         lines += ["", f"### {MANY:,} jobs", "", f"As {arrays}: {seconds}."]
     if shown := done.get("kills"):
         counts = ", ".join(f"{what} {count}" for what, count in Counter(shown["killed"]).items())
         codes = ", ".join(f"{code} ({count})" for code, count in Counter(shown["codes"]).items())
+        sweeps = f", {shown['sweeps']} times over" if shown["sweeps"] > 1 else ""
         lines += ["", f"### {len(shown['killed'])} kills", ""]
         lines += [
-            f"{counts}, over {shown['sweeps']} sweeps of 24 runs, each given again until it ended "
-            f"well: {len(shown['faults'])} faults (a result lost, other bits, a process or a file "
-            f"left). Exit codes of the commands: {codes}. `run` is its process, `job` the one that "
-            "waits for it on the node; a daemon is started again 1 to 8 s later."
+            f"{counts}, 3 to 12 s apart, under a recipe of 24 runs, which was given again until it "
+            f"had ended well{sweeps}: {len(shown['faults'])} faults (a result lost, other bits, a "
+            f"process or a file left). Exit codes of the commands: {codes}. `run` is its process, "
+            "`job` the one that waits for it on the node; a daemon is started again 1 to 8 s later."
         ]
     scenes = [shown for name, shown in done.items() if name.startswith("ends")]
     if rows := [row for shown in scenes for row in shown["rows"]]:
@@ -311,7 +312,7 @@ def written(done: dict[str, dict], seed: int, version: str) -> list[str]:
         for name, came, faults, seconds in rows:
             lines.append(f"| {name} | {came} | {faults} | {seconds:.0f} |")
     faults = [fault for shown in done.values() for fault in shown["faults"]]
-    return [*lines, "", *(f"- {fault}" for fault in faults)]
+    return [*lines, "", f"Faults: {len(faults)}.", "", *(f"- {fault}" for fault in faults)]
 
 
 def _beside(shown: dict) -> list[str]:

@@ -57,7 +57,7 @@ OverTimeLimit=0
 SlurmdTimeout=20
 SlurmctldTimeout=20
 MessageTimeout=5
-MinJobAge=60
+MinJobAge=600
 MaxArraySize={most_in_an_array}
 NodeName={host} NodeAddr=127.0.0.1 CPUs={processors} RealMemory={megabytes}
 PartitionName=low Nodes={host} Default=YES MaxTime=60 DefMemPerCPU=100 PriorityTier=1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import sys
 from importlib import metadata
 
@@ -20,7 +18,6 @@ from sklearn.datasets import load_sample_image
 from keras_cnn import models, pretrained
 from keras_cnn.downloads import fetch, packaged
 from keras_cnn.errors import UserError
-from keras_cnn.models import saved
 from keras_cnn.pretrained import named
 from keras_cnn.torch_fast import fast
 from keras_cnn.training import batch_size
@@ -198,28 +195,3 @@ def test_a_checkpoint_that_lacks_a_block_or_is_of_another_network_changes_nothin
     with pytest.raises(UserError, match="efficientnet_lite0"):
         pretrained.load(model, str(packaged.weights_file("efficientnet_lite2")))
     assert all(map(np.array_equal, before, model.get_weights()))
-
-
-def test_a_saved_model_needs_keras_alone(tmp_path):
-    model = models.classifier("efficientnet_lite0", 3, 97, weights="pretrained")
-    whole = saved.classifier(model)
-    saved.save(whole, tmp_path / "model.keras", {})
-    images = photographs(97)
-    np.save(tmp_path / "images.npy", images)
-    code = f"""
-import json, sys
-import keras, numpy
-model = keras.models.load_model({str(tmp_path / "model.keras")!r})
-found = model.predict(numpy.load({str(tmp_path / "images.npy")!r}), verbose=0)
-print(json.dumps([found.tolist(), "keras_cnn" in sys.modules]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"KERAS_BACKEND": "torch", "PATH": "", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found, imported = json.loads(done.stdout.strip().splitlines()[-1])
-    assert not imported
-    np.testing.assert_allclose(found, whole.predict(images, verbose=0), atol=1e-4)

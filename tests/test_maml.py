@@ -193,6 +193,8 @@ SMALL = {
     "adaptation_steps": 5,
     "second_order": True,
 }
+# Compiling is most of what a test takes, and the more steps, the longer.
+SHORTEST = {"epochs": 1, "steps_an_epoch": 1, "inner_steps": 1, "adaptation_steps": 1}
 
 
 def trained(network=None, test=None, **settings):
@@ -222,8 +224,7 @@ def test_it_learns_and_gives_back_what_it_promises(tmp_path, second_order):
 @pytest.mark.parametrize("head", ["dense", "cosine"])
 def test_after_tasks_of_fewer_classes_all_outputs_start_alike(head):
     """With next to no adaptation every class is as likely as any other."""
-    unadapted = {"adaptation_steps": 1, "inner_learning_rate": 1e-9, "steps_an_epoch": 1}
-    result = trained(small_network(head=head), epochs=1, way=2, **unadapted)
+    result = trained(small_network(head=head), way=2, inner_learning_rate=1e-9, **SHORTEST)
     np.testing.assert_allclose(result.probabilities, 1 / CLASS_COUNT, atol=1e-5)
     adapting = {"adaptation_steps": 20, "inner_learning_rate": 0.1}
     adapted = trained(small_network(head=head), epochs=1, way=2, **adapting)
@@ -238,10 +239,13 @@ def statistics(model):
 
 @pytest.mark.every_backend
 def test_stored_statistics_stand_still_and_a_tasks_own_end_as_those_of_the_shots():
-    for mean, variance in statistics(trained(small_network(batch_norm=True), epochs=1).model):
+    stored, model = (
+        trained(small_network(batch_norm=True), batch_norm=norm, **SHORTEST).model
+        for norm in ("stored", "task")
+    )
+    for mean, variance in statistics(stored):
         np.testing.assert_array_equal(mean, 0)
         np.testing.assert_array_equal(variance, 1)
-    model = trained(small_network(batch_norm=True), epochs=1, batch_norm="task").model
     mean, variance = statistics(model)[0]
     before = keras.Model(model.input, model.get_layer("stage1_conv").output)
     seen = before.predict(pictures(12, 1).images, verbose=0)  # (n, h, w, c)
@@ -343,28 +347,6 @@ def test_tasks_have_disjoint_images_and_permuted_labels(of_test, queries):
     assert len(orders) > 10  # of 24
 
 
-@pytest.mark.every_backend
-@pytest.mark.parametrize("head_start", ["alike", "prototypes", "learned"])
-def test_only_a_learned_head_minds_which_label_a_class_was_drawn(head_start):
-    images = pictures(12, 1)
-    train = Split(images.images.astype("float32"), images.labels, NAMES)
-    settings = Maml(**SMALL, way=3, head_start=head_start)
-    learner = maml.MetaLearner(small_network(seed=0), settings, train, train, seed=0)
-    task = Tasks(train, train, 3, 2, 3).training_task(np.random.default_rng(0))
-    renamed = Task(*((shown, (labels + 1) % 3) for shown, labels in task))
-    losses, slopes = [], []
-    for one in (task, renamed):
-        loss, _, found = learner._task_gradients(*learner._weights(), *maml._tensors(one))
-        losses.append(float(ops.convert_to_numpy(loss)))
-        slopes.append(numpy_of(found))
-    assert (losses[0] == pytest.approx(losses[1], rel=1e-4)) == (head_start != "learned")
-    *_, kernel, bias = slopes[0]
-    for head in (kernel, bias):  # an output is learned with the others of the task, or by itself
-        assert np.allclose(head[..., :3], head[..., :1], atol=1e-6) == (head_start != "learned")
-        assert not head[..., 3:].any()
-        assert head_start != "prototypes" or not head.any()  # the learned head plays no part
-
-
 def meta_learner(network, **settings):
     train = pictures(12, 1)
     learner = maml.MetaLearner(network, Maml(**SMALL | settings), train, train, seed=0)
@@ -394,24 +376,40 @@ def test_an_inner_loop_that_begins_with_prototypes_begins_with_the_nearest_class
         expected = np.square(queries).sum(axis=1, keepdims=True) - apart
     np.testing.assert_allclose(ops.convert_to_numpy(logits)[:, :3], expected, rtol=1e-4, atol=1e-5)
 
-    unadapted = trained(
-        small_network(head=head),
-        epochs=1,
-        steps_an_epoch=1,
-        learning_rate=1e-9,
-        head_start="prototypes",
-        adaptation_steps=1,
-        inner_learning_rate=1e-9,
-    )
+    rates = {"learning_rate": 1e-9, "inner_learning_rate": 1e-9}
+    unadapted = trained(network, head_start="prototypes", **rates, **SHORTEST)
     assert unadapted.measures["test_accuracy_over_images"] > 0.9  # random features do
 
 
+@pytest.fixture(scope="module", params=["alike", "prototypes", "learned"])
+def of_each_start(request):
+    """A way for a head to start, and with it a learner, which compiles once, and a task."""
+    network, start = small_network(smooth=True), request.param
+    return start, *meta_learner(network, way=3, head_start=start, inner_learning_rate=0.2)
+
+
 @pytest.mark.every_backend
-@pytest.mark.parametrize("head_start", ["alike", "prototypes", "learned"])
-def test_the_outer_gradient_is_that_of_finite_differences_also_through_the_heads_start(head_start):
-    learner, task = meta_learner(
-        small_network(smooth=True), way=3, head_start=head_start, inner_learning_rate=0.2
-    )
+def test_only_a_learned_head_minds_which_label_a_class_was_drawn(of_each_start):
+    head_start, learner, task = of_each_start
+    renamed = Task(*((shown, (labels + 1) % 3) for shown, labels in task))
+    losses, slopes = [], []
+    for one in (task, renamed):
+        loss, _, found = learner._task_gradients(*learner._weights(), *maml._tensors(one))
+        losses.append(float(ops.convert_to_numpy(loss)))
+        slopes.append(numpy_of(found))
+    assert (losses[0] == pytest.approx(losses[1], rel=1e-4)) == (head_start != "learned")
+    *_, kernel, bias = slopes[0]
+    for head in (kernel, bias):  # an output is learned with the others of the task, or by itself
+        assert np.allclose(head[..., :3], head[..., :1], atol=1e-6) == (head_start != "learned")
+        assert not head[..., 3:].any()
+        assert head_start != "prototypes" or not head.any()  # the learned head plays no part
+
+
+@pytest.mark.every_backend
+def test_the_outer_gradient_is_that_of_finite_differences_also_through_the_heads_start(
+    of_each_start,
+):
+    _, learner, task = of_each_start
     weights, state = learner._weights()
     tensors = maml._tensors(task)
     slopes = numpy_of(learner._task_gradients(weights, state, *tensors)[2])

@@ -236,6 +236,7 @@ def test_a_wrong_name_or_size_says_what_would_be_right():
 
 
 def test_building_and_saving_networks_imports_no_tensorflow_and_leaves_it_to_be_found(tmp_path):
+    (tmp_path / "tensorflow.py").touch()
     code = f"""
 import json, sys, keras_cnn
 from pathlib import Path
@@ -245,6 +246,7 @@ for name in ("resnet18", "convnext_atto"):
     model = saved.classifier(models.classifier(name, 10))
     saved.save(model, Path({str(tmp_path)!r}, name + ".keras"), {{}})
 before = "tensorflow" in sys.modules
+sys.path.insert(0, {str(tmp_path)!r})  # an empty one is as good, and imported at once
 from keras.src.utils.module_utils import tensorflow
 print(json.dumps([before, tensorflow.available]))
 """

@@ -214,7 +214,7 @@ def test_paths_that_are_no_text_have_their_table_too(options, folder, capfd, mon
 
 
 def test_test_images_that_are_training_images_are_told_before_the_runs_and_in_the_table(
-    options, folder, capfd
+    options, folder, capfd, made_here
 ):
     write_images(folder / "data")
     for number in range(2):
@@ -246,7 +246,7 @@ def test_rows_that_cannot_learn_are_left_out_also_where_the_others_are_on_disk(t
         study.prepare(alone)
 
 
-def test_images_of_a_run_are_brought_to_a_square_as_its_settings_say(tmp_path):
+def test_images_of_a_run_are_brought_to_a_square_as_its_settings_say(tmp_path, made_here):
     """Classes differ in the wings of wide images alone, which the centre square lacks."""
     rng = np.random.default_rng(0)
     for name, shade in (("dark", 0), ("light", 255)):
@@ -271,7 +271,7 @@ def test_images_of_a_run_are_brought_to_a_square_as_its_settings_say(tmp_path):
     assert prediction.evaluate(model, str(tmp_path / "wide")).accuracy == 1
 
 
-def test_small_classes_of_a_users_folder_are_taken_whole_and_told(tmp_path, capsys):
+def test_small_classes_of_a_users_folder_are_taken_whole_and_told(tmp_path, capsys, made_here):
     rng = np.random.default_rng(0)
     for name, count in (("few", 5), ("more", 20), ("pair", 2)):
         (tmp_path / "mine" / name).mkdir(parents=True)

@@ -166,6 +166,21 @@ def test_the_temperature_that_made_the_labels_is_found(true: float):
     assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.05)
 
 
+def test_where_all_is_right_the_temperature_leaves_as_much_doubt_as_so_few_images_do():
+    """Logits of one margin: then each probability is the one that is most likely, by hand."""
+    labels = np.arange(28) % 2
+    logits = 3.0 * np.eye(2)[labels]
+    for images, given in ((28, None), (7, 7)):  # of four repeats
+        found = calibration.temperature(logits, labels, given)
+        right = softmax(logits / found, axis=1)[np.arange(28), labels]
+        np.testing.assert_allclose(right, (images + 1) / (images + 2), rtol=1e-3)
+    more = np.pad(logits, ((0, 0), (0, 1)), constant_values=-np.inf)  # of a class no fold had
+    assert calibration.temperature(more, labels) == calibration.temperature(logits, labels)
+    labels[0] = 1  # one is wrong: then the share that is right is the most likely
+    found = calibration.temperature(logits, labels)
+    np.testing.assert_allclose(softmax(logits / found, axis=1).max(axis=1), 27 / 28, rtol=1e-3)
+
+
 def test_answers_above_the_threshold_keep_the_error_rate_and_no_lower_one_would():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(500, 3)) * 2

@@ -48,16 +48,27 @@ def check_error_rate(error_rate: float) -> None:
         raise UserError(f"the error rate is {100 * error_rate:g} percent: above 0 and below 100")
 
 
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def temperature(logits: np.ndarray, labels: np.ndarray, images: int | None = None) -> float:
     """The temperature of least log loss (Guo et al. 2017, arXiv:1706.04599).
 
+    Where all are classified right it would be 0, and the model certain of whatever it is shown.
+    Then labels count as right with (images + 1) / (images + 2), as in Platt's scaling (1999).
+
     Args:
-        logits: (n, classes), finite.
+        logits: (n, classes); minus infinity for a class that is out of the question.
         labels: (n,).
+        images: How many images these are, where each is there several times; None: n.
     """
+    all_right = bool((logits.argmax(axis=1) == labels).all())
+    doubt = 1 / ((len(labels) if images is None else images) + 2) if all_right else 0.0
 
     def log_loss(log_temperature: float) -> float:
-        return _log_loss(logits / np.exp(log_temperature), labels)
+        shares = log_softmax(logits / np.exp(log_temperature), axis=1)
+        own = shares[np.arange(len(labels)), labels]
+        known = np.isfinite(shares)  # not of classes that a fold had no image of
+        rest = np.where(known, shares, 0).sum(axis=1) - own
+        others = rest / np.maximum(known.sum(axis=1) - 1, 1)
+        return float(-((1 - doubt) * own + doubt * others).mean())
 
     found = minimize_scalar(log_loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
     return float(np.exp(found.x))
@@ -66,7 +77,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean negative log likelihood of probabilities (n, classes)."""
     told = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(told, np.finfo(np.float64).tiny)).mean())
+    return float(np.abs(np.log(np.maximum(told, np.finfo(np.float64).tiny))).mean())
 
 
 def threshold(probabilities: np.ndarray, labels: np.ndarray, error_rate: float) -> float:
@@ -114,7 +125,3 @@ def least_of_set(
     above = int(np.ceil(coverage * (images + 1) - 1e-9))  # of all images, with the new one
     place = len(told) - above * len(told) // images
     return float(told[place]) if above <= images else 0.0
-
-
-def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())

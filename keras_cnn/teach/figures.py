@@ -12,7 +12,7 @@ from keras_cnn.statistics import CONFIDENCE
 from keras_cnn.teach import calibration
 from keras_cnn.teach.taught import Accuracy
 
-VERSION = 1  # raised when the same logits give other probabilities
+VERSION = 2  # raised when the same logits give other probabilities
 NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
 
 
@@ -66,7 +66,8 @@ def out_of_fold(labels: np.ndarray, logits: np.ndarray) -> OutOfFold:
     if not told.any():
         return one
     flat = logits[:, told].reshape(-1, classes)
-    return OutOfFold(labels, logits, calibration.temperature(flat, np.tile(labels[told], repeats)))
+    known = np.tile(labels[told], repeats)
+    return OutOfFold(labels, logits, calibration.temperature(flat, known, int(told.sum())))
 
 
 def log_loss(found: OutOfFold, balance: bool = False) -> float:

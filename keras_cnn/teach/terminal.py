@@ -65,9 +65,12 @@ def _trust(taught: Taught) -> Iterator[str]:
     sure = told.probabilities.max(axis=1) >= calibration.threshold
     right = told.predicted == told.labels
     if not sure.any():
-        yield "it is unsure of every test image: more training images are needed"
+        yield "unsure of all of them: more training images are needed"
     elif sure.all():
-        yield "it is unsure of none: all answers keep the error rate asked for on the folds"
+        yield (
+            "unsure of none of them: of held-out training images no more than the "
+            f"{100 * calibration.error_rate:g} percent asked for were answered wrong"
+        )
     else:
         yield (
             f"unsure of {100 * (1 - sure.mean()):.1f} percent of them (below "

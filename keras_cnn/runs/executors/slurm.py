@@ -90,7 +90,7 @@ class SlurmCluster:
         self._parallel = parallel
         self._limits = Limits()
         self._waiting: dict[str, float] = {}  # when tasks were seen to wait last
-        self._silent_since: float | None = None
+        self._answered = time.monotonic()  # when Slurm did so last
         self._has_told_silence = False
         self._told: set[str] = set()  # reasons why jobs wait
 
@@ -151,8 +151,13 @@ class SlurmCluster:
         lasting = {*LASTING, *(f"SBATCH_{n.upper()}" for n in DEFAULTS if n not in asked)}
         kept = {name: value for name, value in os.environ.items() if name in lasting}
 
+        tried: list[str] = []
+
         def submit() -> list[str]:
-            names.append(f"keras_cnn-{title}-{uuid.uuid4().hex[:6]}")
+            for name in tried:  # it may have been heard, though it got no answer
+                ask(["scancel", f"--name={name}"])
+            tried.append(f"keras_cnn-{title}-{uuid.uuid4().hex[:6]}")
+            names.append(tried[-1])
             executor = submitit.SlurmExecutor(place, python=shlex.join(environment.PYTHON))
             executor.update_parameters(
                 **asked,
@@ -191,7 +196,8 @@ class SlurmCluster:
         if done.returncode and not is_unknown:
             self._tell_silence(done.stderr)
             return {}
-        self._silent_since, now = None, time.monotonic()
+        self._note_answer()
+        now = time.monotonic()
         rows = [line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3]
         found = {row[0]: row for row in rows}
         self._tell_stuck([found[ticket] for ticket in tickets if ticket in found])
@@ -205,9 +211,9 @@ class SlurmCluster:
                 is_cancelled = ticket.partition("_")[0] in known and self._waited(ticket, now)
                 gone[ticket] = Gone("cancelled", False) if is_cancelled else Gone(FORGOTTEN)
             elif why := self._why(state):
-                log = Path(script).parent / f"{ticket}_0_log.err"
-                last = last_line(_text(log)) if state == "FAILED" else ""
-                gone[ticket] = Gone(f"{why}: {last}" if last else why, state not in FINAL)
+                log = _text(Path(script).parent / f"{ticket}_0_log.err")
+                why += f": {last_line(log)}" if state == "FAILED" and log.strip() else ""
+                gone[ticket] = Gone(why, state not in FINAL)
         return gone
 
     def _waited(self, ticket: str, now: float) -> bool:
@@ -244,14 +250,16 @@ class SlurmCluster:
                 self._tell_silence(str(error))
                 time.sleep(SECONDS_BETWEEN_TRIES)
             else:
-                self._silent_since = None
+                self._note_answer()
                 return done
 
+    def _note_answer(self) -> None:
+        self._answered, self._has_told_silence = time.monotonic(), False
+
     def _tell_silence(self, why: str) -> None:
-        now = time.monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
-        if now - self._silent_since >= SECONDS_UNTIL_TOLD and not self._has_told_silence:
+        """Tells it once until Slurm answers again."""
+        silence = time.monotonic() - self._answered
+        if silence >= SECONDS_UNTIL_TOLD and not self._has_told_silence:
             self._has_told_silence = True
             self._tell(f"Slurm does not answer ({last_line(why)}); its jobs go on, asked again")
 
