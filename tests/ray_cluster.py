@@ -220,8 +220,8 @@ def beside(here: Cluster, folder: Path, _: random.Random) -> dict[str, object]:
     plan = study.plan("overfitting", "mini", repeats=5, overrides=proof.SETTINGS, threads=1)
 
     def jobs(name: str) -> list[Job]:
-        (folder / name).mkdir()
-        return [Job(run, identity.run_folder(run, folder / name)) for run in plan.runs]
+        (folder / "runs" / name).mkdir(parents=True)
+        return [Job(run, identity.run_folder(run, folder / "runs" / name)) for run in plan.runs]
 
     on_ray, forked = resources.read(here.on), jobs("forked")
     seconds = {"a fork here": proof.seconds_each(Local(forked, 1), forked)}
