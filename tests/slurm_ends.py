@@ -156,9 +156,8 @@ def over_time_with_checkpoint(here: Site, folder: Path, begin: Callable) -> Said
     def at(place: Path, epochs: int, on: str) -> list[str]:
         return [*words, f"--set=epochs={epochs}", f"--out={place}", f"--on={on}", "--threads=1"]
 
-    began = time.monotonic()
-    begin(at(folder / "trial", 20, "local"), folder, here).timed()
-    epochs = round(20 * 100 / max(1.0, time.monotonic() - began - 4))  # of about 100 s
+    seconds = [begin(at(folder / f"{n}", n, "local"), folder, here).timed() for n in (20, 220)]
+    epochs = round(100 / max(0.01, (seconds[1] - seconds[0]) / 200))  # of about 100 s
     before = numbers(here)
     code, text = begin(at(out, epochs, "slurm:minutes=1"), folder, here).ended()
     sent = len(numbers(here) - before)
