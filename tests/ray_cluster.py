@@ -321,11 +321,11 @@ def kill(
                 end(number)
             if not wait_until(lambda: not here.processes(name), 2 * PATIENCE):
                 tally["faults"].append(f"a node's processes outlive its raylet: {name}")
-        here.kill(name)
-        here.start(name)
-        for lost in OTHERS if what == "head" else ():  # another head does not know them
-            here.kill(lost)
-            here.start(lost)
+        lost = NODES if what == "head" else [name]  # another head does not know the others
+        for node in lost:
+            here.kill(node)
+        for node in lost:
+            here.start(node)
         return True
     if what == "command":
         process.kill()
@@ -352,7 +352,7 @@ def interrupt(here: Cluster, folder: Path, rng: random.Random) -> dict[str, obje
         _, text = process.communicate(timeout=MOST_SECONDS)
         wait_until(lambda: not found(b"keras_cnn", folder), PATIENCE)
         seconds.append(time.monotonic() - began)
-        last = text.strip().splitlines()[-1]
+        last = (text.strip().splitlines() or ["no word"])[-1]
         if process.returncode != code or "finished runs are kept" not in last:
             faults.append(f"{number.name}: exit code {process.returncode}: {last}")
         if found(b"keras_cnn", folder):
@@ -449,6 +449,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all that was started
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands heed it, as of a terminal
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(SHOWN))
     parser.add_argument("--seed", type=int, default=0)

@@ -21,10 +21,11 @@ from keras_cnn.runs.executors.cluster import Gone, Remote
 from keras_cnn.runs.executors.ray import RayCluster
 
 # As much of Ray as is asked for: how a task ends is told by the name of its folder, and each call
-# is noted in the file `calls`. It greets, as Ray does; `head` ends the process, once, as Ray does.
+# is noted in the file `calls`. It greets, as Ray does; `head` ends the process, once, as Ray does;
+# `another head` is one that knows nothing of this node.
 RAY = """
 import json, os, pathlib, types
-HERE = pathlib.Path(__file__).parent
+HERE, NODE = pathlib.Path(__file__).parent, "here"
 class RayError(Exception): pass
 class TaskCancelledError(RayError): pass
 class OutOfMemoryError(RayError): pass
@@ -54,19 +55,26 @@ class Function:
         note(send=pathlib.Path(folder).name, **self.wants)
         return folder
 remote = Function
+def get_runtime_context():
+    return types.SimpleNamespace(get_node_id=lambda: "here")
 def nodes():
-    return [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 4e9}},
-        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+    return [{"Alive": True, "NodeID": NODE, "Resources": {"CPU": 2.0, "memory": 4e9}},
+        {"Alive": False, "NodeID": "gone", "Resources": {"CPU": 64.0, "GPU": 8.0}}]
 def wait(tasks, num_returns, timeout):
     assert num_returns == len(tasks) and timeout == 0
     mark = HERE.parent / "head_went"
-    if any(task.endswith("head") for task in tasks) and not mark.exists():
+    if any(task.endswith("/head") for task in tasks) and not mark.exists():
         mark.touch()
         os._exit(1)
+    if any(task.endswith("another head") for task in tasks) and not mark.exists():
+        mark.touch()
+        global NODE
+        NODE = "another's"
+        return [], tasks
     return [task for task in tasks if not task.endswith("waits")], []
 def get(task):
     name = task.rpartition("/")[2]
-    if name == "head":
+    if name.endswith("head"):
         make(task)
     if name in ENDS:
         raise ENDS[name]
@@ -150,6 +158,9 @@ def test_a_cancelled_task_is_not_worth_another_try():
     class Rays:
         exceptions = None
 
+        def nodes(self):
+            return [{"Alive": True, "NodeID": ""}]
+
         def wait(self, tasks, **_):
             return tasks, []
 
@@ -162,14 +173,15 @@ def test_a_cancelled_task_is_not_worth_another_try():
     assert driver.answer({"number": 2, "gone": ["1"]}) == {"gone": {"1": ("cancelled", False)}}
 
 
-def test_a_head_that_goes_and_comes_back_has_its_runs_sent_again(calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize("row", ["head", "another head"])
+def test_a_head_that_goes_and_comes_back_has_its_runs_sent_again(calls, tmp_path, monkeypatch, row):
     monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.05)
     monkeypatch.setattr(cluster, "SECONDS_BETWEEN_QUESTIONS", 0.1)
     monkeypatch.setattr(cluster, "SECONDS_TO_APPEAR", 0.1)
-    events, job = [], a_job(tmp_path / "out", "head")
+    events, job = [], a_job(tmp_path / "out", row)
     where = resources.Ray(address=os.environ["HEAD"])
     assert not engine.execute([job], executor(where, [job], 1), events.append)
-    assert kinds(events, "head") == ["lost", "done"]
+    assert kinds(events, row) == ["lost", "done"]
     assert [name for call in calls() for name in ("init", "send") if name in call] == [
         *("init", "send"), *("init", "send")
     ]  # fmt: skip

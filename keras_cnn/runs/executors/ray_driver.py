@@ -80,6 +80,7 @@ class Driver:
     def __init__(self, ray) -> None:
         self._ray = ray
         self._working_folder = os.getcwd()
+        self._node = ""
         self._tasks: dict[str, object] = {}  # what Ray promises, by ticket
         self._cancelled: set[str] = set()
 
@@ -91,7 +92,8 @@ class Driver:
     def _connect(self, address: str) -> dict[str, object]:
         os.chdir("/")  # workers import from where their driver is
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-        context = self._ray.init(address, include_dashboard=None, **quiet)
+        context = self._ray.init(address, **quiet)
+        self._node = self._ray.get_runtime_context().get_node_id()
         return {"address": context.address_info["gcs_address"]}
 
     def _send(self, tasks: Sequence[Mapping]) -> dict[str, object]:
@@ -112,9 +114,23 @@ class Driver:
             )
         return {"tickets": tickets, "nowhere": self._nowhere(tasks)}
 
+    def _nodes(self) -> list[Mapping]:
+        """The cluster's.
+
+        A head that is started again knows nothing of its predecessor's nodes, drivers and tasks,
+        which Ray does not tell: it asks it over and over, for ever.
+
+        Raises:
+            ConnectionError: The one that this process is connected to is not among them.
+        """
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        if self._node not in [node["NodeID"] for node in nodes]:
+            raise ConnectionError("this machine is no node of it any more")
+        return nodes
+
     def _nowhere(self, tasks: Sequence[Mapping]) -> list[str]:
         """What is wanted of which no node has as much, each once."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in self._nodes()]
         names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
         wanted = {(name, task[name]) for task in tasks for name in names.keys() & task.keys()}
         return [
@@ -124,6 +140,7 @@ class Driver:
         ]
 
     def _gone(self, tickets: Sequence[str]) -> dict[str, object]:
+        self._nodes()
         known = {self._tasks[ticket]: ticket for ticket in tickets if ticket in self._tasks}
         gone = {
             ticket: ("its command, or the connection to its cluster, ended", True)
