@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Collection
 from importlib import metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -38,6 +40,9 @@ HARMLESS = (
 )
 CGROUPS = Path("/sys/fs/cgroup")
 DEVICES = Path("/dev")
+# What Keras imports where it is installed, for wrappers that nothing here uses: a third of the
+# processor time of its own import on torch, and 80 to 180 MB.
+WRAPPED_BY_KERAS = ("jax", "matplotlib.pyplot", "sklearn")
 SECONDS_TO_LOOK = 0.2  # for what else is running: 20 of the kernel's ticks
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -263,8 +268,47 @@ def settle(backend: str) -> None:
         for name in os.environ.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
+        spare_wrapped(backend)
         if backend == "tensorflow":
             _start_tensorflow()
+
+
+def spare_wrapped(backend: str) -> None:
+    """Lets Keras, when this process imports it, leave out the packages that it wraps for others.
+
+    They can be imported afterwards; Keras's own wrappers of them stay unusable in this process.
+    """
+    if "keras" not in sys.modules and not any(isinstance(f, _KerasFinder) for f in sys.meta_path):
+        sys.meta_path.insert(0, _KerasFinder(backend))
+
+
+class _KerasFinder(MetaPathFinder):
+    """Finds Keras alone, as the other finders do, and hides what it wraps while it is loaded."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Answers for `keras` once."""
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def load_alone(module: ModuleType) -> None:
+                needed = {*sys.modules, self._backend}
+                hidden = [name for name in WRAPPED_BY_KERAS if name not in needed]
+                sys.modules.update(dict.fromkeys(hidden))  # as packages that are not installed
+                try:
+                    load(module)
+                finally:
+                    for name in hidden:
+                        del sys.modules[name]
+
+            spec.loader.exec_module = load_alone
+        return spec
 
 
 def _start_tensorflow() -> None:

@@ -188,3 +188,23 @@ def test_a_containers_share_of_the_processor_bounds_the_cores(
     assert found == limit
     monkeypatch.setattr(environment, "_core_limit", lambda root: found)
     assert environment.cores() == max(1, min(len(os.sched_getaffinity(0)), int(min(limit, 99))))
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_is_imported_without_what_it_wraps_and_nobody_else_misses_it(backend):
+    code = (
+        "import sys\n"
+        "from keras_cnn import environment\n"
+        f"environment.settle({backend!r})\n"
+        "import keras\n"
+        "wrapped = ('jax', 'sklearn', 'matplotlib.pyplot')\n"
+        "print(*(name for name in wrapped if name in sys.modules))\n"
+        "import sklearn.linear_model, matplotlib.pyplot\n"
+        "assert sklearn.linear_model.LogisticRegression and matplotlib.pyplot.figure\n"
+        "assert keras.ops.convert_to_numpy(keras.ops.ones(2)).sum() == 2\n"
+        "assert keras.Sequential([keras.layers.Dense(2)])(keras.ops.ones((1, 3))).shape == (1, 2)\n"
+        "print(keras.backend.backend())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["jax" if backend == "jax" else "", backend]

@@ -221,6 +221,7 @@ def _become_worker(theirs: Sequence[int]) -> None:
 
 def _import_all() -> None:
     """Imports what runs use: the framework, and our own that stand on it."""
+    environment.spare_wrapped("torch")
     from keras_cnn.torch_fast import internals
 
     for package in PACKAGES:

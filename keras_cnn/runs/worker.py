@@ -220,6 +220,7 @@ def main() -> int:
     task = json.loads(sys.stdin.buffer.readline())
     os.environ["TMPDIR"] = tempfile.tempdir = task["scratch"]
     memory.keep_freed_memory()
+    environment.spare_wrapped(os.environ.get("KERAS_BACKEND", ""))
     threading.Thread(target=_die_with_parent, args=(task["scratch"],), daemon=True).start()
     try:
         if "weights_of" in task:
