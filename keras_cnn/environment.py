@@ -205,7 +205,8 @@ def gpus() -> list[str]:
     Returns:
         What CUDA_VISIBLE_DEVICES calls each of them: a number, or a name.
     """
-    there = sorted(int(path.name[6:]) for path in DEVICES.glob("nvidia[0-9]*"))
+    numbers = (path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*"))
+    there = [number for number in numbers if number.isdecimal()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not there or visible is None:
         return [str(number) for number in range(len(there))]

@@ -337,7 +337,7 @@ def test_runs_are_shared_out_to_the_gpus_and_each_sees_one(tmp_path, monkeypatch
     [(None, "0 1 2"), ("1", "1"), ("2,0", "2 0"), ("", ""), ("-1", ""), ("0,-1,2", "0")],
 )
 def test_gpus_are_those_that_cuda_will_see(tmp_path, monkeypatch, visible, found):
-    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl"):
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia0-old", "nvidiactl"):
         (tmp_path / name).touch()
     monkeypatch.setattr(environment, "DEVICES", tmp_path)
     if visible is None:
