@@ -128,6 +128,8 @@ def test_only_the_decks_own_settings_stand_beside_the_decks_numbers(written):
         ("mini: {epochs: 4}", "mini: {epochs: 4, epoch: 4}", 17, "'epochs'"),
         ("mini: {epochs: 4}", "mini: {epochs: 4}, mino: {}", 17, "'mini'"),
         ("repeats: 2,", "repeats: 2, length: 0,", 11, "greater than 0"),
+        ("repeats: 2,", "repeats: 2, rows: [1, 3],", 11, "no row '3'"),
+        ("repeats: 2,", "repeats: 2, rows: [],", 11, "at least 1 item"),
         ("supervised: {m", "supervized: {m", 7, "'supervised'"),
         ("title: A recipe", "reference: 3\ntitle: A recipe", 1, "no row '3'"),
         ("title: A recipe", "method_notes: {mamml: x}\ntitle: A recipe", 1, "'maml'"),
@@ -655,6 +657,23 @@ def test_a_profile_shortens_epochs_and_schedules_of_each_row(written):
     assert lengths["shared"]["schedule_epochs"] == 5  # it decides nothing: there is no schedule
     assert lengths["scheduled"]["schedule_epochs"] == 3  # the row's own word for this profile
     assert settings_of(plan, "short", "own", overrides={"epochs": 40})["epochs"] == 40
+
+
+def test_a_profile_is_run_with_some_rows_and_a_command_with_others(written):
+    text = PROFILES_RECIPE.replace("length: 0.25}", "length: 0.25, rows: [own, scheduled]}")
+    plan = recipe.read(written(text))
+
+    def rows_of(profile, rows=None):
+        return [run.place.row for run in resolve.runs(plan, profile, rows, repeats=1)]
+
+    assert rows_of("short") == ["own", "scheduled"]
+    assert rows_of("short", ["one"]) == ["one"]
+    assert rows_of("short", ["all"]) == rows_of("mini") == ["shared", "own", "one", "scheduled"]
+    called_all = recipe.read(written(text.replace("row: one", "row: all")))
+    assert [run.place.row for run in resolve.runs(called_all, "short", ["all"], repeats=1)] == [
+        "all"
+    ]
+    assert "no row 'al'" in complaint(resolve.runs, plan, "short", ["al"])
 
 
 GRID_RECIPE = """\

@@ -597,7 +597,7 @@ def test_the_decks_figures_stand_beside_ours_where_both_are_of_one_measurement(o
         assert shown[test, heading] == ["-", f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"]
     assert shown[test, "as run, best"] == ["-", f"{finals(results, '4', 'as_run').max():.1f}"]
     text = words(part)
-    assert "Rows not measured here yet (1): " in text
+    assert "Rows not measured here yet (1): " in text and " --rows=all" in text
     assert "cinic10" in text and "baseline from random weights" in text and "torch" in text
     assert "a command for fewshot_convnext" in text
 

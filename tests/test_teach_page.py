@@ -16,7 +16,7 @@ from keras_cnn.errors import printable
 from keras_cnn.methods.settings import LinearProbe, NearestMean
 from keras_cnn.models import saved
 from keras_cnn.results.scores import calibration_error
-from keras_cnn.teach import page
+from keras_cnn.teach import page, tuning
 from keras_cnn.teach.calibration import Calibration
 from keras_cnn.teach.candidates import Candidate
 from keras_cnn.teach.page.album import MOST
@@ -309,6 +309,12 @@ def test_a_curve_needs_two_points(example):
         assert "<svg" not in body and "too few images" in body
     flat = (Point(4, (0.0, 0.0)), Point(8, (0.0,)), Point(16, (0.0,)))
     assert "nan" not in page.curve.section(replace(example, curve=flat)).body
+
+
+def test_the_curve_of_a_fine_tuned_model_says_that_it_is_a_probes(example):
+    assert "linear probe" not in page.curve.section(example).body
+    tuned = replace(example, chosen=replace(example.chosen, settings=tuning.SETTINGS))
+    assert "of the linear probe that fine-tuning begins with" in page.curve.section(tuned).body
 
 
 def test_images_without_numbers_and_classes_without_images(example):

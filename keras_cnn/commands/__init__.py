@@ -70,7 +70,7 @@ def recipe(
 
     Args:
         name: One that `recipes` lists, the path of a recipe file, or all, which takes fewer flags.
-        rows: Rows to run, as 1,4. All by default.
+        rows: Rows to run, as 1,4, or all; by default those of the profile.
         repeats: Runs of each row and variant.
         variant: as_run (as the deck's code did), corrected, or both.
         profile: mini (what every machine has), or deck, the default where it has been fetched.
@@ -452,6 +452,10 @@ def _choice(plan: Plan, overrides: Mapping[str, object]) -> str:
             said += " (--set model NAME: another network)"
     if profile.length != 1:
         said += f", in {profile.length:g} times the epochs"
+    if profile.rows:
+        said += (
+            f", {len(profile.rows)} of {len(plan.recipe.rows)} rows (--rows=all: the others too)"
+        )
     if plan.profile == "mini":
         missing = plan.missing_downloads
         bundle = {download.name for download in registry.find("deck")}

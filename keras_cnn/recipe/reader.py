@@ -117,6 +117,9 @@ def _check_rows(recipe: Recipe) -> None:
         for profile in row.profiles:
             at = ("rows", index, "profiles", profile)
             _check_name(recipe, at, "profile", profile, recipe.profiles)
+    for name, profile in recipe.profiles.items():
+        for number, row in enumerate(profile.rows or ()):
+            _check_name(recipe, ("profiles", name, "rows", number), "row", str(row), names)
     _check_name(recipe, ("reference",), "row", recipe.reference_row, names)
     if "both" in recipe.variants:
         place = recipe.place("variants", "both")

@@ -43,6 +43,7 @@ class Choice(Group):
 
 COMMAND_LINE = "command line"
 MOST_RUNS = 10_000
+ALL = "all"  # rows, where no row has this name
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def runs(
     Args:
         recipe: What `read` gave.
         profile: One of the recipe's profiles.
-        rows: Names of the rows to run; None runs all.
+        rows: Names of the rows to run, or `all`; None runs those of the profile.
         variant: One of the recipe's variants, or `both` for all of them.
         repeats: Runs of each row and variant; None takes the profile's or the recipe's number.
         overrides: Settings that win over the file's.
@@ -86,7 +87,7 @@ def runs(
     """
     if profile not in recipe.profiles:
         raise UserError(f"no profile {profile!r}: {nearest(profile, recipe.profiles)}")
-    chosen = _chosen(recipe, rows, variant)
+    chosen = _chosen(recipe, rows or recipe.profiles[profile].rows or [ALL], variant)
     resolved = [_resolved(recipe, *one, profile, overrides or {}, backend) for one in chosen]
     _check_overrides(overrides or {}, [spec for _, spec, _ in resolved])
     count = recipe.profiles[profile].repeats or recipe.repeats if repeats is None else repeats
@@ -112,18 +113,19 @@ def runs(
     ]
 
 
-def _chosen(recipe: Recipe, rows: Sequence[str] | None, variant: str) -> list[tuple[Row, str]]:
+def _chosen(recipe: Recipe, rows: Sequence[str | int], variant: str) -> list[tuple[Row, str]]:
     """Rows with the variants they are to be run in."""
     if variant != "both" and variant not in recipe.variants:
         raise UserError(f"no variant {variant!r}: {nearest(variant, [*recipe.variants, 'both'])}")
     names = [str(row.row) for row in recipe.rows]
-    for row in rows or ():
+    wanted = names if [*rows] == [ALL] and ALL not in names else [str(row) for row in rows]
+    for row in wanted:
         if row not in names:
             raise UserError(f"no row {row!r} in {recipe.name}: {nearest(row, names)}")
     chosen = [
         (row, name)
         for row in recipe.rows
-        if rows is None or str(row.row) in rows
+        if str(row.row) in wanted
         for name in recipe.variants_of(row)
         if variant in (name, "both")
     ]

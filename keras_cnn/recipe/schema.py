@@ -157,6 +157,8 @@ class Profile(Group):
             silence: the row says what it has in this profile.
         length: What every number of epochs is multiplied by, a schedule's included, so that a
             shorter run passes through the same rates. Whole ones stay whole, from 1 on.
+        rows: Names of the rows it is run with; None takes all. Others are run where the command
+            names them.
     """
 
     stands_in: str = ""
@@ -164,6 +166,7 @@ class Profile(Group):
     repeats: PositiveInt | None = None
     settings: Settings = Field(default_factory=dict)
     length: Positive = 1.0
+    rows: Annotated[list[int | Name], Field(min_length=1)] | None = None
 
 
 class Recipe(Group):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_cnn.deck.slides import Defect, Network, Slide
 from keras_cnn.errors import UserError
+from keras_cnn.recipe import resolve
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.report import markdown
 from keras_cnn.report.markdown import code, escape, heading, link, missing, note, problem, prose
@@ -147,7 +148,8 @@ def _tables(collected: Collected, folder: Path) -> list[str]:
     absent = rows.keys() - {line.row for line in made.lines}
     if absent:
         names = ", ".join(row for row in rows if row in absent)
-        parts.append(_not_measured(collected, f"Rows not measured here yet ({names}): "))
+        command = f"{collected.command} --rows={resolve.ALL}"
+        parts.append(missing(f"Rows not measured here yet ({names}): {code(command)}"))
     return parts
 
 
@@ -163,8 +165,8 @@ def _differences(made: Table) -> list[str]:
     return [*filter(None, (table, note(escape(f"{DIFFERENCES}{others}"))))]
 
 
-def _not_measured(collected: Collected, words: str = "Not measured here yet: ") -> str:
-    return missing(f"{words}{code(collected.command)}")
+def _not_measured(collected: Collected) -> str:
+    return missing(f"Not measured here yet: {code(collected.command)}")
 
 
 def _pictures(

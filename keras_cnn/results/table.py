@@ -168,7 +168,7 @@ def presented(recipe: Recipe) -> list[Line]:
     There are no runs of ours in it: `n` is 0.
     """
     profile = "deck" if "deck" in recipe.profiles else next(iter(recipe.profiles))
-    runs = reversed(resolve.runs(recipe, profile, repeats=1))
+    runs = reversed(resolve.runs(recipe, profile, [resolve.ALL], repeats=1))
     first = {run.place.row: run for run in runs}  # in the row's first variant
     lines = []
     for row in recipe.rows:

@@ -181,7 +181,7 @@ def plan(
         name: A recipe's name, or the path of a recipe file.
         profile: None takes `deck` when what it needs has been fetched or given, else `mini`; the
             only one where there is one.
-        rows: Names of rows; None runs all.
+        rows: Names of rows, or `all`; None runs those of the profile.
         variant: A variant's name, or `both`, which is `corrected` where `overrides` has a method.
         repeats: Runs of each row and variant; None takes the recipe's number.
         overrides: Settings that win over the file's. Where `data` is a user's folder, all its

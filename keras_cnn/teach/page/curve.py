@@ -19,7 +19,10 @@ MOST_LINES = 6
 def section(taught: Taught) -> Section:
     """The accuracy of the folds against training images a class."""
     points = sorted(taught.curve, key=lambda point: point.images_a_class)
-    parts = [_svg(points), *_words(points, taught.gain)] if len(points) > 1 else [_why_none(points)]
+    if len(points) > 1:
+        parts = [_svg(points), *_words(points, taught.gain, taught.chosen.method)]
+    else:
+        parts = [_why_none(points)]
     return Section("more", "What more images would bring", "more images", "\n".join(parts))
 
 
@@ -32,12 +35,18 @@ def _why_none(points: list[Point]) -> str:
     return paragraph(f"There are too few images to leave some out and see what that costs.{known}")
 
 
-def _words(points: list[Point], gain: float | None) -> list[str]:
+def _words(points: list[Point], gain: float | None, method: str) -> list[str]:
     brought = ""
     if gain is not None:
         brought = (
             f"On the folds twice as many images of each class brought {100 * gain:+.1f} points of "
             "accuracy, and another doubling rarely brings more. "
+        )
+    of_what = ""
+    if method == "fine_tuning":
+        of_what = (
+            " They are of the linear probe that fine-tuning begins with: to fine-tune for each "
+            "point would take too long."
         )
     draws = sorted({len(point.accuracies) for point in points})
     counted = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
@@ -49,7 +58,7 @@ def _words(points: list[Point], gain: float | None) -> list[str]:
         small_print(
             f"Held-out training images, n = {counted} draw{'s' if draws[-1] > 1 else ''} of images "
             "for each point; the line is the mean, the band goes from the lowest to the highest. "
-            "A class with fewer images than said has all it has."
+            f"A class with fewer images than said has all it has.{of_what}"
         ),
     ]
 
