@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -92,6 +92,28 @@ def leftovers(out: Path) -> list[str]:
     """Files of jobs, and what is half written."""
     hidden = [path for path in out.glob("*/.*") if path.name not in (".locks", ".figures.json")]
     return [path.name for path in hidden if not path.name.endswith(".lock")]
+
+
+def equal(on: str, folder: Path, timed: Callable[[list[str]], float]) -> dict[str, object]:
+    """The same runs by processes of this machine and on a cluster, one and two at a time.
+
+    Args:
+        on: The cluster, as for `--on`.
+        folder: Takes the results.
+        timed: Runs a command to its end: seconds.
+    """
+    seconds, contents, faults = {}, {}, []
+    for where in ("local", on):
+        for jobs in (1, 2):
+            name = f"{where.partition(':')[0]}, {jobs} at a time"
+            out = folder / name.replace(", ", "-").replace(" ", "-")
+            seconds[name] = timed(recipe(out, where, jobs))
+            contents[name] = content(out)
+            faults += [f"left {left}: {name}" for left in leftovers(out)]
+            print(f"equal: {name}: {seconds[name]:.1f} s", flush=True)
+    first, *others = contents
+    faults += [f"other bits: {name}" for name in others if contents[name] != contents[first]]
+    return {"seconds": seconds, "runs": len(contents[first]) - 1, "faults": faults}
 
 
 def seconds_each(executor: Executor, jobs: Sequence[Job]) -> list[tuple[float, float]]:

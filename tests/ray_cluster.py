@@ -200,18 +200,7 @@ def timed(words: list[str], folder: Path) -> float:
 
 def equal(here: Cluster, folder: Path, _: random.Random) -> dict[str, object]:
     """The same runs here and there."""
-    seconds, contents, faults = {}, {}, []
-    for on in ("local", here.on):
-        for jobs in (1, 2):
-            name = f"{on.partition(':')[0]}, {jobs} at a time"
-            out = folder / f"{on[:3]}{jobs}"
-            seconds[name] = timed(proof.recipe(out, on, jobs), folder)
-            contents[name] = proof.content(out)
-            faults += [f"left {left}: {name}" for left in proof.leftovers(out)]
-            print(f"equal: {name}: {seconds[name]:.1f} s", flush=True)
-    first, *others = contents
-    faults += [f"other bits: {name}" for name in others if contents[name] != contents[first]]
-    return {"seconds": seconds, "runs": len(contents[first]) - 1, "faults": faults}
+    return proof.equal(here.on, folder, lambda words: timed(words, folder))
 
 
 def beside(here: Cluster, folder: Path, _: random.Random) -> dict[str, object]:

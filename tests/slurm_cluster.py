@@ -56,19 +56,7 @@ MOST_SECONDS = 900.0  # of a command
 
 def equal(here: Site, folder: Path, _: random.Random) -> dict[str, object]:
     """The same runs by processes of this machine and on Slurm."""
-    seconds, contents, faults = {}, {}, []
-    for on in ("local", ON):
-        for jobs in (1, 2):
-            name = f"{on.partition(':')[0]}, {jobs} at a time"
-            out = folder / f"{on[:5]}{jobs}"
-            command = Command(proof.recipe(out, on, jobs), folder, here)
-            seconds[name] = command.timed()
-            contents[name] = proof.content(out)
-            faults += [f"left {left}: {name}" for left in proof.leftovers(out)]
-            print(f"equal: {name}: {seconds[name]:.1f} s", flush=True)
-    first, *others = contents
-    faults += [f"other bits: {name}" for name in others if contents[name] != contents[first]]
-    return {"seconds": seconds, "runs": len(contents[first]) - 1, "faults": faults}
+    return proof.equal(ON, folder, lambda words: Command(words, folder, here).timed())
 
 
 def beside(here: Site, folder: Path, _: random.Random) -> dict[str, object]:
