@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -415,7 +416,8 @@ def test_what_rows_differ_in_is_told_within_the_picture(made, names):
     figure = drawn(plan, results, kind="rows")
     figure.canvas.draw()
     (panel,) = figure.axes
-    assert bool(panel.get_ylabel()) == names.startswith("1")
+    label = panel.get_ylabel()
+    assert label.startswith("row: ") if names.startswith("1") else label == "row"
     box = panel.yaxis.label.get_window_extent()
     height = figure.get_window_extent().height
     assert box.height < 1.05 * panel.get_window_extent().height < height
@@ -447,8 +449,11 @@ def test_the_recipes_figures_are_drawn_once_and_again_when_a_run_or_the_recipe_c
     assert after["grid.png"] != before["grid.png"]
     few = [schema.Figure(name="by_penalty", kind="lines", by="l2", where={"dropout": 0})]
     assert not stamps.are_current(plan.model_copy(update={"figures": few}), results, tmp_path)
-    draw.recipe_plots(plan.model_copy(update={"figures": few}), results, tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"")
+    pictures = draw.recipe_plots(plan.model_copy(update={"figures": few}), results, tmp_path)
     assert times()["by_penalty.png"] != after["by_penalty.png"]
+    # What the recipe no longer has is gone, and no other file.
+    assert {path.name for path in tmp_path.glob("*.png")} == {*times(), "mine.png"}
 
 
 def test_figures_are_of_finished_runs_and_of_each_row_where_the_recipe_names_none(made, tmp_path):
@@ -459,6 +464,29 @@ def test_figures_are_of_finished_runs_and_of_each_row_where_the_recipe_names_non
     pictures = draw.recipe_plots(plan, row, tmp_path)
     assert [one.name for one in pictures] == ["row-4-curves.png", "row-4-as_run-confusion.png"]
     assert all(picture.is_file() for picture in pictures)
+
+
+def test_pictures_say_what_their_figures_are_of(made):
+    """Means over batches as run, other lengths, bars without a run, each variant's own colour."""
+    plan, results = made()
+    bars = drawn(plan, results, kind="bars", by="row")
+    assert "As run, accuracy and loss are means over batches" in bars._supxlabel.get_text()
+    corrected = of(results, "4", "corrected")
+    alone = drawn(plan, corrected, kind="bars", by="row")
+    assert "means over batches" not in alone._supxlabel.get_text()
+    history = [*corrected[0].history, corrected[0].history[-1]]
+    longer = dataclasses.replace(corrected[0], history=history)
+    said = drawn(plan, [longer, *results[1:]], kind="bars", by="row")
+    epochs = len(history)
+    assert f"After {epochs - 1} to {epochs} epochs" in said._supxlabel.get_text()
+    rows = {"kind": "rows", "quantities": ["test_accuracy"]}
+    both = drawn(plan, results, **rows).axes[0]
+    one = drawn(plan, corrected, **rows).axes[0]
+    ink = {line.get_label(): line.get_children()[0].get_color() for line in both.containers}
+    assert ink.keys() == {"as run", "corrected"}
+    assert {c.get_label(): c.get_children()[0].get_color() for c in one.containers} == {
+        "corrected": ink["corrected"]
+    }
 
 
 def test_a_confusion_matrix_is_of_bounded_size_and_names_what_there_is_room_for(tmp_path):
@@ -565,7 +593,7 @@ def test_dollar_signs_are_drawn_as_they_are(made, tmp_path):
     }
     for path, draw_it in draws.items():
         plots.save(draw_it, path)
-        assert path.read_text().count(f"<!-- {hostile} -->") >= 3  # title, heading, small print…
+        assert path.read_text().count(f"<!-- {hostile}") >= 3  # title, heading, small print…
     assert f"<!-- {names[1]} -->" in matrix.read_text()
 
 

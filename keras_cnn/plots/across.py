@@ -102,7 +102,8 @@ def trend(plot: Plot) -> Figure:
 
     figure, panels = draw_panels(plot, plot.spec.shown, draw, height=4.2, side=5.6)
     for panel in panels[-1]:
-        panel.set_xlabel(plot.label(across))
+        beside = " (lines a little beside one another)" if len(values) > 1 else ""
+        panel.set_xlabel(f"{plot.label(across)}{beside}")
     keep_to_range(panels, plot.spec.shown)
     legend_beside(figure, *panels[0, 0].get_legend_handles_labels())
     return figure
@@ -136,7 +137,8 @@ def heat_map(plot: Plot) -> Figure:
     figure, panels = draw_panels(plot, plot.spec.shown, draw, height, side, grid=False)
     for panel_row, quantity in zip(panels, plot.spec.shown, strict=True):
         (image,) = panel_row[-1].images
-        figure.colorbar(image, ax=list(panel_row), label=MEASURES[quantity].heading)
+        label = f"{MEASURES[quantity].heading}\nmean ± standard deviation"
+        figure.colorbar(image, ax=list(panel_row), label=label)
     return figure
 
 

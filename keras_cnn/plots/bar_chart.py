@@ -23,6 +23,8 @@ from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.results.store import Result
 
 HIGHEST = 12.0  # inches of a panel
+WIDTH = 4.0  # of one with upright bars
+LEGEND = "mean ± standard deviation; dots are runs"
 
 
 def bars(plot: Plot) -> Figure:
@@ -45,13 +47,19 @@ def bars(plot: Plot) -> Figure:
             if len(finals):
                 end = _bar(panel, at, finals, thickness, upright)
                 if has_room:
-                    _write_number(panel, at, end, quantity, finals.mean(), upright)
+                    places = measures.decimals(quantity, [finals.mean()])
+                    _write_number(panel, at, end, f"{finals.mean():,.{places}f}", upright)
             if decks[value] is not None:
                 deck_bar = panel.bar if upright else panel.barh
                 deck_bar(at + 2 * shift, decks[value], thickness, color=DECK_COLOUR, label="deck")
-        _name_axes(panel, plot.label(plot.spec.by), MEASURES[quantity].heading, upright)
+        spread = [LEGEND] if any(len(group) > 1 for group in groups.values()) else []
+        heading = "\n".join([MEASURES[quantity].heading, *spread])
+        _name_axes(panel, plot.label(plot.spec.by), heading, upright)
+        if has_room:
+            for value in [value for value in values if value not in groups]:
+                _write_number(panel, values.index(value), 0, "not run", upright)
         if upright:
-            panel.set_xticks(*ticks(values, inches=4.0, letters=True))
+            _name_bars(panel, values)
         else:
             panel.set_yticks(*ticks(values, inches=height))
             panel.set_ylim(len(values) - 0.5, -0.5)  # the first on top
@@ -71,7 +79,7 @@ def _bar(panel: Axes, at: float, finals: np.ndarray, thickness: float, upright: 
     mean = finals.mean()
     sd = finals.std(ddof=1) if len(finals) > 1 else None
     style = {"color": COLOURS[0], "error_kw": {"capsize": 3, "ecolor": "black"}, "label": "here"}
-    dots = {"marker": ".", "linestyle": "", "color": "black", "alpha": 0.5, "markersize": 4}
+    dots = {"marker": "o", "linestyle": "", "color": "black", "markersize": 3.5, "mec": "white"}
     places = np.full(len(finals), at)
     if upright:
         panel.bar(at, mean, thickness, yerr=sd, **style)
@@ -82,10 +90,16 @@ def _bar(panel: Axes, at: float, finals: np.ndarray, thickness: float, upright: 
     return max(finals.max(), mean + (sd or 0))
 
 
-def _write_number(
-    panel: Axes, at: float, end: float, quantity: str, mean: float, upright: bool
-) -> None:
-    text = f"{mean:,.{measures.decimals(quantity, [mean])}f}"
+def _name_bars(panel: Axes, values: Sequence[object]) -> None:
+    """Each bar's name below it, turned where they would touch one another."""
+    places, names = ticks(values, inches=WIDTH, letters=True)
+    if len(names) == len(values):
+        panel.set_xticks(places, names)
+    else:
+        panel.set_xticks(*ticks(values, inches=WIDTH), rotation=45, ha="right")
+
+
+def _write_number(panel: Axes, at: float, end: float, text: str, upright: bool) -> None:
     style = {"textcoords": "offset points", "fontsize": 7.5}
     if upright:
         panel.annotate(text, (at, end), xytext=(0, 2), ha="center", va="bottom", **style)

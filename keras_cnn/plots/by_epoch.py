@@ -30,7 +30,7 @@ BAND, BAND_OF_MANY = 0.25, 0.13
 
 def curves(plot: Plot) -> Figure:
     """Train and test, epoch by epoch: mean line, one sample standard deviation as a band."""
-    return _by_family(plot, _mean_and_band)
+    return _by_family(plot, _mean_and_band, "mean ± standard deviation")
 
 
 def runs(plot: Plot) -> Figure:
@@ -70,8 +70,12 @@ def lines(plot: Plot) -> Figure:
     return figure
 
 
-def _by_family(plot: Plot, draw: Callable[[Axes, Sequence[Result], str, str], None]) -> Figure:
+def _by_family(
+    plot: Plot, draw: Callable[[Axes, Sequence[Result], str, str], None], spread: str = ""
+) -> Figure:
     """A panel each for accuracies and losses, train and test in their colours."""
+    if all(len(group) == 1 for group in plot.variants.values()):
+        spread = ""
     families: dict[str, list[str]] = {}
     for quantity in plot.spec.shown:
         families.setdefault(quantity.split("_", 1)[1], []).append(quantity)
@@ -79,7 +83,8 @@ def _by_family(plot: Plot, draw: Callable[[Axes, Sequence[Result], str, str], No
     def draw_family(panel: Axes, group: Sequence[Result], quantities: Sequence[str]) -> None:
         for quantity in quantities:
             draw(panel, group, quantity, SPLIT_COLOURS[quantity.split("_", 1)[0]])
-        panel.set_ylabel(MEASURES[quantities[0]].heading.split(" ", 1)[1])
+        heading = MEASURES[quantities[0]].heading.split(" ", 1)[1]
+        panel.set_ylabel("\n".join(filter(None, (heading, spread))))
 
     figure, panels = draw_panels(plot, list(families.values()), draw_family)
     _number_epochs(panels)

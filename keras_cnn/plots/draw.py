@@ -15,6 +15,7 @@ from keras_cnn.recipe import schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
 from keras_cnn.results import stamps
+from keras_cnn.results.layout import setting_text
 from keras_cnn.results.store import Result
 
 # By the file's name, the runs it shows and what draws it.
@@ -40,6 +41,9 @@ def recipe_plots(recipe: Recipe, results: Sequence[Result], folder: Path) -> lis
         if stamped.get(name) != [stamps.content_hash(folder / name), *shown]:
             plots.save(draw, folder / name)
             stamped[name] = [stamps.content_hash(folder / name), *shown]
+    for name in [name for name in stamped if name not in (*wanted, stamps.ALL)]:
+        (folder / name).unlink(missing_ok=True)  # of a recipe that had other figures
+        del stamped[name]
     stamps.write(folder, stamped | {stamps.ALL: stamps.shown(recipe, results)})
     return [folder / name for name in wanted]
 
@@ -71,7 +75,13 @@ def _of_each_row(recipe: Recipe, results: Sequence[Result]) -> Files:
     wanted: Files = {}
     for row in dict.fromkeys(result.place.row for result in results):
         runs = [result for result in results if result.place.row == row]
-        spec = schema.Figure(name="curves", kind="curves", title=f"Row {row}")
+        told = [
+            f"{heading} {setting_text(runs[-1].settings[name])}"
+            for heading, name in recipe.columns.items()
+            if runs[-1].settings.get(name) is not None
+        ]
+        title = ": ".join(filter(None, (f"Row {row}", ", ".join(told))))
+        spec = schema.Figure(name="curves", kind="curves", title=title)
         curves = Plot(recipe, spec, runs)
         wanted[f"row-{row}-curves.png"] = (runs, partial(plots.KINDS["curves"], curves))
         for variant, repeats in curves.variants.items():

@@ -17,6 +17,7 @@ from keras_cnn.plots.canvas import LETTER_INCHES, LINE_INCHES, short, wrapped
 from keras_cnn.recipe import measures, schema
 from keras_cnn.recipe.measures import MEASURES
 from keras_cnn.recipe.schema import Recipe
+from keras_cnn.results import caption
 from keras_cnn.results.grid import width
 from keras_cnn.results.layout import setting_text
 from keras_cnn.results.store import Result
@@ -27,6 +28,7 @@ DECK_COLOUR = "#999999"
 MARKERS = "os^Dv<P"
 MOST_INCHES = 40.0  # of a side of a picture
 MOST_IN_LEGEND = 30
+OF_THE_LOOP = {"train_accuracy", "test_accuracy", "train_loss", "test_loss"}
 OF_TWO = "(two runs hardly tell their spread: wide)"
 Item = TypeVar("Item")
 
@@ -209,7 +211,7 @@ def has_two_runs(results: Sequence[Result]) -> bool:
 
 
 def _small_print(plot: Plot) -> str:
-    """The recipe; profile and data if they are not the deck's; the source of the deck's numbers."""
+    """The recipe; profile and data if they are not the deck's; what the quantities are of."""
     parts = [plot.recipe.title] if plot.spec.title else []
     if not plot.comparable:
         run = plot.results[0]
@@ -218,6 +220,11 @@ def _small_print(plot: Plot) -> str:
     constant = sum(result.names_one_class for result in plot.results)
     if constant:
         parts.append(f"{constant} of {len(plot.results)} runs name one class for every test image")
+    lengths = {len(r.history) for r in plot.results if not r.diverged_at}
+    if not schema.FIGURE_KINDS[plot.spec.kind].by_epoch and len(lengths) > 1:
+        parts.append(f"After {min(lengths)} to {max(lengths)} epochs")
+    if not OF_THE_LOOP.isdisjoint(plot.spec.shown):
+        parts += [note.rstrip(".") for note in caption.of_methods(plot.recipe, plot.results)]
     shown = {plot.deck([r], name) for r in plot.results for name in plot.spec.shown}
     if schema.FIGURE_KINDS[plot.spec.kind].shows_deck and shown - {None}:
         parts.append(f"Deck: {plot.recipe.deck_figures}")

@@ -25,11 +25,13 @@ from keras_cnn.results import differences, intervals
 from keras_cnn.results.grid import width
 from keras_cnn.results.layout import setting_text, variant_text
 from keras_cnn.results.store import Result
+from keras_cnn.results.table import AS_RUN
 
 JUDGED = "test_accuracy_over_images"  # which has an interval
 LINE = 0.3  # inches of a row and variant
 HIGHEST = 14.0  # inches of the panel
-LEGEND = "mean and 95 percent interval on new images; dots are runs"
+LEGEND = "mean and its 95 percent interval on new images; dots are runs"
+INKS = {AS_RUN: 0, "corrected": 1}  # the same in every recipe
 
 
 def rows(plot: Plot) -> Figure:
@@ -48,13 +50,15 @@ def rows(plot: Plot) -> Figure:
             for number, variant in enumerate(variants):
                 repeats = [run for run in group if run.place.variant == variant]
                 step = (number - (len(variants) - 1) / 2) * 0.6 / len(variants)
-                _line(panel, place + step, repeats, quantity, colour_and_marker(number))
+                ink = INKS.get(variant, len(INKS) + number)
+                _line(panel, place + step, repeats, quantity, colour_and_marker(ink))
             _deck(panel, place, plot.deck(group, "test_accuracy"))
         told, labels = _labels(plot, row_names)
         every = int(np.ceil(len(labels) * LINE_INCHES / height))
         panel.set_yticks(range(0, len(labels), every), labels[::every])
         panel.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
-        panel.set_ylabel(wrapped(f"row: {', '.join(told)}", height, 9) if told else "", fontsize=9)
+        named = f"row: {', '.join(told)}" if told else "row"
+        panel.set_ylabel(wrapped(named, height, 9), fontsize=9)
         panel.grid(visible=False, axis="y")
         words = [MEASURES[quantity].heading, LEGEND, *([OF_TWO] if has_two_runs(runs) else [])]
         panel.set_xlabel("\n".join(words), fontsize=9)
@@ -64,7 +68,7 @@ def rows(plot: Plot) -> Figure:
     figure, panels = draw_panels(plot, plot.spec.shown, draw, height, side=6.0, together=True)
     handles, names = panels[0, 0].get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
-    if len(once) > 1:
+    if once:
         legend_beside(figure, list(once.values()), list(once))
     return figure
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from keras_cnn.results.table import Line
 
 NAMED = 10  # runs in one sentence
+LOOP_OF_THE_DECK = "supervised_as_run"
+BATCH_MEANS = (
+    "As run, accuracy and loss are means over batches, of which a smaller last one counts as much "
+    "as any; the saved models' accuracy is over images."
+)
 SECONDS = {"seconds", "seconds_an_epoch", "images_a_second", "processor_use"}
 
 
@@ -44,14 +49,19 @@ def text(
     if beside_deck and any(row.deck.model_fields_set for row in recipe.rows):
         sentences.append(f"The deck's figures: {recipe.deck_figures}.")
     sentences += _of_seconds(recipe, results)
+    sentences += [*_diverged(results), *_names_one_class(results), recipe.note]
+    return " ".join([*sentences, *of_methods(recipe, results)]).strip()
+
+
+def of_methods(recipe: Recipe, results: Sequence[Result]) -> list[str]:
+    """What the train and test accuracy of some methods are of; the rest's are of all images."""
     methods = {r.settings["method"] for r in results}
     notes = [
         note  # the deck's own methods are called by the right one's name, and what is wrong
         for name, note in recipe.method_notes.items()
         if any(method.startswith(name) for method in methods)
     ]
-    said = [*sentences, *_diverged(results), *_names_one_class(results), recipe.note, *notes]
-    return " ".join(said).strip()
+    return [*notes, *([BATCH_MEANS] if LOOP_OF_THE_DECK in methods else [])]
 
 
 def _measured_on(results: Sequence[Result]) -> str:
@@ -116,7 +126,7 @@ def _of_intervals(results: Sequence[Result], lines: Sequence[Line]) -> list[str]
         several = repeats if any(line.n > 1 for line in with_interval) else ""
         covers = "; of a single run, ".join(filter(None, (several, one)))
         sentences.append(
-            "The 95 percent interval is of the accuracy of the saved models on new images, and "
+            "The 95 percent interval is of the saved models' mean accuracy on new images, and "
             f"covers {covers}."
         )
     if any(line.n == 2 for line in with_interval):
