@@ -19,7 +19,7 @@ ALL = "all"  # the stamp of the runs of all pictures; no picture's name
 
 def shown(recipe: Recipe, runs: Sequence[Result]) -> list:
     """What decides how pictures of runs look; as JSON gives it back."""
-    content = recipe.model_dump_json(exclude={"path", "slurm"})
+    content = recipe.model_dump_json(exclude={"document", "slurm"})
     version = hashlib.sha256(content.encode()).hexdigest()
     return [version, *([run.folder.name, run.folder.stat().st_mtime_ns] for run in runs)]
 
