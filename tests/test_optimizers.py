@@ -85,7 +85,8 @@ def test_averaged_adamw_equals_torchs_and_its_average_numpys():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's fused kernel")
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
-def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind, has_gaps):
     from keras_cnn.torch_fast import adam, graph
 
     generator = np.random.default_rng(0)
@@ -101,7 +102,10 @@ def test_the_fused_update_is_keras_own_whatever_lies_how_in_memory(kind):
         optimizer = (base if own else adam.fused(base))(1e-2, **options)
         variable = keras.Variable(start)
         if not own:
-            graph.store_kernels_channels_last([variable])
+            if has_gaps:  # every second of twice as many numbers
+                variable.value.data = variable.value.data.repeat_interleave(2, dim=-1)[..., ::2]
+            else:
+                graph.store_kernels_channels_last([variable])
             assert not variable.value.is_contiguous()
         for gradient in gradients:
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
