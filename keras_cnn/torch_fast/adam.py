@@ -61,7 +61,8 @@ class FusedSteps:
         learning_rate: Tensor,
     ) -> None:
         weights = [variable.value for variable in variables]
-        if self.amsgrad or weights[0].device.type not in FUSED_ON:
+        fits = weights[0].device.type in FUSED_ON and not any(map(_has_gaps, weights))
+        if self.amsgrad or not fits:
             super()._parallel_update_step(grads, variables, learning_rate)
             return
         indices = [self._get_variable_index(variable) for variable in variables]
@@ -114,18 +115,19 @@ def _strided_as(weight: Tensor, tensor: Tensor) -> Tensor:
     ).copy_(tensor)
 
 
+def _has_gaps(tensor: Tensor) -> bool:
+    """Whether there are other numbers between its first and last one in memory."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return not tensor.is_contiguous() and 1 + sum((n - 1) * s for n, s in steps) != tensor.numel()
+
+
 def _along_memory(tensor: Tensor) -> Tensor:
-    """A tensor's numbers in one row, as they lie in memory.
+    """A tensor's numbers in one row, as they lie in memory, without gaps.
 
     The kernel copies what is not contiguous, as kernels of convolutions are not here: a third of
     a step of ResNet-18's last stages.
     """
-    reach = 1 + sum(
-        (n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    if tensor.is_contiguous() or reach != tensor.numel():  # there are gaps
-        return tensor
-    return tensor.as_strided((tensor.numel(),), (1,))
+    return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))
 
 
 def _moments_strided_as(
