@@ -19,7 +19,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,6 +230,7 @@ def _check_size(config: str, stored: int, path: Path) -> None:
         raise UserError(f"{path}: is made of {wanted:,} weights, and the file holds {stored:,}")
 
 
+@lru_cache(maxsize=16)  # as many files of one network have the same, a third of loading each
 def _weights_of(config: str) -> int:
     """How many weights the layers have, which are made where no array takes memory."""
     import keras
@@ -264,7 +265,8 @@ def _loaded_by_keras(path: Path) -> keras.Model:
         if path.suffix != ".keras":  # Keras insists on the ending in small letters
             (link := Path(folder, "model.keras")).symlink_to(path.resolve())
             path = link
-        return keras.models.load_model(path, compile=False)
+        with _attributes_listed_once():
+            return keras.models.load_model(path, compile=False)
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
