@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_cnn import bench
+from keras_cnn import bench, plots
 from keras_cnn.__main__ import main
 from keras_cnn.bench import growth, interleave, neighbours
 
@@ -44,6 +44,16 @@ def test_slopes_are_those_of_powers():
     assert slopes == pytest.approx({"linear, s": 1.0, growth.MEMORY: 0.5})
     last = growth.markdown(POWERS).splitlines()[-1]
     assert [cell.strip() for cell in last.split("|")[1:-1]] == ["slope in log-log", "1.00", "0.50"]
+
+
+def test_axes_in_logarithms_have_numbers_that_can_be_read():
+    lines = {"linear, s": [0.02, 0.2, 20.0]}
+    figure = plots.growth("Growth", "runs", [1, 10, 1000], {"seconds": lines}, {"linear, s": 1.0})
+    figure.canvas.draw()
+    (panel,) = figure.axes
+    for axis, wanted in ((panel.xaxis, {"1", "10", "1,000"}), (panel.yaxis, {"0.02", "0.5", "20"})):
+        texts = {label.get_text() for label in axis.get_ticklabels(which="both")} - {""}
+        assert wanted <= texts and not [text for text in texts if text.strip("0123456789.,")]
 
 
 def test_pictures_and_figures_of_a_part_go_beside_the_file(monkeypatch, tmp_path, capsys):
