@@ -493,6 +493,14 @@ def test_workers_give_what_this_process_gives(tmp_path, workers):
     assert found == expected
 
 
+def test_of_images_that_stay_large_fewer_are_worth_processes(tmp_path, workers):
+    paths = many_files(tmp_path, 260)
+    decoded = sum(len(batch.indices) for batch in decode.batches(paths, 128))
+    assert len(workers) == 2 and decoded == 260 - len(range(5, 260, 37))
+    with pytest.raises(AssertionError, match="in this process"):
+        list(decode.batches(paths, 127))
+
+
 def test_one_core_decodes_in_this_process(tmp_path, monkeypatch):
     paths = many_files(tmp_path, 510)
     monkeypatch.setattr(decode, "cores", lambda: 1)

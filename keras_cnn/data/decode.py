@@ -32,7 +32,8 @@ from keras_cnn.errors import UserError, printable
 MOST_BYTES = 500_000_000  # of a file
 BATCH = 64
 BATCH_PIXELS = 2**22  # of large images fewer are decoded together
-PARALLEL_FROM = 500  # fewer images are decoded before a process has started
+PARALLEL_FROM = 500  # fewer images are decoded before a process has started,
+PARALLEL_FROM_LARGE, LARGE = 250, 128  # or half as many where they stay large, 3 ms each
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def batches(
     count = max(1, min(BATCH, BATCH_PIXELS // image_size**2))
     starts = range(0, len(items), count)
     # Arrays are scaled sooner than they are sent to another process and back.
-    if isinstance(items, np.ndarray) or len(items) < PARALLEL_FROM or cores() == 1:
+    fewest = PARALLEL_FROM_LARGE if image_size >= LARGE else PARALLEL_FROM
+    if isinstance(items, np.ndarray) or len(items) < fewest or cores() == 1:
         for start in starts:
             yield decode_batch(items[start : start + count], image_size, fit, start, hashed)
         return
